@@ -1,0 +1,63 @@
+//! Startup settings of a control plane: read once by the executable, never changed while running.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// What a control plane is told at its start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the SQLite database and first secrets are kept; created if it does not exist.
+    pub data_dir: PathBuf,
+    /// Where the admin API answers.
+    pub admin: SocketAddr,
+    /// Where remote gateways are answered; none: only gateways in this process.
+    pub sync: Option<SocketAddr>,
+    /// The administrator's password of a first start; none: a random one.
+    pub admin_password: Option<String>,
+    /// The administrator's API key of a first start; none: a random one.
+    pub admin_key: Option<String>,
+}
+
+/// Secrets that a first start made at random, each kept in the data directory with mode 0600.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CreatedSecrets {
+    /// The password of the user `admin`; file `admin-password`.
+    pub admin_password: Option<String>,
+    /// The API key of the user `admin`; file `admin-key`.
+    pub admin_key: Option<String>,
+    /// The token with which gateways join the group `default`; file `instance-token`.
+    pub instance_token: Option<String>,
+}
+
+/// Why a control plane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener could not be bound.
+    #[error(
+        "cannot listen on {address} ({flag}): {source}; stop the process that holds the port or choose another address"
+    )]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// The flag that sets it.
+        flag: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error("cannot use the data directory {path} (--data-dir): {source}", path = path.display())]
+    DataDirectory {
+        /// The directory asked for.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The store cannot be opened.
+    #[error("cannot open the store {path}: {reason}", path = path.display())]
+    Store {
+        /// The database file.
+        path: PathBuf,
+        /// What went wrong and what to do.
+        reason: String,
+    },
+}

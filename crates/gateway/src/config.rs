@@ -1,0 +1,46 @@
+//! Startup settings of a gateway: read once by the executable, never changed while running.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+
+use gatewright_model::id::GatewayGroupId;
+
+/// What a gateway is told at its start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The group whose configuration is served.
+    pub gateway_group_id: GatewayGroupId,
+    /// What the gateway proves its group with.
+    pub instance_token: String,
+    /// Where clients are answered.
+    pub proxy: SocketAddr,
+    /// Where `/status` and `/status/ready` answer.
+    pub status: SocketAddr,
+    /// How many workers serve requests, each on one thread.
+    pub workers: NonZeroUsize,
+}
+
+/// Why a gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener could not be bound.
+    #[error(
+        "cannot listen on {address} ({flag}): {source}; stop the process that holds the port or choose another address"
+    )]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// The flag that sets it.
+        flag: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A thread or runtime could not be started.
+    #[error("cannot start the {what}: {source}")]
+    Thread {
+        /// Which one.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}

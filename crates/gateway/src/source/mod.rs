@@ -1,0 +1,25 @@
+//! Where a gateway gets its configuration.
+//!
+//! There is one client of the watch protocol; how its bytes travel is the [`Connector`]'s business: TCP to a
+//! remote control plane, or a pipe to the one in the same process. So the gateway of `gatewright up` runs the same
+//! code as a remote one.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A byte stream to a control plane.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// Opens byte streams to a control plane.
+pub trait Connector: Send + Sync + 'static {
+    /// What is connected to, for logs.
+    fn describe(&self) -> String;
+
+    /// Opens one stream.
+    fn connect(&self) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send + '_>>;
+}

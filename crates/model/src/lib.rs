@@ -1,0 +1,25 @@
+//! The language of Gatewright: what things are called, what they contain, and whether they are valid.
+//!
+//! Everything here is pure: no clock, no I/O, no runtime. Both planes and every command speak in these types, and
+//! the two planes meet nowhere else: the control plane puts a [`snapshot`] on the wire in the words of
+//! [`protocol`], and the gateway takes it from there.
+//!
+//! * [`id`], [`limits`]: names of things, and how large they may get.
+//! * [`resource`]: what people design: services, routes, upstreams, gateway groups.
+//! * [`validation`]: JSON in, every violation at once out.
+//! * [`lifecycle`]: template, version, published service, and what a publish does to them.
+//! * [`snapshot`], [`protocol`]: what travels to gateways.
+//! * [`message`]: HTTP message heads as bytes and slices, as router and plugins see them.
+
+pub mod id;
+pub mod limits;
+pub mod validation;
+
+pub mod resource;
+
+pub mod lifecycle;
+
+pub mod protocol;
+pub mod snapshot;
+
+pub mod message;

@@ -1,0 +1,38 @@
+//! How large things may get, each with its reason.
+//!
+//! Both planes read these: the control plane refuses what is larger, and a gateway refuses it again, because a
+//! configuration is the most dangerous input there is.
+
+/// Bytes in an id (documented since 3.2.16.5 of the API we speak).
+pub const ID_LENGTH_MAX: usize = 256;
+
+/// Characters in the name of a service template (documented: "Unique name for the service. Max 100 characters").
+pub const SERVICE_NAME_LENGTH_MAX: usize = 100;
+
+/// Characters in any other name and in descriptions; published clients use this many.
+pub const TEXT_LENGTH_MAX: usize = 65_536;
+
+/// Domain names one service accepts (documented).
+pub const HOSTS_MAX: usize = 32;
+
+/// Paths of one route (documented).
+pub const PATHS_MAX: usize = 64;
+
+/// Bytes in one path or path prefix (documented).
+pub const PATH_LENGTH_MAX: usize = 4096;
+
+/// Nodes listed in one upstream. The documented limit of 64 is for forms filled in by hand; clients that copy a
+/// cluster's endpoints write more.
+pub const NODES_MAX: usize = 1024;
+
+/// Routes of one service: keeps one publish, which is one transaction and one message part, bounded.
+pub const ROUTES_PER_SERVICE_MAX: usize = 10_000;
+
+/// Services in one publish call.
+pub const SERVICES_PER_PUBLISH_MAX: usize = 1000;
+
+/// Characters in a version number.
+pub const VERSION_LENGTH_MAX: usize = 256;
+
+/// Nesting of any JSON document we accept; deeper ones are attacks on the parser's stack.
+pub const JSON_DEPTH_MAX: usize = 64;

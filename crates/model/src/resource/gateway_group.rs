@@ -1,0 +1,38 @@
+//! A gateway group: gateways that share one configuration, standing for an environment, a region or a team.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Labels;
+
+/// The id of the group that exists from the first start on.
+pub const DEFAULT_ID: &str = "default";
+
+/// The writable content of a gateway group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct GatewayGroup {
+    /// Unique name of the group.
+    #[schema(min_length = 1, max_length = 1024)]
+    pub name: String,
+    /// Free text for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(max_length = 65536)]
+    pub desc: String,
+    /// Key/value pairs for filtering.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// What kind of gateways the group holds.
+    #[serde(default, rename = "type")]
+    pub kind: GatewayGroupKind,
+}
+
+/// What kind of gateways a group holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GatewayGroupKind {
+    /// Gateways configured through the admin API.
+    #[default]
+    Api7Gateway,
+    /// Gateways configured by an ingress controller.
+    Api7IngressController,
+}

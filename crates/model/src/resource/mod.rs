@@ -1,0 +1,21 @@
+//! What people design, field by field as the published API spells it.
+//!
+//! A type here is the writable content of an object. What the system adds (ids, times, states) belongs to
+//! [`crate::lifecycle`] and to the views of the admin API.
+//! Field documentation and limits are the user reference: the JSON Schema that validates a request, the OpenAPI
+//! document and `/api/schema/core` are all generated from these declarations.
+
+pub mod gateway_group;
+pub mod route;
+pub mod service;
+pub mod upstream;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+/// Key/value pairs for filtering; they mean nothing to traffic.
+pub type Labels = BTreeMap<String, String>;
+
+/// Plugin name to that plugin's configuration, stored as it was written.
+pub type Plugins = Map<String, Value>;

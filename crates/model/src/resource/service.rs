@@ -1,0 +1,82 @@
+//! A service: one backend application and all its APIs.
+//!
+//! The fields fall into three kinds, and the lifecycle rests on the difference: *versioned* content (plugins, and
+//! the routes), *runtime configuration* (hosts, path prefix, upstream), which belongs to a gateway group once the
+//! service is published, and *metadata* (name, description, labels), which says nothing to traffic.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::upstream::Upstream;
+use super::{Labels, Plugins};
+
+/// The writable content of a service template: the editable draft of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ServiceTemplate {
+    /// Unique name of the service.
+    #[schema(min_length = 1, max_length = 100)]
+    pub name: String,
+    /// Free text for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(max_length = 65536)]
+    pub desc: String,
+    /// Key/value pairs for filtering.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// Whether the service holds routes (`http`) or stream routes (`stream`).
+    #[serde(default, rename = "type")]
+    pub kind: ServiceKind,
+    /// Domain names the service accepts; `*.example.com` accepts every name below. None: any host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(min_items = 1, max_items = 32, schema_with = hosts_schema)]
+    pub hosts: Vec<String>,
+    /// The path prefix in front of every path of every route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 4096, pattern = "^/", nullable = false)]
+    pub path_prefix: Option<String>,
+    /// Whether the path prefix is removed before the request goes to the upstream.
+    #[serde(default = "enabled")]
+    #[schema(default = true)]
+    pub strip_path_prefix: bool,
+    /// Plugins of all routes of this service.
+    #[serde(default, skip_serializing_if = "Plugins::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, Object>)]
+    pub plugins: Plugins,
+    /// How the backend is reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub upstream: Option<Upstream>,
+}
+
+/// Whether a service speaks HTTP or works at layer 4.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceKind {
+    /// The service holds routes.
+    #[default]
+    Http,
+    /// The service holds stream routes.
+    Stream,
+}
+
+/// The default of switches that are on unless somebody turns them off.
+pub(crate) const fn enabled() -> bool {
+    true
+}
+
+/// The documented schema of `hosts`: 1 to 32 different names.
+pub fn hosts_schema() -> utoipa::openapi::schema::Array {
+    use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, SchemaType, Type};
+    let host =
+        ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).pattern(Some(HOST_PATTERN)).build();
+    ArrayBuilder::new()
+        .items(host)
+        .min_items(Some(1))
+        .max_items(Some(crate::limits::HOSTS_MAX))
+        .unique_items(true)
+        .description(Some("Domain names the service accepts; `*.example.com` accepts every name below."))
+        .build()
+}
+
+/// The documented pattern of a host.
+pub const HOST_PATTERN: &str = "^\\*?[0-9a-zA-Z-._]+$";

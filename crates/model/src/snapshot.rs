@@ -1,0 +1,143 @@
+//! All a group's gateways need, immutable and serialisable.
+//!
+//! The unit is the published service: it is what changes, what travels and what is compiled. Two snapshots share
+//! the services that did not change between them (`Arc`), so that "did not change" is a pointer comparison.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ServiceId, ServiceVersionId};
+use crate::lifecycle::{RouteVersion, RuntimeConfiguration, ServiceVersion};
+use crate::protocol::Update;
+use crate::resource::Plugins;
+use crate::resource::service::ServiceKind;
+
+/// The rising number of a gateway group's intent; every change of what the group's gateways serve raises it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Revision(pub u64);
+
+impl std::fmt::Display for Revision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A service as it is active in one gateway group: a version plus that group's runtime configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PublishedService {
+    /// The service.
+    pub service_id: ServiceId,
+    /// The version that is active.
+    pub service_version_id: ServiceVersionId,
+    /// The number of that version.
+    pub version: String,
+    /// Name of the service.
+    pub name: String,
+    /// HTTP or stream.
+    #[serde(rename = "type")]
+    pub kind: ServiceKind,
+    /// Plugins of all routes.
+    #[serde(default, skip_serializing_if = "Plugins::is_empty")]
+    pub plugins: Plugins,
+    /// The routes of the version.
+    pub routes: Vec<RouteVersion>,
+    /// What the group may change.
+    #[serde(flatten)]
+    pub runtime: RuntimeConfiguration,
+}
+
+impl PublishedService {
+    /// The published service that results when `version` is active under `runtime`.
+    #[must_use]
+    pub fn new(version: ServiceVersion, runtime: RuntimeConfiguration) -> Self {
+        Self {
+            service_id: version.service_id,
+            service_version_id: version.id,
+            version: version.version,
+            name: version.name,
+            kind: version.kind,
+            plugins: version.plugins,
+            routes: version.routes,
+            runtime,
+        }
+    }
+}
+
+/// Everything active in one gateway group at one revision.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// The revision this is the content of.
+    pub revision: Revision,
+    /// The published services by id.
+    pub services: BTreeMap<ServiceId, Arc<PublishedService>>,
+}
+
+impl Snapshot {
+    /// The snapshot after `update`. Services that the update does not mention are shared with `self`.
+    #[must_use]
+    pub fn apply(&self, update: Update) -> Self {
+        let mut services = if update.full { BTreeMap::new() } else { self.services.clone() };
+        for id in &update.removed {
+            services.remove(id);
+        }
+        for service in update.services {
+            let unchanged = self.services.get(&service.service_id).filter(|known| ***known == service);
+            let shared = unchanged.map_or_else(|| Arc::new(service), Arc::clone);
+            services.insert(shared.service_id.clone(), shared);
+        }
+        Self { revision: update.revision, services }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(id: &str, version: &str) -> PublishedService {
+        let json = serde_json::json!({
+            "service_id": id, "service_version_id": format!("{id}-{version}"), "version": version, "name": id,
+            "type": "http", "routes": [], "strip_path_prefix": true, "upstream": {}, "status": 1
+        });
+        serde_json::from_value(json).expect("a published service")
+    }
+
+    fn update(revision: u64, full: bool, services: Vec<PublishedService>, removed: &[&str]) -> Update {
+        let removed = removed.iter().map(|id| id.parse().unwrap()).collect();
+        Update { revision: Revision(revision), full, services, removed }
+    }
+
+    fn contents(snapshot: &Snapshot) -> Vec<(&str, &str)> {
+        snapshot.services.iter().map(|(id, service)| (id.as_str(), service.version.as_str())).collect()
+    }
+
+    #[test]
+    fn a_change_replaces_adds_and_removes_and_shares_the_rest() {
+        let first = vec![service("a", "1"), service("b", "1"), service("c", "1")];
+        let before = Snapshot::default().apply(update(1, true, first, &[]));
+        let after = before.apply(update(2, false, vec![service("b", "2"), service("d", "1")], &["c"]));
+        assert_eq!(after.revision, Revision(2));
+        assert_eq!(contents(&after), [("a", "1"), ("b", "2"), ("d", "1")]);
+        let a = "a".parse().unwrap();
+        assert!(Arc::ptr_eq(&before.services[&a], &after.services[&a]));
+    }
+
+    #[test]
+    fn a_full_update_forgets_what_it_does_not_mention_but_shares_what_is_equal() {
+        let before =
+            Snapshot::default().apply(update(1, true, vec![service("a", "1"), service("b", "1")], &[]));
+        let after = before.apply(update(7, true, vec![service("b", "1")], &[]));
+        assert_eq!(contents(&after), [("b", "1")]);
+        let b = "b".parse().unwrap();
+        assert!(Arc::ptr_eq(&before.services[&b], &after.services[&b]));
+    }
+
+    #[test]
+    fn a_published_service_survives_the_wire() {
+        let service = service("a", "1");
+        let text = serde_json::to_string(&service).unwrap();
+        assert_eq!(serde_json::from_str::<PublishedService>(&text).unwrap(), service);
+    }
+}
