@@ -5,6 +5,7 @@
 //! pointer.
 
 pub mod config;
+pub mod router;
 pub mod source;
 
 use std::net::SocketAddr;

@@ -9,6 +9,8 @@
 //! * [`validation`]: JSON in, every violation at once out.
 //! * [`lifecycle`]: template, version, published service, and what a publish does to them.
 //! * [`snapshot`], [`protocol`]: what travels to gateways.
+//! * [`target`], [`matching`], [`path_pattern`], [`expression`]: what a matching rule means.
+//! * [`conflict`]: which routes get in each other's way.
 //! * [`message`]: HTTP message heads as bytes and slices, as router and plugins see them.
 
 pub mod id;
@@ -23,3 +25,9 @@ pub mod protocol;
 pub mod snapshot;
 
 pub mod message;
+
+pub mod conflict;
+pub mod expression;
+pub mod matching;
+pub mod path_pattern;
+pub mod target;

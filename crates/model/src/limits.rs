@@ -36,3 +36,36 @@ pub const VERSION_LENGTH_MAX: usize = 256;
 
 /// Nesting of any JSON document we accept; deeper ones are attacks on the parser's stack.
 pub const JSON_DEPTH_MAX: usize = 64;
+
+/// Characters in one host, as DNS limits a name (253) with room for a port.
+pub const HOST_LENGTH_MAX: usize = 255;
+
+/// Parts of one path that can be captured (`:name`, `*name`): a match keeps their places on the stack.
+pub const CAPTURES_MAX: usize = 32;
+
+/// Remote addresses of one route.
+pub const REMOTE_ADDRESSES_MAX: usize = 1024;
+
+/// Nesting of an expression; evaluation recurses this deep.
+pub const EXPRESSION_DEPTH_MAX: usize = 16;
+
+/// Rules and groups in one expression: it may run on every request.
+pub const EXPRESSION_RULES_MAX: usize = 256;
+
+/// Elements of one list in an expression (`in`, `ipmatch`).
+pub const EXPRESSION_LIST_MAX: usize = 4096;
+
+/// Bytes in the name of a variable.
+pub const VARIABLE_NAME_LENGTH_MAX: usize = 1024;
+
+/// Bytes in one regular expression.
+pub const REGEX_LENGTH_MAX: usize = 4096;
+
+/// Bytes one compiled regular expression may take; nested repetitions grow without end.
+pub const REGEX_COMPILED_BYTES_MAX: usize = 1 << 20;
+
+/// Steps of a regular expression that needs backtracking; some milliseconds at most.
+pub const REGEX_BACKTRACKS_MAX: usize = 50_000;
+
+/// Bytes of a value given to a regular expression that needs backtracking: every step may read all of them.
+pub const REGEX_BACKTRACK_SUBJECT_MAX: usize = 16 * 1024;

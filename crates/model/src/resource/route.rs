@@ -27,6 +27,14 @@ pub struct Route {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(schema_with = methods_schema)]
     pub methods: Vec<String>,
+    /// Domain names this route accepts instead of those of its service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(schema_with = super::service::hosts_schema)]
+    pub hosts: Vec<String>,
+    /// Addresses and networks requests may come from; none: everywhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 1024)]
+    pub remote_addrs: Vec<String>,
     /// Further conditions as a list expression, all of which must hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<Value>)]

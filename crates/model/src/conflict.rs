@@ -1,0 +1,1 @@
+//! Which routes get in each other's way.
