@@ -69,3 +69,9 @@ pub const REGEX_BACKTRACKS_MAX: usize = 50_000;
 
 /// Bytes of a value given to a regular expression that needs backtracking: every step may read all of them.
 pub const REGEX_BACKTRACK_SUBJECT_MAX: usize = 16 * 1024;
+
+/// Pairs of places one conflict analysis compares; a second or two of work.
+pub const CONFLICT_COMPARISONS_MAX: usize = 1_000_000;
+
+/// Conflicts one analysis reports; a person reads them.
+pub const CONFLICTS_REPORTED_MAX: usize = 1000;

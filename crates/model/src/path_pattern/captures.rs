@@ -14,6 +14,8 @@ pub(super) struct Captures {
     /// For each star its place among `names`, if it is captured.
     stars: Box<[Option<u8>]>,
     names: Box<[Box<str>]>,
+    /// Whether the pattern is written with `/?` at its end: a slash may stand there or not.
+    optional_slash: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -124,17 +126,37 @@ impl Parser {
                 Some(_) if &*self.names[0] == super::UNNAMED_STAR => Tail::Ext,
                 Some(_) => Tail::Named(self.names.swap_remove(0)),
             },
-            _ => Tail::Captures(Box::new(Captures {
-                chunks: self.chunks.into(),
-                stars: self.stars.into(),
-                names: self.names.into(),
-            })),
+            _ => {
+                let optional_slash = self.chunks.last_mut().is_some_and(Chunk::strip_optional_slash);
+                Tail::Captures(Box::new(Captures {
+                    chunks: self.chunks.into(),
+                    stars: self.stars.into(),
+                    names: self.names.into(),
+                    optional_slash,
+                }))
+            }
         };
         (literal, tail)
     }
 }
 
 impl Chunk {
+    /// Takes `/?` off the end of a chunk that has more than that.
+    fn strip_optional_slash(&mut self) -> bool {
+        let Some(Piece::Literal(last)) = self.pieces.last() else { return false };
+        let Some(stripped) = last.strip_suffix(b"/?") else { return false };
+        if stripped.is_empty() && self.pieces.len() == 1 {
+            return false;
+        }
+        let stripped: Box<[u8]> = stripped.into();
+        self.pieces.pop();
+        if !stripped.is_empty() {
+            self.pieces.push(Piece::Literal(stripped));
+        }
+        self.slashes -= 1;
+        true
+    }
+
     /// Where this chunk ends if it stands at `at`.
     fn end(&self, path: &[u8], mut at: usize, spans: &mut Spans) -> Option<usize> {
         for piece in &self.pieces {
@@ -192,8 +214,14 @@ impl Captures {
         names.iter().zip(spans).map(|(name, (start, end))| (&**name, &path[start as usize..end as usize]))
     }
 
-    /// Finds the place of every chunk and notes what is captured.
     fn place(&self, path: &[u8], spans: &mut Spans) -> Option<()> {
+        let without_slash = if self.optional_slash { path.strip_suffix(b"/") } else { None };
+        let found = without_slash.and_then(|path| self.place_exactly(path, spans));
+        found.or_else(|| self.place_exactly(path, spans))
+    }
+
+    /// Finds the place of every chunk and notes what is captured.
+    fn place_exactly(&self, path: &[u8], spans: &mut Spans) -> Option<()> {
         let first_end = self.chunks[0].end(path, 0, spans)?;
         let Some(last) = self.stars.len().checked_sub(1) else {
             return (first_end == path.len()).then_some(());
@@ -218,7 +246,13 @@ impl Captures {
     /// Paths this pattern matches: every parameter and star filled with bytes that no written path contains.
     pub(super) fn samples(&self) -> Vec<Vec<u8>> {
         let fillings: &[&[u8]] = if self.stars.is_empty() { &[b""] } else { &[b"", b"\x01", b"\x01/\x02"] };
-        fillings.iter().map(|filling| self.filled(filling)).collect()
+        let mut samples: Vec<_> = fillings.iter().map(|filling| self.filled(filling)).collect();
+        if self.optional_slash {
+            let with_slash: Vec<_> =
+                samples.iter().map(|sample| [sample.as_slice(), b"/"].concat()).collect();
+            samples.extend(with_slash);
+        }
+        samples
     }
 
     fn filled(&self, star: &[u8]) -> Vec<u8> {
