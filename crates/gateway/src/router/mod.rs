@@ -7,6 +7,7 @@
 //! service and shares the rest.
 
 mod explain;
+mod names;
 mod rules;
 mod table;
 mod trie;

@@ -1,9 +1,9 @@
 //! One service's matching rules, compiled: what the router needs of a published service and nothing else.
 
 use std::cmp::{Ordering, Reverse};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use gatewright_model::expression::{AddressSet, Expression, Variable};
+use gatewright_model::expression::{AddressSet, Expression, Value, Variable};
 use gatewright_model::id::{RouteId, ServiceId};
 use gatewright_model::lifecycle::{RouteVersion, Status};
 use gatewright_model::limits;
@@ -307,8 +307,8 @@ impl Candidate {
     }
 
     fn accepts_authority(&self, request: &Request<'_>) -> bool {
-        use gatewright_model::expression::Value;
-        let header = request.variables.get(&Variable::Http("host".into()));
+        static HOST: LazyLock<Variable> = LazyLock::new(|| Variable::Http("host".into()));
+        let header = request.variables.get(&HOST);
         let Some(Value::Text(authority)) = header else { return false };
         let mut hosts = self.rules.hosts_of(self.rule()).iter();
         hosts.any(|host| host.accepts_name(request.host) && host.accepts_authority(&authority))

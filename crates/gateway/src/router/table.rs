@@ -9,6 +9,7 @@ use gatewright_model::limits;
 use gatewright_model::matching::{HostPattern, MatchOrder};
 
 use super::Request;
+use super::names::Names;
 use super::rules::Candidate;
 use super::trie::{Content, Reach, Trie};
 
@@ -137,43 +138,51 @@ fn place(candidate: &Candidate) -> (&[u8], Reach) {
 /// Something per host: for exact names, for names by their end, and for any host.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Hosts<T> {
-    /// Keys are names read from their end, so that `*.example.com` is a start.
-    names: Trie<T>,
+    exact: Names<T>,
+    /// Keys are read from their end, so that `*.example.com` is a start.
+    ends: Trie<T>,
     any: T,
 }
 
 impl<T: Content> Content for Hosts<T> {
     fn is_empty(&self) -> bool {
-        self.names.is_empty() && self.any.is_empty()
+        self.exact.is_empty() && self.ends.is_empty() && self.any.is_empty()
     }
 }
 
 impl<T: Content> Hosts<T> {
     fn update(&mut self, host: Option<&HostPattern>, change: impl FnOnce(&mut T)) {
         let Some(host) = host else { return change(&mut self.any) };
+        if !host.is_suffix() {
+            return self.exact.update(host.name(), change);
+        }
         let mut reversed = [0; limits::HOST_LENGTH_MAX];
-        let reach = if host.is_suffix() { Reach::Start } else { Reach::Exact };
         if let Some(key) = reverse(host.name(), &mut reversed) {
-            self.names.update(key, reach, change);
+            self.ends.update(key, Reach::Start, change);
         }
     }
 
     /// Calls `visit` for the exact name, then for longer and shorter ends of it, then for what serves any host,
     /// until it answers.
     fn find<'t, R>(&'t self, host: &[u8], mut visit: impl FnMut(&'t T) -> Option<R>) -> Option<R> {
-        let mut reversed = [0; limits::HOST_LENGTH_MAX];
-        // A name longer than DNS allows is nobody's.
-        if !self.names.is_empty()
-            && let Some(key) = reverse(host, &mut reversed)
-            && let Some(found) = self.names.find(key, &mut visit)
-        {
+        if let Some(found) = self.exact.find(host).and_then(&mut visit) {
             return Some(found);
+        }
+        if !self.ends.is_empty() {
+            let mut reversed = [0; limits::HOST_LENGTH_MAX];
+            // Of a name longer than DNS allows only the end is looked at.
+            let end = &host[host.len().saturating_sub(reversed.len())..];
+            let found = reverse(end, &mut reversed).and_then(|key| self.ends.find(key, &mut visit));
+            if found.is_some() {
+                return found;
+            }
         }
         if self.any.is_empty() { None } else { visit(&self.any) }
     }
 
     fn contents(&self) -> impl Iterator<Item = &T> {
-        self.names.contents().chain(Some(&self.any).filter(|any| !any.is_empty()))
+        let any = Some(&self.any).filter(|any| !any.is_empty());
+        self.exact.contents().chain(self.ends.contents()).chain(any)
     }
 }
 

@@ -36,8 +36,8 @@ pub(super) enum Reach {
     Start,
 }
 
-/// Invariants: but for the root, a node has contents or at least two children, and its label is not empty;
-/// `first_bytes[i]` is the first byte of the label of `children[i]`.
+/// Invariants: a node has contents or at least two children; but for the root, its label is not empty;
+/// `first_bytes[i]` is the first byte of the label of `children[i]`, in rising order.
 #[derive(Debug)]
 struct Node<T> {
     label: Bytes,
@@ -77,17 +77,14 @@ impl<T: Content> Trie<T> {
 
     /// Calls `change` with the contents under `key` and tidies up if they are empty afterwards.
     pub(super) fn update(&mut self, key: &[u8], reach: Reach, change: impl FnOnce(&mut T)) {
-        let root = self.0.get_or_insert_with(|| Arc::new(Node::new(Bytes::default())));
+        let root = self.0.get_or_insert_with(|| Arc::new(Node::new(Bytes::new(key))));
         let node = Node::reach(root, key);
         let contents = match reach {
             Reach::Exact => &mut node.exact,
             Reach::Start => &mut node.start,
         };
         change(contents);
-        if node.exact.is_empty() && node.start.is_empty() {
-            Node::prune(root, key);
-        }
-        if root.is_bare() && root.children.is_empty() {
+        if node.is_bare() && !Node::prune(root, key) {
             self.0 = None;
         }
     }
@@ -134,44 +131,45 @@ impl<T: Content> Node<T> {
         starts: &mut [Option<&'t T>; REMEMBERED],
     ) -> (Option<&'t T>, usize) {
         let (mut node, mut rest, mut count) = (self, key, 0);
-        loop {
+        while let Some(behind) = rest.strip_prefix(node.label.as_slice()) {
+            rest = behind;
             if !node.start.is_empty() {
                 starts[count % REMEMBERED] = Some(&node.start);
                 count += 1;
                 if count == limit {
-                    return (None, count);
+                    break;
                 }
             }
             if rest.is_empty() {
                 return (Some(&node.exact).filter(|exact| !exact.is_empty()), count);
             }
-            let Some(index) = node.child(rest) else { return (None, count) };
+            let Some(index) = node.child(rest) else { break };
             node = &node.children[index];
-            match rest.strip_prefix(node.label.as_slice()) {
-                Some(behind) => rest = behind,
-                None => return (None, count),
-            }
         }
+        (None, count)
     }
 
     /// The node for `key`, made if it is missing; every node on the way is made unique to this trie.
     fn reach<'n>(root: &'n mut Arc<Self>, key: &[u8]) -> &'n mut Self {
-        let mut node = Arc::make_mut(root);
+        let mut place = root;
         let mut rest = key;
-        while !rest.is_empty() {
+        loop {
+            let node = Arc::make_mut(place);
+            let label = node.label.as_slice();
+            let common = label.iter().zip(rest).take_while(|(a, b)| a == b).count();
+            if common < label.len() {
+                node.split(common);
+            }
+            rest = &rest[common..];
+            if rest.is_empty() {
+                return node;
+            }
             let index = match node.child(rest) {
                 Some(index) => index,
                 None => node.adopt(Self::new(Bytes::new(rest))),
             };
-            let child = Arc::make_mut(&mut node.children[index]);
-            let common = child.label.as_slice().iter().zip(rest).take_while(|(a, b)| a == b).count();
-            if common < child.label.as_slice().len() {
-                child.split(common);
-            }
-            rest = &rest[common..];
-            node = child;
+            place = &mut node.children[index];
         }
-        node
     }
 
     fn adopt(&mut self, child: Self) -> usize {
@@ -195,37 +193,37 @@ impl<T: Content> Node<T> {
         self.adopt(lower);
     }
 
-    /// Removes the node for `key`, which has no contents, as far as nothing else needs it.
-    fn prune(root: &mut Arc<Self>, key: &[u8]) {
-        // The edges from the root to the node, and how many of them lead to the last node that must stay.
-        let (mut edges, mut keep) = (0, 0);
+    /// Removes the node for `key`, which has no contents, as far as nothing else needs it. Whether anything is left.
+    fn prune(root: &mut Arc<Self>, key: &[u8]) -> bool {
+        // How many edges lead from the root to the node, and how many to the last node that must stay.
+        let (mut edges, mut keep) = (0, None);
         let (mut node, mut rest) = (&**root, key);
-        while let Some(index) = node.child(rest) {
-            if !node.is_bare() || node.children.len() > 1 {
-                keep = edges;
-            }
-            node = &node.children[index];
+        loop {
             rest = rest.get(node.label.as_slice().len()..).unwrap_or_default();
+            let next = node.child(rest);
+            if !node.is_bare() || node.children.len() > usize::from(next.is_some()) {
+                keep = Some(edges);
+            }
+            let Some(index) = next else { break };
+            node = &node.children[index];
             edges += 1;
         }
-        if !node.children.is_empty() {
-            keep = edges;
-        }
+        let Some(keep) = keep else { return false };
         let mut node = Arc::make_mut(root);
         let mut rest = key;
-        for _ in 0..keep {
-            let Some(index) = node.child(rest) else { return };
-            node = Arc::make_mut(&mut node.children[index]);
+        for edge in 0..=keep {
             rest = rest.get(node.label.as_slice().len()..).unwrap_or_default();
+            let Some(index) = node.child(rest) else { break };
+            if edge == keep {
+                node.disown(index);
+                break;
+            }
+            node = Arc::make_mut(&mut node.children[index]);
         }
-        if keep < edges
-            && let Some(index) = node.child(rest)
-        {
-            node.disown(index);
-        }
-        if keep > 0 && node.is_bare() && node.children.len() == 1 {
+        if node.is_bare() && node.children.len() == 1 {
             node.merge();
         }
+        true
     }
 
     fn disown(&mut self, index: usize) {
@@ -267,11 +265,11 @@ impl<T> Drop for Node<T> {
     }
 }
 
-/// Bytes in each node: short texts lie in the node itself, one cache miss nearer.
+/// Bytes of a text that lie in its owner, one cache miss nearer than on the heap.
 const INLINE: usize = 22;
 
 #[derive(Clone, Debug)]
-enum Bytes {
+pub(super) enum Bytes {
     Inline { length: u8, bytes: [u8; INLINE] },
     Heap(Box<[u8]>),
 }
@@ -283,7 +281,7 @@ impl Default for Bytes {
 }
 
 impl Bytes {
-    fn new(text: &[u8]) -> Self {
+    pub(super) fn new(text: &[u8]) -> Self {
         match u8::try_from(text.len()) {
             Ok(length) if text.len() <= INLINE => {
                 let mut bytes = [0; INLINE];
@@ -294,7 +292,7 @@ impl Bytes {
         }
     }
 
-    fn as_slice(&self) -> &[u8] {
+    pub(super) fn as_slice(&self) -> &[u8] {
         match self {
             Self::Inline { length, bytes } => &bytes[..usize::from(*length)],
             Self::Heap(text) => text,
