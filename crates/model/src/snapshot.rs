@@ -64,6 +64,18 @@ impl PublishedService {
             runtime,
         }
     }
+
+    /// The same without spare room in its lists. Parsing leaves a third of a published service's memory unused, and
+    /// a gateway keeps it for as long as the service is published.
+    #[must_use]
+    pub fn shrink(mut self) -> Self {
+        for version in &mut self.routes {
+            version.route.paths.shrink_to_fit();
+            version.route.methods.shrink_to_fit();
+        }
+        self.routes.shrink_to_fit();
+        self
+    }
 }
 
 /// Everything active in one gateway group at one revision.
@@ -85,7 +97,7 @@ impl Snapshot {
         }
         for service in update.services {
             let unchanged = self.services.get(&service.service_id).filter(|known| ***known == service);
-            let shared = unchanged.map_or_else(|| Arc::new(service), Arc::clone);
+            let shared = unchanged.map_or_else(|| Arc::new(service.shrink()), Arc::clone);
             services.insert(shared.service_id.clone(), shared);
         }
         Self { revision: update.revision, services }

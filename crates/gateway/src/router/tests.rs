@@ -1,5 +1,6 @@
 use std::cmp::Reverse;
 
+use gatewright_model::conflict::{self, ConflictKind};
 use gatewright_model::expression::NamedVariables;
 use gatewright_model::matching::HostPattern;
 use gatewright_model::path_pattern::PathPattern;
@@ -77,7 +78,7 @@ fn an_exact_path_beats_a_prefix_and_the_longer_prefix_the_shorter() {
     );
     for settings in [HOST_FIRST, PATH_FIRST] {
         check(
-            &router(settings, &[pets.clone()]),
+            &router(settings, std::slice::from_ref(&pets)),
             &[
                 ("GET h /", "s/all :ext="),
                 ("GET h /pets", "s/pets"),
@@ -351,6 +352,27 @@ fn a_match_allocates_nothing() {
     }
 }
 
+#[test]
+fn a_route_takes_less_than_a_kilobyte() {
+    const SERVICES: usize = 500;
+    let texts: Vec<String> = (0..SERVICES).map(|number| {
+        let routes: Vec<_> = (0..10).map(|route| json!({"id": format!("route-{number}-{route}"), "paths": [format!("/items-{route}/*")], "methods": ["GET"]})).collect();
+        let fields = json!({"hosts": [format!("shop-{}.example.com", number % 50)], "path_prefix": format!("/team-{number}"), "routes": routes});
+        serde_json::to_string(&*service(&format!("service-{number}"), fields)).expect("JSON")
+    }).collect();
+    let mut kept = None;
+    let allocations = allocation_counter::measure(|| {
+        let services: Vec<Arc<PublishedService>> = texts
+            .iter()
+            .map(|text| Arc::new(serde_json::from_str::<PublishedService>(text).expect("a service").shrink()))
+            .collect();
+        kept = Some(router(HOST_FIRST, &services));
+    });
+    assert!(kept.is_some());
+    let per_route = allocations.bytes_current / i64::try_from(SERVICES * 10).unwrap();
+    assert!(per_route < 1024, "{per_route} bytes");
+}
+
 /// The obvious matcher: every place of every route, those that accept, the first in order of precedence.
 fn reference<'s>(
     settings: MatchSettings,
@@ -409,7 +431,7 @@ fn any_service() -> impl Strategy<Value = Json> {
         proptest::collection::vec(route, 1..4),
     )
         .prop_map(|(hosts, prefix, routes)| {
-            let route = |(index, (paths, priority, methods)): (usize, _)| json!({"id": format!("r{index}"), "paths": paths as Vec<String>, "priority": priority as i64, "methods": methods as Vec<&str>});
+            let route = |(index, (paths, priority, methods)): (usize, _)| json!({"id": format!("r{index}"), "paths": paths as Vec<String>, "priority": priority, "methods": methods as Vec<&str>});
             let routes: Vec<_> = routes.into_iter().enumerate().map(route).collect();
             let mut fields = json!({"hosts": hosts, "routes": routes});
             if let Some(prefix) = prefix {
@@ -459,5 +481,28 @@ proptest! {
         rules.iter().for_each(|rules| router.replace(rules.as_ref(), None));
         let request = Request { host: b"a", path: b"/a", method: Method::Get, remote_addr: None, variables: &variables };
         prop_assert!(router.explain(&request).considered.is_empty());
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_route_called_unreachable_is_never_found(
+        path_first in any::<bool>(),
+        tables in proptest::collection::vec(any_service(), 2..6),
+        requests in proptest::collection::vec(("(a|b)(\\.b)?|c", "(/(a|b|ab)){0,4}/?", any::<bool>()), 50),
+    ) {
+        let settings = if path_first { PATH_FIRST } else { HOST_FIRST };
+        let services: Vec<_> = tables.into_iter().enumerate().map(|(at, fields)| service(&format!("s{at}"), fields)).collect();
+        let found = conflict::analyse(services.iter().map(|service| &**service), settings);
+        let unreachable: Vec<_> = found.conflicts.iter().filter(|conflict| conflict.kind == ConflictKind::Unreachable)
+            .map(|conflict| format!("{}/{}", conflict.loser.service_name, conflict.loser.route_name)).collect();
+        let router = router(settings, &services);
+        for (host, path, is_get) in requests {
+            let path = if path.is_empty() { "/" } else { &path };
+            let request = format!("{} {host} {path}", if is_get { "GET" } else { "POST" });
+            let served = serve(&router, &request, &json!({}));
+            let served = served.split(' ').next().unwrap_or_default().to_owned();
+            prop_assert!(!unreachable.contains(&served), "{} is served by {}", request, served);
+        }
     }
 }

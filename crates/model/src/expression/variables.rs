@@ -150,6 +150,9 @@ pub const FAMILIES: &[VariableFamily] = &[
     },
 ];
 
+/// Makes the variable of a family out of the part of the name that varies.
+type FamilyMember = fn(Box<str>) -> Variable;
+
 impl Variable {
     /// The variable called `name`; every name is one.
     #[must_use]
@@ -164,7 +167,7 @@ impl Variable {
         if let Some(header) = name.strip_prefix("http_") {
             return Self::Http(header.to_ascii_lowercase().replace('_', "-").into());
         }
-        let families: [(&str, fn(Box<str>) -> Self); 5] = [
+        let families: [(&str, FamilyMember); 5] = [
             ("arg_", Self::Arg),
             ("cookie_", Self::Cookie),
             ("uri_param_", Self::UriParam),
