@@ -67,8 +67,9 @@ pub const REGEX_COMPILED_BYTES_MAX: usize = 1 << 20;
 /// Steps of a regular expression that needs backtracking; some milliseconds at most.
 pub const REGEX_BACKTRACKS_MAX: usize = 50_000;
 
-/// Bytes of a value given to a regular expression that needs backtracking: every step may read all of them.
-pub const REGEX_BACKTRACK_SUBJECT_MAX: usize = 16 * 1024;
+/// Bytes of a value given to a regular expression that needs backtracking: a lookahead may read all of them at each
+/// of them, which at this length takes some milliseconds.
+pub const REGEX_BACKTRACK_SUBJECT_MAX: usize = 4 * 1024;
 
 /// Pairs of places one conflict analysis compares; a second or two of work.
 pub const CONFLICT_COMPARISONS_MAX: usize = 1_000_000;

@@ -6,6 +6,10 @@ use utoipa::ToSchema;
 
 use super::upstream::Timeout;
 use super::{Labels, Plugins};
+use crate::expression::{AddressSet, Expression};
+use crate::matching::HostPattern;
+use crate::path_pattern::PathPattern;
+use crate::validation::Violations;
 
 /// The writable content of a route.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -57,6 +61,27 @@ pub struct Route {
     pub plugins: Plugins,
 }
 
+impl Route {
+    /// Rules that a schema cannot say: `at` is the JSON path of this route. What is accepted but surely not meant
+    /// goes to `warnings`.
+    pub fn check(&self, at: &str, violations: &mut Violations, warnings: &mut Violations) {
+        let mut list = |field: &str, entries: &[String], wrong: fn(&str) -> Option<String>| {
+            for (index, entry) in entries.iter().enumerate() {
+                if let Some(message) = wrong(entry) {
+                    violations.add(format!("{at}/{field}/{index}"), message);
+                }
+            }
+        };
+        list("paths", &self.paths, |path| PathPattern::parse("", path, true).err());
+        list("hosts", &self.hosts, |host| HostPattern::parse(host).err());
+        list("remote_addrs", &self.remote_addrs, |address| AddressSet::parse_entry(address).err());
+        match Expression::parse(&self.vars) {
+            Ok(expression) => warnings.absorb(&format!("{at}/vars"), expression.warnings().clone()),
+            Err(wrong) => violations.absorb(&format!("{at}/vars"), wrong),
+        }
+    }
+}
+
 /// The request methods a route can list (documented, with the two that published clients add).
 pub const METHODS: [&str; 10] =
     ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT", "PURGE"];
@@ -89,4 +114,36 @@ fn methods_schema() -> utoipa::openapi::schema::Array {
         .unique_items(true)
         .description(Some("Request methods the route accepts; none: every method."))
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_beyond_the_schema_are_all_reported_with_their_paths() {
+        let captures = "/:x".repeat(crate::limits::CAPTURES_MAX + 1);
+        let route = serde_json::json!({
+            "name": "r", "paths": ["/ok", captures], "hosts": ["a.*"], "remote_addrs": ["10.0.0.0/8", "x"],
+            "vars": [["arg_a", "==", "1"], ["arg_b", "=", "1"]]
+        });
+        let route: Route = serde_json::from_value(route).expect("a route");
+        let (mut violations, mut warnings) = (Violations::default(), Violations::default());
+        route.check("/routes/0", &mut violations, &mut warnings);
+        let paths: Vec<_> = violations.iter().map(|violation| violation.path.as_str()).collect();
+        let expected =
+            ["paths/1", "hosts/0", "remote_addrs/1", "vars/1/1"].map(|place| format!("/routes/0/{place}"));
+        assert_eq!(paths, expected);
+        assert!(warnings.is_empty());
+    }
+
+    #[test]
+    fn a_regular_expression_that_does_not_compile_is_a_warning() {
+        let route = serde_json::json!({"name": "r", "paths": ["/"], "vars": [["uri", "~~", "[0"]]});
+        let route: Route = serde_json::from_value(route).expect("a route");
+        let (mut violations, mut warnings) = (Violations::default(), Violations::default());
+        route.check("", &mut violations, &mut warnings);
+        assert!(violations.is_empty());
+        assert_eq!(warnings.iter().map(|warning| warning.path.as_str()).collect::<Vec<_>>(), ["/vars/0/2"]);
+    }
 }
