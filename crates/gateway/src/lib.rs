@@ -3,30 +3,139 @@
 //! Composition root. [`start`] binds the listeners, starts one single-threaded worker per core and one small
 //! background runtime, and hands the configuration that arrives from the [`source`] to the workers by swapping one
 //! pointer.
+//!
+//! * [`config`]: startup settings.
+//! * [`source`]: where configuration comes from.
+//! * `live`: a snapshot compiled, and the pointer that is swapped.
+//! * `router`: which route serves a request; pure.
+//! * `http1`: the codec; pure.
+//! * `upstream`: nodes, balancing, connections kept open.
+//! * `proxy`: a request on its way.
+//! * `worker`: one thread, one runtime, nothing shared on the request path.
+//! * `status`: the status listener.
 
 pub mod config;
-pub mod router;
 pub mod source;
 
-use std::net::SocketAddr;
+mod live;
+
+pub mod router;
+
+mod http1;
+mod proxy;
+mod upstream;
+mod worker;
+
+mod status;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use config::{Settings, StartError};
 pub use source::{Connector, Io};
+use tokio::runtime::{Builder, LocalOptions, Runtime};
+use tokio::sync::{mpsc, watch};
+
+use live::LiveConfig;
+use live::current::Current;
+
+/// Threads of the background runtime: configuration, status, and later health and logs. None of it is a client
+/// request, so two are enough.
+const BACKGROUND_THREADS: usize = 2;
 
 /// A running gateway.
 pub struct Gateway {
     proxy_address: SocketAddr,
     status_address: SocketAddr,
+    stop: watch::Sender<bool>,
+    /// Closes when the last worker ended.
+    workers_ended: mpsc::Receiver<()>,
+    background: Option<Runtime>,
 }
 
 /// Binds the listeners and starts serving; configuration arrives through `connector`.
 ///
 /// # Errors
 /// When a listener cannot be bound or a thread cannot be started; the error names the address and the remedy.
-pub fn start(settings: Settings, connector: std::sync::Arc<dyn Connector>) -> Result<Gateway, StartError> {
-    let _ = (settings, connector);
-    unimplemented!()
+pub fn start(settings: Settings, connector: Arc<dyn Connector>) -> Result<Gateway, StartError> {
+    let proxy_listeners = bind(settings.proxy, settings.workers.get(), "--proxy")?;
+    let status_listener = bind(settings.status, 1, "--status")?.remove(0);
+    let proxy_address = local_address(&proxy_listeners[0], settings.proxy, "--proxy")?;
+    let status_address = local_address(&status_listener, settings.status, "--status")?;
+
+    let current = Current::new(LiveConfig::empty());
+    let (stop, stopping) = watch::channel(false);
+    let background = Builder::new_multi_thread()
+        .worker_threads(BACKGROUND_THREADS)
+        .thread_name("gatewright-background")
+        .enable_all()
+        .build()
+        .map_err(|source| StartError::Thread { what: "background runtime", source })?;
+    background.spawn(serve_status(status_listener, current.clone(), stopping.clone()));
+    background.spawn(source::control_plane::follow(settings, connector, current.clone(), stopping.clone()));
+
+    let (alive, workers_ended) = mpsc::channel(1);
+    for (index, listener) in proxy_listeners.into_iter().enumerate() {
+        let thread = Worker {
+            index,
+            listener,
+            current: current.clone(),
+            stopping: stopping.clone(),
+            alive: alive.clone(),
+        };
+        std::thread::Builder::new()
+            .name(format!("gatewright-{index}"))
+            .spawn(move || thread.run())
+            .map_err(|source| StartError::Thread { what: "worker thread", source })?;
+    }
+    Ok(Gateway { proxy_address, status_address, stop, workers_ended, background: Some(background) })
+}
+
+fn bind(address: SocketAddr, count: usize, flag: &'static str) -> Result<Vec<TcpListener>, StartError> {
+    worker::listen::bind(address, count).map_err(|source| StartError::Bind { address, flag, source })
+}
+
+fn local_address(
+    listener: &TcpListener,
+    address: SocketAddr,
+    flag: &'static str,
+) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(|source| StartError::Bind { address, flag, source })
+}
+
+async fn serve_status(listener: TcpListener, current: Current, stopping: watch::Receiver<bool>) {
+    match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => status::serve(listener, current, stopping).await,
+        Err(error) => tracing::error!(%error, "the status listener cannot be used"),
+    }
+}
+
+/// What a worker thread is started with.
+struct Worker {
+    index: usize,
+    listener: TcpListener,
+    current: Current,
+    stopping: watch::Receiver<bool>,
+    /// Dropped when the thread ends, which is all it is for.
+    alive: mpsc::Sender<()>,
+}
+
+impl Worker {
+    fn run(self) {
+        let Worker { index, listener, current, stopping, alive } = self;
+        let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime,
+            Err(error) => return tracing::error!(index, %error, "a worker cannot start its runtime"),
+        };
+        runtime.block_on(async {
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => worker::run(index, listener, current.reader(), stopping).await,
+                Err(error) => tracing::error!(index, %error, "a worker cannot use its listener"),
+            }
+        });
+        drop(alive);
+    }
 }
 
 impl Gateway {
@@ -43,7 +152,21 @@ impl Gateway {
     }
 
     /// Stops accepting, lets requests in flight finish until `deadline`, and ends the threads.
-    pub async fn stop(self, deadline: Duration) {
-        let _ = deadline;
+    pub async fn stop(mut self, deadline: Duration) {
+        self.stop.send_replace(true);
+        let ended = tokio::time::timeout(deadline, self.workers_ended.recv()).await;
+        if ended.is_err() {
+            tracing::warn!(seconds = deadline.as_secs(), "requests were still in flight at the deadline");
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(background) = self.background.take() {
+            // Waiting here would block the runtime that drops the gateway.
+            background.shutdown_background();
+        }
     }
 }

@@ -41,6 +41,18 @@ pub struct WatchQuery {
     pub have: Option<Revision>,
 }
 
+impl WatchQuery {
+    /// The query as it stands in a URL. Ids need no escaping, which is what their form is for.
+    #[must_use]
+    pub fn to_query_string(&self) -> String {
+        let group = &self.gateway_group_id;
+        match self.have {
+            Some(have) => format!("gateway_group_id={group}&have={have}"),
+            None => format!("gateway_group_id={group}"),
+        }
+    }
+}
+
 /// One line of the watch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]

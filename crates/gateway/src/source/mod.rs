@@ -4,6 +4,8 @@
 //! remote control plane, or a pipe to the one in the same process. So the gateway of `gatewright up` runs the same
 //! code as a remote one.
 
+pub(crate) mod control_plane;
+
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -15,11 +17,14 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
+/// A byte stream being opened.
+pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send + 'a>>;
+
 /// Opens byte streams to a control plane.
 pub trait Connector: Send + Sync + 'static {
     /// What is connected to, for logs.
     fn describe(&self) -> String;
 
     /// Opens one stream.
-    fn connect(&self) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send + '_>>;
+    fn connect(&self) -> Connecting<'_>;
 }

@@ -34,10 +34,11 @@ impl Span {
         (self.end - self.start) as usize
     }
 
-    /// The part of this span that starts `offset` bytes in.
+    /// The part of this span at `range`, counted from its start.
     #[must_use]
-    pub fn from_offset(self, offset: usize) -> Self {
-        Self::new((self.start as usize + offset).min(self.end as usize), self.end as usize)
+    pub fn part(self, range: std::ops::Range<usize>) -> Self {
+        let at = |offset: usize| (self.start as usize + offset).min(self.end as usize);
+        Self::new(at(range.start), at(range.end))
     }
 
     fn range(self) -> std::ops::Range<usize> {

@@ -15,8 +15,12 @@ pub struct RequestHead {
     pub target: Span,
     /// The normalised path: what is matched and, unless changed since, what is forwarded.
     pub path: Span,
+    /// Whether the path can be forwarded byte by byte, without encoding it again.
+    pub path_is_plain: bool,
     /// The query without its `?`, if there is a `?`.
     pub query: Option<Span>,
+    /// The authority the request is for, as written: a host, perhaps with a port.
+    pub authority: Span,
     /// The host the request is for, in lower case and without a port.
     pub host: Span,
     /// The protocol version.

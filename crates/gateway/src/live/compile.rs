@@ -1,0 +1,163 @@
+//! A snapshot into a live configuration.
+//!
+//! The unit is the published service: one that did not change is taken over as it is, with its upstream's
+//! counters, so publishing one service among many costs one service. A service that does not compile is
+//! quarantined: its last good form keeps serving, it is named with the reason, and everything else moves on.
+
+use std::sync::Arc;
+
+use gatewright_model::id::ServiceId;
+use gatewright_model::lifecycle::Status;
+use gatewright_model::resource::Plugins;
+use gatewright_model::resource::service::ServiceKind;
+use gatewright_model::snapshot::{PublishedService, Snapshot};
+use gatewright_model::validation::Violations;
+
+use super::{LiveConfig, LiveRoute, LiveService};
+use crate::proxy::reject::RejectReason;
+use crate::router::{MatchSettings, ServiceRules};
+use crate::upstream::Upstream;
+
+/// A service that did not compile, and why.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Quarantined {
+    pub(crate) service_id: ServiceId,
+    pub(crate) reason: Violations,
+}
+
+/// Compiles `snapshot` for so many workers, starting from what is live now.
+pub(crate) fn compile(
+    before: &LiveConfig,
+    snapshot: &Snapshot,
+    workers: usize,
+) -> (LiveConfig, Vec<Quarantined>) {
+    let mut live = before.clone();
+    live.revision = Some(snapshot.revision);
+    let mut quarantined = Vec::new();
+    for (id, service) in &before.services {
+        if !snapshot.services.contains_key(id) {
+            live.router.replace(service.rules.as_ref(), None);
+            live.services.remove(id);
+        }
+    }
+    for (id, published) in &snapshot.services {
+        let known = before.services.get(id);
+        if known.is_some_and(|known| Arc::ptr_eq(&known.published, published)) {
+            continue;
+        }
+        match compile_service(published, known, workers) {
+            Ok(service) => {
+                let old = known.and_then(|known| known.rules.as_ref());
+                live.router.replace(old, service.rules.as_ref());
+                live.services.insert(id.clone(), Arc::new(service));
+            }
+            Err(reason) => quarantined.push(Quarantined { service_id: id.clone(), reason }),
+        }
+    }
+    (live, quarantined)
+}
+
+fn compile_service(
+    published: &Arc<PublishedService>,
+    known: Option<&Arc<LiveService>>,
+    workers: usize,
+) -> Result<LiveService, Violations> {
+    let takes_requests = published.kind == ServiceKind::Http && published.runtime.status == Status::Enabled;
+    let rules = match takes_requests {
+        true => Some(Arc::new(ServiceRules::compile(published, MatchSettings::default())?)),
+        false => None,
+    };
+    let same_upstream = known.filter(|known| known.published.runtime.upstream == published.runtime.upstream);
+    let upstream = match same_upstream {
+        Some(known) => known.upstream.clone(),
+        None => Upstream::compile(&published.runtime.upstream, workers).map(Arc::new),
+    };
+    let routes = published.routes.iter().map(|route| LiveRoute {
+        timeouts: route.route.timeout.map(Into::into),
+        refusal: refusal(&published.plugins).or_else(|| refusal(&route.route.plugins)),
+    });
+    Ok(LiveService { published: Arc::clone(published), rules, upstream, routes: routes.collect() })
+}
+
+/// Fail closed: a route whose plugin is missing here must not be served without it.
+fn refusal(plugins: &Plugins) -> Option<RejectReason> {
+    let unknown = plugins.keys().any(|name| !gatewright_plugins::is_known(name));
+    unknown.then_some(RejectReason::PluginUnknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gatewright_model::protocol::Update;
+    use gatewright_model::snapshot::Revision;
+    use serde_json::{Value, json};
+
+    fn service(id: &str, version: &str, more: Value) -> PublishedService {
+        let mut document = json!({
+            "service_id": id, "service_version_id": version, "version": version, "name": id, "type": "http",
+            "routes": [{"route_id": "r", "name": "r", "paths": ["/*"]}], "strip_path_prefix": true,
+            "upstream": {"nodes": [{"host": "127.0.0.1", "port": 1, "weight": 1}]}, "status": 1
+        });
+        for (key, value) in more.as_object().unwrap() {
+            document[key] = value.clone();
+        }
+        serde_json::from_value(document).unwrap()
+    }
+
+    fn next(snapshot: &Snapshot, revision: u64, full: bool, services: Vec<PublishedService>) -> Snapshot {
+        snapshot.apply(Update { revision: Revision(revision), full, services, removed: Vec::new() })
+    }
+
+    #[test]
+    fn what_did_not_change_is_taken_over() {
+        let first = next(
+            &Snapshot::default(),
+            1,
+            true,
+            vec![service("a", "1", json!({})), service("b", "1", json!({}))],
+        );
+        let (before, _) = compile(&LiveConfig::empty(), &first, 1);
+        let second = next(&first, 2, false, vec![service("b", "2", json!({"path_prefix": "/b"}))]);
+        let (after, quarantined) = compile(&before, &second, 1);
+        assert!(quarantined.is_empty());
+        assert_eq!(after.revision, Some(Revision(2)));
+        let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
+        assert!(Arc::ptr_eq(&before.services[&a], &after.services[&a]));
+        assert!(!Arc::ptr_eq(&before.services[&b], &after.services[&b]));
+        let upstream = |live: &LiveConfig, id| Arc::clone(live.services[id].upstream.as_ref().unwrap());
+        assert!(
+            Arc::ptr_eq(&upstream(&before, &b), &upstream(&after, &b)),
+            "an equal upstream keeps its counters"
+        );
+    }
+
+    #[test]
+    fn what_is_gone_is_not_served() {
+        let first = next(&Snapshot::default(), 1, true, vec![service("a", "1", json!({}))]);
+        let (before, _) = compile(&LiveConfig::empty(), &first, 1);
+        let (after, _) = compile(&before, &next(&first, 2, true, Vec::new()), 1);
+        assert!(after.services.is_empty());
+    }
+
+    #[test]
+    fn a_service_that_needs_what_this_gateway_lacks_is_rejected_not_passed() {
+        let services = vec![
+            service("plugin", "1", json!({"plugins": {"no-such-plugin": {}}})),
+            service(
+                "scheme",
+                "1",
+                json!({"upstream": {"scheme": "https", "nodes": [{"host": "h", "port": 1, "weight": 1}]}}),
+            ),
+            service("empty", "1", json!({"upstream": {}})),
+            service("off", "1", json!({"status": 0})),
+        ];
+        let (live, quarantined) =
+            compile(&LiveConfig::empty(), &next(&Snapshot::default(), 1, true, services), 1);
+        assert!(quarantined.is_empty());
+        let service = |id: &str| &live.services[&id.parse().unwrap()];
+        assert_eq!(service("plugin").routes[0].refusal, Some(RejectReason::PluginUnknown));
+        assert_eq!(service("scheme").upstream.as_ref().err(), Some(&RejectReason::SchemeUnsupported));
+        assert_eq!(service("empty").upstream.as_ref().err(), Some(&RejectReason::NoNodes));
+        assert!(service("off").rules.is_none());
+    }
+}

@@ -1,0 +1,54 @@
+//! The live configuration: the compiled form that requests run on, immutable and swapped whole.
+//!
+//! * [`compile`]: a snapshot into a live configuration, off the request path, reusing everything that did not
+//!   change.
+//! * [`current`]: the one pointer that is swapped, and how a worker reads it without touching shared counters.
+
+pub(crate) mod compile;
+pub(crate) mod current;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gatewright_model::id::ServiceId;
+use gatewright_model::snapshot::{PublishedService, Revision};
+
+use crate::proxy::reject::RejectReason;
+use crate::router::{MatchSettings, Router, ServiceRules};
+use crate::upstream::{Timeouts, Upstream};
+
+/// Everything requests need, at one revision.
+#[derive(Clone)]
+pub(crate) struct LiveConfig {
+    /// `None` until the first configuration arrived.
+    pub(crate) revision: Option<Revision>,
+    pub(crate) router: Router,
+    pub(crate) services: BTreeMap<ServiceId, Arc<LiveService>>,
+}
+
+impl LiveConfig {
+    /// What is served before any configuration arrived: nothing.
+    pub(crate) fn empty() -> Self {
+        Self { revision: None, router: Router::new(MatchSettings::default()), services: BTreeMap::new() }
+    }
+}
+
+/// One published service, compiled.
+pub(crate) struct LiveService {
+    /// What it was compiled from.
+    pub(crate) published: Arc<PublishedService>,
+    /// Its place in the router; absent while it takes no HTTP traffic.
+    pub(crate) rules: Option<Arc<ServiceRules>>,
+    /// The backend, or why every request to it is rejected.
+    pub(crate) upstream: Result<Arc<Upstream>, RejectReason>,
+    /// What each route adds, in the order of the published routes.
+    pub(crate) routes: Vec<LiveRoute>,
+}
+
+/// What a route adds to its service.
+pub(crate) struct LiveRoute {
+    /// Time limits that replace those of the upstream.
+    pub(crate) timeouts: Option<Timeouts>,
+    /// Why the route cannot be served, if it cannot.
+    pub(crate) refusal: Option<RejectReason>,
+}

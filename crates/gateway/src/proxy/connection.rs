@@ -1,0 +1,266 @@
+//! One client connection, request after request.
+//!
+//! Between requests a connection holds no buffers. Whatever is wrong with one request never touches the next: if
+//! it is not certain where a request ended, the connection is closed.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use gatewright_model::message::{Known, Method, Version};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use super::exchange::{self, Failure};
+use super::headers::{self, ClientAddress};
+use super::reject::RejectReason;
+use super::relay::{READ_BYTES_SMALL, write_all};
+use crate::http1::framing::Framing;
+use crate::http1::scan::{self, Progress};
+use crate::http1::{HEAD_BYTES_MAX, Malformed, request};
+use crate::worker::Worker;
+use crate::worker::buffers::Workspace;
+use crate::worker::timer::{Timer, ticks};
+
+/// How long a head may take in total, from its first byte on: not per byte, or a slow sender would hold a
+/// connection for ever. A fresh connection must start its first request in the same time.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection may wait for its next request.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// How long a client may take nothing of its answer.
+pub(super) const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long, and for how many bytes, the rest of a refused request is read before the connection is closed; closing
+/// with unread bytes would reset the connection and could destroy the answer on its way.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// A client connection.
+pub(super) struct Client<'s> {
+    pub(super) reader: ReadHalf<'s>,
+    pub(super) writer: WriteHalf<'s>,
+    pub(super) address: ClientAddress,
+    /// Guards whatever the connection waits for, but for uploads.
+    pub(super) timer: Timer,
+    /// Guards an upload, which runs beside the answer.
+    pub(super) upload_timer: Timer,
+}
+
+/// What is left of a request's body on the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// Nothing: the next byte is the next request.
+    Nothing,
+    /// All of it.
+    Body(Framing),
+    /// Some of it, and nobody knows how much.
+    Unknown,
+}
+
+/// What becomes of the connection after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Request,
+    Close,
+    /// Close, but read on for a moment so that the answer arrives.
+    Linger,
+}
+
+/// Serves one client connection until it closes.
+pub(crate) async fn serve(worker: &Rc<Worker>, mut stream: TcpStream, peer: SocketAddr) {
+    let Ok(local) = stream.local_addr() else { return };
+    // An answer leaves in one write where it fits; waiting to merge writes only adds latency.
+    let _ = stream.set_nodelay(true);
+    let (reader, writer) = stream.split();
+    let mut client = Client {
+        reader,
+        writer,
+        address: ClientAddress::new(peer, local),
+        timer: worker.clock.timer(),
+        upload_timer: worker.clock.timer(),
+    };
+    let mut patience = HEAD_TIMEOUT;
+    let mut kept: Option<Box<Workspace>> = None;
+    loop {
+        let mut workspace = match kept.take() {
+            Some(workspace) => workspace,
+            None => match first_bytes(worker, &mut client, patience).await {
+                Some(workspace) => workspace,
+                None => break,
+            },
+        };
+        match serve_request(worker, &mut client, &mut workspace).await {
+            Next::Request if workspace.inbound.is_empty() => worker.buffers.give_back(workspace),
+            Next::Request => kept = Some(workspace),
+            Next::Close => break,
+            Next::Linger => {
+                linger(&mut client, &mut workspace.inbound).await;
+                break;
+            }
+        }
+        patience = IDLE_TIMEOUT;
+    }
+}
+
+/// Waits without buffers for the next request to begin; `None` if the connection is done.
+async fn first_bytes(worker: &Worker, client: &mut Client<'_>, patience: Duration) -> Option<Box<Workspace>> {
+    while !worker.stopping.get() {
+        client.timer.limit_idle(patience, client.reader.readable()).await.ok()?.ok()?;
+        let mut workspace = worker.buffers.take();
+        workspace.inbound.reserve(READ_BYTES_SMALL);
+        match client.reader.try_read_buf(&mut workspace.inbound) {
+            Ok(1..) => return Some(workspace),
+            // The system may call a connection readable that is not.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => worker.buffers.give_back(workspace),
+            Ok(0) | Err(_) => return None,
+        }
+    }
+    None
+}
+
+async fn serve_request(worker: &Rc<Worker>, client: &mut Client<'_>, workspace: &mut Workspace) -> Next {
+    let framing = match read_head(worker, client, workspace).await {
+        Ok(Some(framing)) => framing,
+        Ok(None) => return Next::Close,
+        Err(reason) => {
+            workspace.request.clear();
+            return reject(client, workspace, reason, Unread::Unknown, false).await;
+        }
+    };
+    let version = workspace.request.version;
+    let expects = match expectation(workspace) {
+        Ok(expects) => expects,
+        Err(reason) => return reject(client, workspace, reason, Unread::Unknown, false).await,
+    };
+    let options = headers::remove_hop_by_hop(&mut workspace.request.fields);
+    let persists = options.persists(version) && !worker.stopping.get();
+    let mut unread = if framing == Framing::None { Unread::Nothing } else { Unread::Body(framing) };
+    match exchange::forward(worker, client, workspace, &mut unread, exchange::Wish { persists, expects })
+        .await
+    {
+        Ok(true) => Next::Request,
+        Ok(false) if unread == Unread::Nothing => Next::Close,
+        Ok(false) => Next::Linger,
+        Err(Failure::Reject(reason)) => reject(client, workspace, reason, unread, persists).await,
+        Err(Failure::Broken) => Next::Close,
+    }
+}
+
+/// Reads one head; `None` if the client closed instead.
+async fn read_head(
+    worker: &Worker,
+    client: &mut Client<'_>,
+    workspace: &mut Workspace,
+) -> Result<Option<Framing>, RejectReason> {
+    let deadline = worker.clock.now().saturating_add(ticks(HEAD_TIMEOUT));
+    let inbound = &mut workspace.inbound;
+    let mut progress = Progress::default();
+    let mut may_skip_line = true;
+    loop {
+        // A client may end its last body with a line break too many (RFC 9112 section 2.2).
+        if may_skip_line && inbound.starts_with(b"\r\n") {
+            inbound.advance(2);
+            may_skip_line = false;
+        }
+        if let Some(end) = scan::head_end(inbound, &mut progress).map_err(RejectReason::Malformed)? {
+            if end > HEAD_BYTES_MAX {
+                return Err(RejectReason::Malformed(too_long(&inbound[..end])));
+            }
+            let parsed = request::parse(&inbound[..end], &mut workspace.request);
+            inbound.advance(end);
+            return parsed.map(Some).map_err(RejectReason::Malformed);
+        }
+        if inbound.len() > HEAD_BYTES_MAX {
+            return Err(RejectReason::Malformed(too_long(inbound)));
+        }
+        inbound.reserve(READ_BYTES_SMALL);
+        match client.timer.until(deadline, client.reader.read_buf(inbound)).await {
+            Ok(Ok(0) | Err(_)) => return Ok(None),
+            Ok(Ok(_)) => {}
+            Err(_) if inbound.is_empty() => return Ok(None),
+            Err(_) => return Err(RejectReason::HeadTimeout),
+        }
+    }
+}
+
+/// Whether the request line or the fields made a head too large.
+fn too_long(head: &[u8]) -> Malformed {
+    let first_line = memchr::memchr(b'\n', head).unwrap_or(head.len());
+    if first_line > crate::http1::TARGET_BYTES_MAX {
+        Malformed::TargetTooLong
+    } else {
+        Malformed::HeadTooLong
+    }
+}
+
+/// Whether the client waits for `100 Continue` before it sends its body (RFC 9110 section 10.1.1).
+fn expectation(workspace: &Workspace) -> Result<bool, RejectReason> {
+    let request = &workspace.request;
+    let mut expects = false;
+    for value in request.fields.known(Known::Expect) {
+        if !value.eq_ignore_ascii_case(b"100-continue") {
+            return Err(RejectReason::ExpectationUnsupported);
+        }
+        expects = request.version == Version::Http11;
+    }
+    Ok(expects)
+}
+
+async fn reject(
+    client: &mut Client<'_>,
+    workspace: &mut Workspace,
+    reason: RejectReason,
+    unread: Unread,
+    persists: bool,
+) -> Next {
+    let ended = match unread {
+        Unread::Nothing => true,
+        Unread::Body(Framing::Length(length)) => skip_buffered(&mut workspace.inbound, length),
+        Unread::Body(_) | Unread::Unknown => false,
+    };
+    let persists = persists && ended;
+    let head_only = workspace.request.method == Method::Head;
+    workspace.reply.clear();
+    reason.write(!persists, head_only, &mut workspace.reply);
+    tracing::debug!(reason = reason.name(), status = reason.status(), client = %client.address.peer, "rejected");
+    let written = write_all(&mut client.writer, &workspace.reply, CLIENT_TIMEOUT, &client.timer).await;
+    workspace.reply.clear();
+    match written {
+        Ok(()) if persists => Next::Request,
+        Ok(()) => Next::Linger,
+        Err(_) => Next::Close,
+    }
+}
+
+/// Skips a body that has already arrived as a whole.
+fn skip_buffered(inbound: &mut BytesMut, length: u64) -> bool {
+    match usize::try_from(length) {
+        Ok(length) if length <= inbound.len() => {
+            inbound.advance(length);
+            true
+        }
+        _ => false,
+    }
+}
+
+async fn linger(client: &mut Client<'_>, scratch: &mut BytesMut) {
+    let Client { reader, writer, timer, .. } = client;
+    let reading = async {
+        let _ = writer.shutdown().await;
+        let mut total = 0;
+        while total < LINGER_BYTES_MAX {
+            scratch.clear();
+            scratch.reserve(READ_BYTES_SMALL);
+            match reader.read_buf(scratch).await {
+                Ok(0) | Err(_) => break,
+                Ok(count) => total += count,
+            }
+        }
+    };
+    let _ = timer.limit(LINGER_TIMEOUT, reading).await;
+}

@@ -1,0 +1,196 @@
+//! What changes in a head on its way through: hop-by-hop fields go, forwarding fields come
+//! (RFC 9110 section 7.6.1).
+//!
+//! A field that the client nominates in `Connection` is dropped, but a client cannot nominate away what frames or
+//! routes the message, nor what the gateway itself adds: those are written after the client's fields are settled.
+
+use std::net::{IpAddr, SocketAddr};
+
+use gatewright_model::message::{Fields, Known, RequestHead, Version};
+
+use crate::http1::write;
+
+/// What `Connection` asked for, besides naming fields to drop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ConnectionOptions {
+    pub(crate) close: bool,
+    pub(crate) keep_alive: bool,
+}
+
+impl ConnectionOptions {
+    /// Whether the connection lives on after this message (RFC 9112 section 9.3).
+    pub(crate) fn persists(self, version: Version) -> bool {
+        !self.close && (version == Version::Http11 || self.keep_alive)
+    }
+}
+
+/// Removes what concerns only this connection, and says what it asked for.
+pub(crate) fn remove_hop_by_hop(fields: &mut Fields) -> ConnectionOptions {
+    let mut options = ConnectionOptions::default();
+    let mut nominated: Vec<Vec<u8>> = Vec::new();
+    for value in fields.known(Known::Connection) {
+        for token in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            if token.eq_ignore_ascii_case(b"close") {
+                options.close = true;
+            } else if token.eq_ignore_ascii_case(b"keep-alive") {
+                options.keep_alive = true;
+            } else if !token.is_empty() {
+                nominated.push(token.to_vec());
+            }
+        }
+    }
+    for name in &nominated {
+        if !matches!(Known::of(name), Known::Host | Known::ContentLength | Known::TransferEncoding) {
+            fields.remove(name);
+        }
+    }
+    fields.remove_if(|field, _| {
+        matches!(
+            field.known,
+            Known::Connection
+                | Known::KeepAlive
+                | Known::ProxyConnection
+                | Known::ProxyAuthenticate
+                | Known::ProxyAuthorization
+                | Known::Te
+                | Known::Trailer
+                | Known::TransferEncoding
+                | Known::Upgrade
+        )
+    });
+    options
+}
+
+/// What the gateway knows of a client connection, as text, worked out once.
+pub(crate) struct ClientAddress {
+    pub(crate) peer: SocketAddr,
+    pub(crate) local: SocketAddr,
+    /// The client's address.
+    pub(super) address: String,
+    /// The port the client connected to.
+    pub(super) port: String,
+}
+
+impl ClientAddress {
+    pub(crate) fn new(peer: SocketAddr, local: SocketAddr) -> Self {
+        // An IPv4 client of an IPv6 listener is known to everybody else by its IPv4 address.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let address: IpAddr = peer.ip();
+        Self { peer, local, address: address.to_string(), port: local.port().to_string() }
+    }
+}
+
+/// Writes the fields of a request as the upstream gets them: `Host` first, the client's, then the gateway's own.
+pub(crate) fn write_upstream_fields(
+    head: &RequestHead,
+    host: &[u8],
+    client: &ClientAddress,
+    out: &mut Vec<u8>,
+) {
+    write::field(b"Host", host, out);
+    let fields = &head.fields;
+    for field in fields.iter().filter(|field| !is_set_by_gateway(field.known)) {
+        write::field(fields.bytes(field.name), fields.bytes(field.value), out);
+    }
+    write::field(b"X-Real-IP", client.address.as_bytes(), out);
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    for earlier in fields.known(Known::XForwardedFor) {
+        out.extend_from_slice(earlier);
+        out.extend_from_slice(b", ");
+    }
+    out.extend_from_slice(client.address.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    write::field(b"X-Forwarded-Proto", b"http", out);
+    write::field(b"X-Forwarded-Host", head.bytes(head.authority), out);
+    write::field(b"X-Forwarded-Port", client.port.as_bytes(), out);
+}
+
+/// Whether the upstream learns this from the gateway and never from the client.
+fn is_set_by_gateway(known: Known) -> bool {
+    matches!(
+        known,
+        Known::Host
+            | Known::Expect
+            | Known::XRealIp
+            | Known::XForwardedFor
+            | Known::XForwardedProto
+            | Known::XForwardedHost
+            | Known::XForwardedPort
+            | Known::Forwarded
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(lines: &[(&str, &str)]) -> Fields {
+        let mut fields = Fields::default();
+        for (name, value) in lines {
+            fields.append(name, value.as_bytes());
+        }
+        fields
+    }
+
+    fn names(fields: &Fields) -> Vec<String> {
+        fields.iter().map(|field| String::from_utf8_lossy(fields.bytes(field.name)).into_owned()).collect()
+    }
+
+    #[test]
+    fn hop_by_hop_fields_and_nominated_ones_go() {
+        let mut some = fields(&[
+            ("Connection", "keep-alive, X-Private"),
+            ("Keep-Alive", "timeout=5"),
+            ("X-Private", "1"),
+            ("TE", "trailers"),
+            ("Upgrade", "h2c"),
+            ("Proxy-Connection", "close"),
+            ("Accept", "*/*"),
+        ]);
+        let options = remove_hop_by_hop(&mut some);
+        assert_eq!(options, ConnectionOptions { close: false, keep_alive: true });
+        assert_eq!(names(&some), ["Accept"]);
+    }
+
+    #[test]
+    fn what_frames_a_message_cannot_be_nominated_away() {
+        let mut some =
+            fields(&[("Connection", "close, Content-Length, Host"), ("Content-Length", "5"), ("Host", "a")]);
+        assert!(remove_hop_by_hop(&mut some).close);
+        assert_eq!(names(&some), ["Content-Length", "Host"]);
+    }
+
+    #[test]
+    fn a_connection_lives_on_as_its_version_and_options_say() {
+        let (close, keep) = (
+            ConnectionOptions { close: true, keep_alive: true },
+            ConnectionOptions { close: false, keep_alive: true },
+        );
+        assert!(ConnectionOptions::default().persists(Version::Http11));
+        assert!(!ConnectionOptions::default().persists(Version::Http10));
+        assert!(keep.persists(Version::Http10));
+        assert!(!close.persists(Version::Http11));
+    }
+
+    #[test]
+    fn the_upstream_learns_who_asked_from_the_gateway_alone() {
+        let mut head = RequestHead {
+            fields: fields(&[
+                ("Host", "client.example"),
+                ("X-Forwarded-For", "1.1.1.1"),
+                ("x-real-ip", "6.6.6.6"),
+                ("X-Forwarded-Proto", "gopher"),
+                ("Accept", "*/*"),
+            ]),
+            ..RequestHead::default()
+        };
+        head.authority = head.fields.intern(b"client.example");
+        let client =
+            ClientAddress::new("[::ffff:10.0.0.9]:5000".parse().unwrap(), "10.0.0.1:9080".parse().unwrap());
+        let mut out = Vec::new();
+        write_upstream_fields(&head, b"backend", &client, &mut out);
+        let expected = "Host: backend\r\nAccept: */*\r\nX-Real-IP: 10.0.0.9\r\nX-Forwarded-For: 1.1.1.1, 10.0.0.9\r\n\
+                        X-Forwarded-Proto: http\r\nX-Forwarded-Host: client.example\r\nX-Forwarded-Port: 9080\r\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+}

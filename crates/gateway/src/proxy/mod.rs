@@ -1,0 +1,17 @@
+//! A request on its way: read, matched, forwarded, answered.
+//!
+//! * [`connection`]: one client connection, request after request.
+//! * [`exchange`]: one request forwarded to one upstream.
+//! * [`headers`]: what changes in a head on its way through.
+//! * [`relay`]: a body from one connection to another.
+//! * [`variables`]: what conditions can read of a request.
+//! * [`reject`]: answers the gateway gives itself.
+
+mod connection;
+mod exchange;
+mod headers;
+pub(crate) mod reject;
+mod relay;
+mod variables;
+
+pub(crate) use connection::serve;

@@ -1,0 +1,160 @@
+//! Answers the gateway gives itself, and why.
+//!
+//! [`RejectReason`] is a closed list: its names appear in answers, in the access log and in metrics, so that an
+//! operator can tell a client's mistake from a backend's from the gateway's own.
+
+use crate::http1::Malformed;
+use crate::http1::write;
+
+/// Why a request was not answered by its upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RejectReason {
+    /// The request could not be understood in exactly one way.
+    Malformed(Malformed),
+    /// The head did not arrive in time.
+    HeadTimeout,
+    /// The body stopped arriving.
+    BodyTimeout,
+    /// The request expects something the gateway does not do.
+    ExpectationUnsupported,
+    /// No route matches.
+    RouteNotFound,
+    /// No configuration has arrived yet.
+    NotConfigured,
+    /// The service needs a plugin this gateway does not have.
+    PluginUnknown,
+    /// The upstream has no nodes.
+    NoNodes,
+    /// The upstream's scheme is not one this gateway speaks.
+    SchemeUnsupported,
+    /// No node accepted a connection.
+    UpstreamConnectFailed,
+    /// No node accepted a connection in time.
+    UpstreamConnectTimeout,
+    /// The node stopped reading the request.
+    UpstreamSendTimeout,
+    /// The node did not answer in time.
+    UpstreamReadTimeout,
+    /// The node closed the connection without an answer.
+    UpstreamClosed,
+    /// The node's answer is not one well-formed HTTP/1 response.
+    UpstreamMalformed,
+}
+
+impl RejectReason {
+    /// The status of the answer.
+    pub(crate) fn status(self) -> u16 {
+        match self {
+            Self::Malformed(malformed) => malformed.status(),
+            Self::HeadTimeout | Self::BodyTimeout => 408,
+            Self::ExpectationUnsupported => 417,
+            Self::RouteNotFound => 404,
+            Self::NotConfigured | Self::PluginUnknown | Self::NoNodes | Self::SchemeUnsupported => 503,
+            Self::UpstreamConnectFailed | Self::UpstreamClosed | Self::UpstreamMalformed => 502,
+            Self::UpstreamConnectTimeout | Self::UpstreamSendTimeout | Self::UpstreamReadTimeout => 504,
+        }
+    }
+
+    /// The name by which logs, metrics and answers know it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::HeadTimeout => "head_timeout",
+            Self::BodyTimeout => "body_timeout",
+            Self::ExpectationUnsupported => "expectation_unsupported",
+            Self::RouteNotFound => "route_not_found",
+            Self::NotConfigured => "not_configured",
+            Self::PluginUnknown => "plugin_unknown",
+            Self::NoNodes => "no_nodes",
+            Self::SchemeUnsupported => "scheme_unsupported",
+            Self::UpstreamConnectFailed => "upstream_connect_failed",
+            Self::UpstreamConnectTimeout => "upstream_connect_timeout",
+            Self::UpstreamSendTimeout => "upstream_send_timeout",
+            Self::UpstreamReadTimeout => "upstream_read_timeout",
+            Self::UpstreamClosed => "upstream_closed",
+            Self::UpstreamMalformed => "upstream_malformed",
+        }
+    }
+
+    /// What a person is told.
+    fn explanation(self) -> String {
+        match self {
+            Self::Malformed(malformed) => malformed.to_string(),
+            Self::HeadTimeout => "the request head did not arrive in time".to_owned(),
+            Self::BodyTimeout => "the request body stopped arriving".to_owned(),
+            Self::ExpectationUnsupported => "only `Expect: 100-continue` is supported".to_owned(),
+            Self::RouteNotFound => "no route matches".to_owned(),
+            Self::NotConfigured => "the gateway has no configuration yet".to_owned(),
+            Self::PluginUnknown => "the route needs a plugin this gateway does not have".to_owned(),
+            Self::NoNodes => "the upstream has no nodes".to_owned(),
+            Self::SchemeUnsupported => "the upstream's scheme is not supported".to_owned(),
+            Self::UpstreamConnectFailed => "no upstream node accepted a connection".to_owned(),
+            Self::UpstreamConnectTimeout => "no upstream node accepted a connection in time".to_owned(),
+            Self::UpstreamSendTimeout => "the upstream did not take the request in time".to_owned(),
+            Self::UpstreamReadTimeout => "the upstream did not answer in time".to_owned(),
+            Self::UpstreamClosed => "the upstream closed the connection without an answer".to_owned(),
+            Self::UpstreamMalformed => "the upstream's answer is not valid HTTP".to_owned(),
+        }
+    }
+
+    /// Writes the whole answer.
+    pub(crate) fn write(self, close: bool, head_only: bool, out: &mut Vec<u8>) {
+        let body = self.body();
+        let status = self.status();
+        out.extend_from_slice(b"HTTP/1.1 ");
+        write::status_digits(status, out);
+        out.push(b' ');
+        out.extend_from_slice(write::reason_phrase(status).as_bytes());
+        out.extend_from_slice(b"\r\n");
+        write::field(b"Content-Type", b"application/json", out);
+        write::field(b"Content-Length", body.len().to_string().as_bytes(), out);
+        if status == 405 {
+            write::field(b"Allow", b"GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE", out);
+        }
+        if close {
+            write::field(b"Connection", b"close", out);
+        }
+        write::end(out);
+        if !head_only {
+            out.extend_from_slice(body.as_bytes());
+        }
+    }
+
+    fn body(self) -> String {
+        // The documented answer, letter by letter, because clients and tests compare it.
+        if self == Self::RouteNotFound {
+            return "{\"error_msg\":\"404 Route Not Found\"}\n".to_owned();
+        }
+        let status = self.status();
+        let message = format!("{status} {}: {}", write::reason_phrase(status), self.explanation());
+        format!("{}\n", serde_json::json!({ "error_msg": message, "reason": self.name() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(reason: RejectReason, close: bool, head_only: bool) -> String {
+        let mut out = Vec::new();
+        reason.write(close, head_only, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_answer_without_a_route_is_the_documented_one() {
+        assert_eq!(
+            answer(RejectReason::RouteNotFound, false, false),
+            "HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 36\r\n\r\n{\"error_msg\":\"404 Route Not Found\"}\n"
+        );
+    }
+
+    #[test]
+    fn other_answers_name_the_reason() {
+        let text = answer(RejectReason::NoNodes, true, false);
+        assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{text}");
+        assert!(text.contains("Connection: close\r\n"));
+        assert!(text.ends_with("\r\n\r\n{\"error_msg\":\"503 Service Unavailable: the upstream has no nodes\",\"reason\":\"no_nodes\"}\n"), "{text}");
+        assert!(answer(RejectReason::NoNodes, true, true).ends_with("\r\n\r\n"));
+    }
+}

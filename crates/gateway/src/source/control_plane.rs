@@ -1,0 +1,189 @@
+//! Follows a control plane: one client of the watch protocol, for remote control planes and for the one in the same
+//! process.
+//!
+//! The connection is opened again whenever it breaks, for ever, with growing pauses; meanwhile the gateway serves
+//! what it has. What arrives is believed only as a whole: a line that does not parse ends the connection, and
+//! the next one asks for everything.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gatewright_model::protocol::{
+    MESSAGE_BYTES_MAX, Message, SILENCE_MAX, TOKEN_HEADER, Update, WATCH_PATH, WatchQuery,
+};
+use gatewright_model::snapshot::Snapshot;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use tokio::sync::watch;
+
+use super::Connector;
+use crate::config::Settings;
+use crate::live::compile;
+use crate::live::current::Current;
+
+/// The first pause before connecting again; each failure doubles it.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+
+/// The longest pause before connecting again.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How long the control plane may take to begin its answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a watch ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("cannot connect: {0}")]
+    Connect(#[source] io::Error),
+    #[error("the connection broke: {0}")]
+    Broken(#[from] hyper::Error),
+    #[error("the control plane closed the connection")]
+    Closed,
+    #[error("no message for {} seconds", SILENCE_MAX.as_secs())]
+    Silent,
+    #[error("refused with {status}: {body}")]
+    Refused { status: StatusCode, body: String },
+    #[error("a message is not understood: {0}")]
+    Message(#[from] serde_json::Error),
+    #[error("a message is larger than {MESSAGE_BYTES_MAX} bytes")]
+    TooLarge,
+    #[error("the query cannot be written: {0}")]
+    Request(#[from] hyper::http::Error),
+    #[error("compiling the configuration failed: {0}")]
+    Compile(#[from] tokio::task::JoinError),
+}
+
+/// Follows the control plane behind `connector` and keeps `current` true to it, until `stop`.
+pub(crate) async fn follow(
+    settings: Settings,
+    connector: Arc<dyn Connector>,
+    current: Current,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut follower =
+        Follower { settings, connector, current, snapshot: Snapshot::default(), trusted: false };
+    let mut pause = PAUSE_MIN;
+    loop {
+        let before = follower.snapshot.revision;
+        let ended = tokio::select! {
+            ended = follower.watch() => ended,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        let Err(ended) = ended;
+        if matches!(ended, Ended::Message(_) | Ended::TooLarge | Ended::Compile(_)) {
+            follower.trusted = false;
+        }
+        if follower.snapshot.revision != before {
+            pause = PAUSE_MIN;
+        }
+        let source = follower.connector.describe();
+        tracing::warn!(%source, reason = %ended, pause_ms = pause.as_millis(), "not following the control plane");
+        // Jitter keeps a thousand gateways from returning in the same instant.
+        let jittered = pause.mul_f64(0.5 + fastrand::f64());
+        tokio::select! {
+            () = tokio::time::sleep(jittered) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+struct Follower {
+    settings: Settings,
+    connector: Arc<dyn Connector>,
+    current: Current,
+    snapshot: Snapshot,
+    /// Whether `snapshot` is certain to be what the control plane sent.
+    trusted: bool,
+}
+
+impl Follower {
+    async fn watch(&mut self) -> Result<std::convert::Infallible, Ended> {
+        let stream = self.connector.connect().await.map_err(Ended::Connect)?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // The connection is driven beside the reading and ends with it.
+        let _driver = AbortOnDrop(tokio::spawn(connection));
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(self.request()?));
+        let response = answer.await.map_err(|_| Ended::Silent)??;
+        if response.status() != StatusCode::OK {
+            return Err(refusal(response).await);
+        }
+        let source = self.connector.describe();
+        tracing::info!(%source, group = %self.settings.gateway_group_id, "following the control plane");
+        self.read(response.into_body()).await
+    }
+
+    fn request(&self) -> Result<Request<Empty<Bytes>>, Ended> {
+        let have = self.trusted.then_some(self.snapshot.revision);
+        let query = WatchQuery { gateway_group_id: self.settings.gateway_group_id.clone(), have };
+        Ok(Request::get(format!("{WATCH_PATH}?{}", query.to_query_string()))
+            .header(header::HOST, "control-plane")
+            .header(TOKEN_HEADER, &self.settings.instance_token)
+            .body(Empty::new())?)
+    }
+
+    async fn read(&mut self, mut body: Incoming) -> Result<std::convert::Infallible, Ended> {
+        let mut line: Vec<u8> = Vec::new();
+        loop {
+            let frame = tokio::time::timeout(SILENCE_MAX, body.frame()).await.map_err(|_| Ended::Silent)?;
+            let frame = frame.ok_or(Ended::Closed)??;
+            let Ok(mut data) = frame.into_data() else { continue };
+            while let Some(end) = memchr::memchr(b'\n', &data) {
+                line.extend_from_slice(&data.split_to(end + 1));
+                let message = serde_json::from_slice(&line)?;
+                line.clear();
+                if let Message::Update(update) = message {
+                    self.apply(update).await?;
+                }
+            }
+            line.extend_from_slice(&data);
+            if line.len() > MESSAGE_BYTES_MAX {
+                return Err(Ended::TooLarge);
+            }
+        }
+    }
+
+    /// Applies an update off the request path, and off this runtime's async threads.
+    async fn apply(&mut self, update: Update) -> Result<(), Ended> {
+        let (full, changed, removed) = (update.full, update.services.len(), update.removed.len());
+        let before = self.snapshot.clone();
+        let live = self.current.load();
+        let workers = self.settings.workers.get();
+        // A panic while compiling ends this task, not the gateway: what was live stays live.
+        let compiled = tokio::task::spawn_blocking(move || {
+            let snapshot = before.apply(update);
+            let (live, quarantined) = compile::compile(&live, &snapshot, workers);
+            (snapshot, live, quarantined)
+        });
+        let (snapshot, live, quarantined) = compiled.await?;
+        for one in &quarantined {
+            tracing::error!(service = %one.service_id, reason = %one.reason, "quarantined: the service does not compile, its last good form keeps serving");
+        }
+        self.current.swap(Arc::new(live));
+        let revision = snapshot.revision;
+        self.snapshot = snapshot;
+        self.trusted = true;
+        tracing::info!(%revision, full, changed, removed, "applied configuration");
+        Ok(())
+    }
+}
+
+async fn refusal(response: Response<Incoming>) -> Ended {
+    const SHOWN_BYTES_MAX: usize = 512;
+    let status = response.status();
+    let body = http_body_util::Limited::new(response.into_body(), SHOWN_BYTES_MAX).collect().await;
+    let body = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
+    Ended::Refused { status, body }
+}
+
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,78 @@
+//! Connections kept open for the next request, per worker.
+//!
+//! A connection is only ever used by one request at a time and is given back only after a response that ended
+//! cleanly. One that says anything while it is idle, even goodbye, is never used again: what it said could not
+//! belong to the next request.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use super::Keepalive;
+use super::node::Address;
+use crate::worker::timer::ticks;
+
+/// An open connection to a node.
+pub(crate) struct Connection {
+    pub(crate) stream: TcpStream,
+    /// Requests it has served; 0: it is fresh.
+    pub(crate) served: u32,
+}
+
+struct Idle {
+    connection: Connection,
+    expires_at: u64,
+}
+
+/// The idle connections of one worker.
+#[derive(Default)]
+pub(crate) struct Pool {
+    idle: HashMap<Address, Vec<Idle>>,
+}
+
+impl Pool {
+    /// The connection to `address` that was used last, if one is still good at the tick `now`.
+    pub(crate) fn take(&mut self, address: &Address, now: u64) -> Option<Connection> {
+        let idle = self.idle.get_mut(address)?;
+        while let Some(candidate) = idle.pop() {
+            if candidate.expires_at > now && is_silent(&candidate.connection.stream) {
+                return Some(candidate.connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for later, within the limits of its upstream.
+    pub(crate) fn put(&mut self, address: &Address, connection: Connection, limits: Keepalive, now: u64) {
+        if connection.served >= limits.requests_max {
+            return;
+        }
+        let expires_at = match limits.idle_timeout {
+            Duration::ZERO => u64::MAX,
+            timeout => now.saturating_add(ticks(timeout)),
+        };
+        let entry = Idle { connection, expires_at };
+        if let Some(idle) = self.idle.get_mut(address) {
+            if idle.len() < limits.idle_max {
+                idle.push(entry);
+            }
+        } else if limits.idle_max > 0 {
+            self.idle.insert(address.clone(), vec![entry]);
+        }
+    }
+
+    /// Closes what is past its time at the tick `now` or was closed by the other side.
+    pub(crate) fn sweep(&mut self, now: u64) {
+        self.idle.retain(|_, idle| {
+            idle.retain(|entry| entry.expires_at > now && is_silent(&entry.connection.stream));
+            !idle.is_empty()
+        });
+    }
+}
+
+/// Whether the other side has said nothing since the last response. Costs no system call unless something arrived.
+fn is_silent(stream: &TcpStream) -> bool {
+    let nothing = stream.try_read(&mut [0]);
+    matches!(nothing, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+}

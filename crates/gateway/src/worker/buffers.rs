@@ -1,0 +1,54 @@
+//! Buffers for requests in flight, lent to a connection while it works and given back while it is idle, so that
+//! an idle connection costs almost nothing.
+
+use std::cell::RefCell;
+
+use bytes::BytesMut;
+use gatewright_model::message::{RequestHead, ResponseHead};
+
+/// Sets kept for reuse per worker; more are freed.
+const SPARE_MAX: usize = 256;
+
+/// Bytes of a buffer that is worth keeping; a larger one served a large body and is freed.
+const KEEP_BYTES_MAX: usize = 128 * 1024;
+
+/// Everything one request needs to be read and written.
+#[derive(Default)]
+pub(crate) struct Workspace {
+    /// Bytes from the client.
+    pub(crate) inbound: BytesMut,
+    /// Bytes from the upstream.
+    pub(crate) answer: BytesMut,
+    /// Bytes to the upstream.
+    pub(crate) outbound: Vec<u8>,
+    /// Bytes to the client.
+    pub(crate) reply: Vec<u8>,
+    pub(crate) request: RequestHead,
+    pub(crate) response: ResponseHead,
+}
+
+/// The spare workspaces of one worker.
+#[allow(clippy::vec_box, reason = "a workspace is lent out; moving the pointer is cheaper than moving it")]
+#[derive(Default)]
+pub(crate) struct Buffers(RefCell<Vec<Box<Workspace>>>);
+
+impl Buffers {
+    pub(crate) fn take(&self) -> Box<Workspace> {
+        self.0.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_back(&self, mut workspace: Box<Workspace>) {
+        let size = workspace.inbound.capacity()
+            + workspace.answer.capacity()
+            + workspace.outbound.capacity()
+            + workspace.reply.capacity();
+        let mut spare = self.0.borrow_mut();
+        if spare.len() < SPARE_MAX && size <= KEEP_BYTES_MAX {
+            workspace.inbound.clear();
+            workspace.answer.clear();
+            workspace.outbound.clear();
+            workspace.reply.clear();
+            spare.push(workspace);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Listeners: one per worker on the same address, between which the kernel spreads connections (`SO_REUSEPORT`).
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that may wait to be accepted, per listener.
+const BACKLOG: i32 = 4096;
+
+/// Binds `count` listeners to `address`. With port 0 the system chooses a port, the same for all.
+///
+/// # Errors
+/// When the address is not ours or the port is taken, also by a process that would share it: two gateways that
+/// silently divide the traffic of a port are a mistake, not a wish.
+pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    if address.port() != 0 {
+        drop(listener(address, false)?);
+    }
+    let first = listener(address, true)?;
+    let bound = first.local_addr()?;
+    let mut listeners = vec![first];
+    for _ in 1..count {
+        listeners.push(listener(bound, true)?);
+    }
+    Ok(listeners)
+}
+
+fn listener(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Lets a restart bind while old connections are still in TIME_WAIT; never beside another listener.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_listeners_share_the_port_the_system_chose() {
+        let listeners = bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let ports: Vec<u16> = listeners.iter().map(|one| one.local_addr().unwrap().port()).collect();
+        assert!(ports[0] != 0 && ports.iter().all(|port| *port == ports[0]), "{ports:?}");
+    }
+
+    #[test]
+    fn a_taken_port_is_refused_even_if_its_holder_would_share_it() {
+        let held = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let address = held[0].local_addr().unwrap();
+        assert_eq!(bind(address, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+}

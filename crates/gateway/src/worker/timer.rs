@@ -1,0 +1,231 @@
+//! Coarse timers: one clock per worker instead of a timer per await.
+//!
+//! Setting a limit is writing a number; the worker's clock ticks [`TICK`] apart and wakes whatever is overdue.
+//! Limits are therefore met up to one tick late, which is precise enough for timeouts counted in seconds.
+//! Everything lives on one thread.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+/// How far apart the clock ticks.
+pub(crate) const TICK: Duration = Duration::from_millis(100);
+
+/// No limit is set.
+const NEVER: u64 = u64::MAX;
+
+/// A limit passed before what it guarded was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Elapsed;
+
+/// The clock of one worker and the timers that wait for it.
+#[derive(Default)]
+pub(crate) struct Clock {
+    now: Cell<u64>,
+    timers: RefCell<Vec<Option<Rc<Slot>>>>,
+    free: RefCell<Vec<usize>>,
+}
+
+#[derive(Default)]
+struct Slot {
+    deadline: Cell<u64>,
+    idle: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Slot {
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl Clock {
+    /// Ticks passed since the worker started.
+    pub(crate) fn now(&self) -> u64 {
+        self.now.get()
+    }
+
+    /// Lets one tick pass and wakes what is overdue.
+    pub(crate) fn tick(&self) {
+        let now = self.now.get() + 1;
+        self.now.set(now);
+        for slot in self.timers.borrow().iter().flatten() {
+            if slot.deadline.get() <= now {
+                slot.wake();
+            }
+        }
+    }
+
+    /// Ends every wait that was marked idle, at once.
+    pub(crate) fn expire_idle(&self) {
+        for slot in self.timers.borrow().iter().flatten() {
+            if slot.idle.get() {
+                slot.deadline.set(0);
+                slot.wake();
+            }
+        }
+    }
+
+    /// A new timer of this clock.
+    pub(crate) fn timer(self: &Rc<Self>) -> Timer {
+        let slot = Rc::new(Slot { deadline: Cell::new(NEVER), ..Slot::default() });
+        let mut timers = self.timers.borrow_mut();
+        let index = match self.free.borrow_mut().pop() {
+            Some(index) => {
+                timers[index] = Some(Rc::clone(&slot));
+                index
+            }
+            None => {
+                timers.push(Some(Rc::clone(&slot)));
+                timers.len() - 1
+            }
+        };
+        Timer { clock: Rc::clone(self), slot, index }
+    }
+}
+
+/// How many ticks a limit lasts; at least one, so that no limit is met before its time.
+pub(crate) fn ticks(limit: Duration) -> u64 {
+    let ticks = limit.as_millis().div_ceil(TICK.as_millis()).saturating_add(1);
+    u64::try_from(ticks).unwrap_or(NEVER)
+}
+
+/// Guards one wait at a time.
+pub(crate) struct Timer {
+    clock: Rc<Clock>,
+    slot: Rc<Slot>,
+    index: usize,
+}
+
+impl Timer {
+    /// Runs `future`, but not for longer than `limit`.
+    ///
+    /// # Errors
+    /// [`Elapsed`], when the limit passed first; `future` is dropped.
+    pub(crate) async fn limit<F: Future>(&self, limit: Duration, future: F) -> Result<F::Output, Elapsed> {
+        self.until(self.clock.now().saturating_add(ticks(limit)), future).await
+    }
+
+    /// Like [`Timer::limit`] for a wait between requests, which a stopping worker may end at once.
+    pub(crate) async fn limit_idle<F: Future>(
+        &self,
+        limit: Duration,
+        future: F,
+    ) -> Result<F::Output, Elapsed> {
+        self.slot.idle.set(true);
+        let result = self.limit(limit, future).await;
+        self.slot.idle.set(false);
+        result
+    }
+
+    /// Runs `future`, but not past the tick `deadline`.
+    ///
+    /// # Errors
+    /// [`Elapsed`], when the deadline passed first; `future` is dropped.
+    pub(crate) async fn until<F: Future>(&self, deadline: u64, future: F) -> Result<F::Output, Elapsed> {
+        self.slot.deadline.set(deadline);
+        let mut future = pin!(future);
+        let result = poll_fn(|context| {
+            if let Poll::Ready(output) = future.as_mut().poll(context) {
+                return Poll::Ready(Ok(output));
+            }
+            if self.clock.now() >= self.slot.deadline.get() {
+                return Poll::Ready(Err(Elapsed));
+            }
+            let mut waker = self.slot.waker.borrow_mut();
+            if !waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
+                *waker = Some(context.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+        self.slot.deadline.set(NEVER);
+        result
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.clock.timers.borrow_mut()[self.index] = None;
+        self.clock.free.borrow_mut().push(self.index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+
+    fn run<F: Future>(future: F) -> F::Output {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(future)
+    }
+
+    #[test]
+    fn what_is_ready_is_not_limited() {
+        let clock = Rc::new(Clock::default());
+        let timer = clock.timer();
+        assert_eq!(run(timer.limit(Duration::ZERO, ready(5))), Ok(5));
+    }
+
+    #[test]
+    fn a_limit_passes_with_the_ticks_and_never_early() {
+        let clock = Rc::new(Clock::default());
+        let timer = clock.timer();
+        let waited = run(async {
+            let guarded = timer.limit(Duration::from_millis(250), pending::<()>());
+            let ticking = async {
+                for _ in 0..10 {
+                    tokio::task::yield_now().await;
+                    clock.tick();
+                }
+            };
+            let (result, ()) = tokio::join!(
+                async {
+                    let result = guarded.await;
+                    (result, clock.now())
+                },
+                ticking
+            );
+            result
+        });
+        assert_eq!(waited.0, Err(Elapsed));
+        assert!((3..=5).contains(&waited.1), "after {} ticks", waited.1);
+    }
+
+    #[test]
+    fn idle_waits_end_when_told_and_others_do_not() {
+        let clock = Rc::new(Clock::default());
+        let (idle, busy) = (clock.timer(), clock.timer());
+        run(async {
+            let long = Duration::from_secs(3600);
+            let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+            let waiting = async {
+                let result = idle.limit_idle(long, pending::<()>()).await;
+                let _ = sender.send(());
+                result
+            };
+            let expire = async {
+                tokio::task::yield_now().await;
+                clock.expire_idle();
+            };
+            let (idle_result, busy_result, ()) = tokio::join!(waiting, busy.limit(long, receiver), expire);
+            assert_eq!(idle_result, Err(Elapsed));
+            assert!(busy_result.is_ok());
+        });
+    }
+
+    #[test]
+    fn a_dropped_timer_leaves_its_place_to_the_next() {
+        let clock = Rc::new(Clock::default());
+        for _ in 0..100 {
+            drop(clock.timer());
+        }
+        assert_eq!(clock.timers.borrow().len(), 1);
+    }
+}

@@ -1,0 +1,11 @@
+//! The gateway from outside: real sockets, a scripted control plane on the other end of a pipe, raw bytes in and
+//! out.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says where")]
+
+mod world;
+
+mod answering;
+mod forwarding;
+mod framing;
+mod living;
