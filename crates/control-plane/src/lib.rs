@@ -2,14 +2,47 @@
 //!
 //! Composition root. [`start`] opens the store, creates what a first start needs, and serves the admin API and the
 //! watch that gateways follow.
+//!
+//! * [`config`]: what a control plane is told at its start.
+//! * `api`: only HTTP. `app`: the rules. `store`: only SQL.
+//! * `distribution`: the newest configuration to every gateway.
 
 pub mod config;
 
-use std::net::SocketAddr;
-use std::time::Duration;
+mod api;
+mod app;
+mod distribution;
+mod store;
 
+mod first_start;
+mod listener;
+
+use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use app::{App, Digest, ProcessSecrets, World, token_new};
 pub use config::{CreatedSecrets, Settings, StartError};
+use first_start::{ACCESS_TOKEN_PREFIX, FirstStartError, INSTANCE_TOKEN_PREFIX};
+use listener::Stopping;
+use store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+
+/// Connections to the admin API at the same time.
+const ADMIN_CONNECTIONS_MAX: usize = 1024;
+
+/// Gateways that watch at the same time.
+const WATCH_CONNECTIONS_MAX: usize = 10_000;
+
+/// The database in the data directory.
+const DATABASE_FILE: &str = "gatewright.db";
+
+/// Held as long as a control plane uses the data directory.
+const LOCK_FILE: &str = "lock";
 
 /// A running control plane.
 pub struct ControlPlane {
@@ -19,6 +52,9 @@ pub struct ControlPlane {
     operator_key: String,
     instance_token: String,
     watch_server: WatchServer,
+    store: Store,
+    /// Unlocked when it is closed.
+    _lock: File,
 }
 
 /// Opens the store, creates what a first start needs, binds the listeners and starts serving.
@@ -26,8 +62,102 @@ pub struct ControlPlane {
 /// # Errors
 /// When the data directory, the store or a listener cannot be used; the error names it and the remedy.
 pub async fn start(settings: Settings) -> Result<ControlPlane, StartError> {
-    let _ = settings;
-    unimplemented!()
+    let (admin, admin_address) = bind(settings.admin, "--admin").await?;
+    let sync = match settings.sync {
+        Some(address) => Some(bind(address, "--sync").await?),
+        None => None,
+    };
+    let lock = data_directory_take(&settings.data_dir)?;
+    let world = world();
+    let (store, created_secrets) = store_open(&settings, &world).await?;
+
+    let operator_key = token_new(&world, ACCESS_TOKEN_PREFIX);
+    let instance_token = token_new(&world, INSTANCE_TOKEN_PREFIX);
+    let secrets = ProcessSecrets {
+        access_tokens: BTreeMap::from([(Digest::of(&operator_key), app::ADMIN.to_owned())]),
+        instance_tokens: BTreeMap::from([(Digest::of(&instance_token), first_start::default_group())]),
+    };
+    let app = App::new(store.clone(), world, distribution::Hints::default(), secrets);
+    let stopping = Stopping::default();
+    let watch = distribution::watch_router(app.clone(), stopping.graceful.clone());
+    let serve = |listener, router, connections_max| {
+        let task = listener::serve(listener, router, connections_max, stopping.clone());
+        stopping.tasks.spawn(task);
+    };
+    serve(admin, api::admin_router(app), ADMIN_CONNECTIONS_MAX);
+    let sync_address = sync.map(|(listener, address)| {
+        serve(listener, watch.clone(), WATCH_CONNECTIONS_MAX);
+        address
+    });
+    tracing::info!(%admin_address, ?sync_address, "the control plane serves");
+    Ok(ControlPlane {
+        admin_address,
+        sync_address,
+        created_secrets,
+        operator_key,
+        instance_token,
+        watch_server: WatchServer { router: watch, stopping },
+        store,
+        _lock: lock,
+    })
+}
+
+/// The OpenAPI document of the admin API, as it is served and committed.
+#[must_use]
+pub fn openapi() -> String {
+    api::document()
+}
+
+async fn bind(address: SocketAddr, flag: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Bind { address, flag, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// Creates the data directory if needed and keeps every other control plane out of it.
+fn data_directory_take(path: &Path) -> Result<File, StartError> {
+    let failed = |source| StartError::DataDirectory { path: path.to_owned(), source };
+    first_start::directory_create(path).map_err(failed)?;
+    let lock = first_start::file_open_private(&path.join(LOCK_FILE)).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(failed(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "another control plane is using it; stop that process or choose another directory",
+        ))),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+async fn store_open(settings: &Settings, world: &World) -> Result<(Store, CreatedSecrets), StartError> {
+    let path = settings.data_dir.join(DATABASE_FILE);
+    let directory_failed = |source| StartError::DataDirectory { path: settings.data_dir.clone(), source };
+    // SQLite would create it readable by everybody; its companions take over this mode.
+    first_start::file_open_private(&path).map_err(directory_failed)?;
+    let store_failed = |reason: String| StartError::Store { path: path.clone(), reason };
+    let store = Store::open_sqlite(&path).await.map_err(|error| store_failed(error.to_string()))?;
+    let created = first_start::first_start(&store, world, settings).await.map_err(|error| match error {
+        FirstStartError::File(source) => directory_failed(source),
+        other => store_failed(other.to_string()),
+    })?;
+    Ok((store, created))
+}
+
+/// The world as it is: the system's clock and the system's randomness.
+fn world() -> World {
+    let clock = || {
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX)
+    };
+    let random = || {
+        let mut bytes = [0; 32];
+        match getrandom::fill(&mut bytes) {
+            Ok(()) => bytes,
+            Err(error) => unreachable!("the system has no randomness, and nothing is safe without: {error}"),
+        }
+    };
+    World::new(clock, random)
 }
 
 impl ControlPlane {
@@ -69,17 +199,23 @@ impl ControlPlane {
 
     /// Stops accepting, lets calls in flight finish until `deadline`, and closes the store.
     pub async fn stop(self, deadline: Duration) {
-        let _ = deadline;
+        self.watch_server.stopping.stop(deadline).await;
+        self.store.close().await;
+        tracing::info!("the control plane stopped");
     }
 }
 
 /// Serves the watch protocol on any byte stream.
 #[derive(Clone)]
-pub struct WatchServer {}
+pub struct WatchServer {
+    router: axum::Router,
+    stopping: Stopping,
+}
 
 impl WatchServer {
     /// Serves one connection until it closes.
     pub async fn serve<I: AsyncRead + AsyncWrite + Send + Unpin + 'static>(&self, stream: I) {
-        let _ = stream;
+        let serving = listener::serve_connection(stream, self.router.clone(), &self.stopping);
+        self.stopping.tasks.track_future(serving).await;
     }
 }

@@ -1,0 +1,118 @@
+//! Refusals as HTTP answers: the only file that knows status codes.
+//!
+//! Every body is `{"error_msg": …}`; violations are listed in `errors` besides, each with its JSON path. What went
+//! wrong inside is logged, not sent.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use gatewright_model::limits;
+use gatewright_model::validation::{Violation, Violations};
+use serde::Serialize;
+use utoipa::{IntoResponses, ToSchema};
+
+use super::request::{BODY_BYTES_MAX, BODY_READ_TIMEOUT};
+use crate::app::Refusal;
+
+/// Why an API call did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    #[error("the body is not JSON: {0}")]
+    NotJson(serde_json::Error),
+    #[error("the body is nested deeper than {max} levels", max = limits::JSON_DEPTH_MAX)]
+    TooDeep,
+    #[error("the body is larger than {BODY_BYTES_MAX} bytes")]
+    TooLarge,
+    #[error("the body broke off: {0}")]
+    BodyBrokeOff(String),
+    #[error("the body did not arrive within {max} s", max = BODY_READ_TIMEOUT.as_secs())]
+    TooSlow,
+    #[error("there is no operation at this path; /openapi.json lists all of them")]
+    NoSuchPath,
+    #[error("this path does not have that method; /openapi.json lists all operations")]
+    NoSuchMethod,
+}
+
+impl From<Violations> for ApiError {
+    fn from(violations: Violations) -> Self {
+        Self::Refused(Refusal::Invalid(violations))
+    }
+}
+
+/// The body of every answer that is not a success.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ErrorBody {
+    /// What was refused, why, and what to do.
+    error_msg: String,
+    /// Everything that is wrong with the document, one by one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Violation>,
+}
+
+impl ApiError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NotJson(_) | Self::TooDeep | Self::BodyBrokeOff(_) => StatusCode::BAD_REQUEST,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::NoSuchPath => StatusCode::NOT_FOUND,
+            Self::NoSuchMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Refused(refusal) => match refusal {
+                Refusal::Unauthenticated => StatusCode::UNAUTHORIZED,
+                Refusal::Forbidden { .. } => StatusCode::FORBIDDEN,
+                Refusal::Invalid(_) | Refusal::PatchFailed { .. } => StatusCode::BAD_REQUEST,
+                Refusal::NotFound { .. } => StatusCode::NOT_FOUND,
+                Refusal::IdTaken { .. }
+                | Refusal::NameTaken { .. }
+                | Refusal::VersionTaken { .. }
+                | Refusal::VersionNotRestorable { .. }
+                | Refusal::StillPublished { .. }
+                | Refusal::Conflict => StatusCode::CONFLICT,
+                Refusal::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            },
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        if let Self::Refused(Refusal::Unavailable { reason }) = &self {
+            tracing::error!(reason, "an admin API call failed");
+        }
+        let errors = match &self {
+            Self::Refused(Refusal::Invalid(violations)) => violations.iter().cloned().collect(),
+            _ => Vec::new(),
+        };
+        let body = ErrorBody { error_msg: self.to_string(), errors };
+        (self.status(), Json(body)).into_response()
+    }
+}
+
+/// The refusals every operation may answer with.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "documents answers; they are made by ApiError")]
+pub(super) enum Refusals {
+    /// The document or a parameter is wrong.
+    #[response(status = 400)]
+    Invalid(#[to_schema] ErrorBody),
+    /// The credentials are missing or wrong.
+    #[response(status = 401)]
+    Unauthenticated(#[to_schema] ErrorBody),
+    /// The caller may not do this.
+    #[response(status = 403)]
+    Forbidden(#[to_schema] ErrorBody),
+    /// The object does not exist.
+    #[response(status = 404)]
+    NotFound(#[to_schema] ErrorBody),
+    /// What is there already forbids it.
+    #[response(status = 409)]
+    Conflict(#[to_schema] ErrorBody),
+    /// The body is too large.
+    #[response(status = 413)]
+    TooLarge(#[to_schema] ErrorBody),
+    /// The store does not answer.
+    #[response(status = 503)]
+    Unavailable(#[to_schema] ErrorBody),
+}

@@ -1,0 +1,82 @@
+//! Gateway groups.
+
+use axum::extract::State;
+use gatewright_model::resource::Labels;
+use gatewright_model::resource::gateway_group::{GatewayGroup, GatewayGroupKind};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::error::Refusals;
+use super::request::{Ids, Json, ListParameters, ListQuery};
+use super::{Many, ManyAnswer, Single, SingleAnswer, many, single, warned};
+use crate::app::document::gateway_group_parse;
+use crate::app::{App, Caller};
+use crate::store::GatewayGroupRow;
+
+/// A gateway group.
+#[derive(Serialize, ToSchema)]
+pub(super) struct GatewayGroupView {
+    id: String,
+    name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
+    desc: String,
+    #[serde(skip_serializing_if = "Labels::is_empty")]
+    #[schema(required = false)]
+    labels: Labels,
+    #[serde(rename = "type")]
+    kind: GatewayGroupKind,
+    created_at: i64,
+    updated_at: i64,
+}
+
+impl From<GatewayGroupRow> for GatewayGroupView {
+    fn from(row: GatewayGroupRow) -> Self {
+        Self {
+            id: row.id.into(),
+            name: row.group.name,
+            desc: row.group.desc,
+            labels: row.group.labels,
+            kind: row.group.kind,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+/// Lists gateway groups.
+#[utoipa::path(get, path = "/api/gateway_groups", tag = "gateway group", params(ListParameters),
+    responses((status = 200, body = Many<GatewayGroupView>), Refusals))]
+pub(super) async fn gateway_group_list(
+    caller: Caller,
+    State(app): State<App>,
+    query: ListQuery,
+) -> ManyAnswer<GatewayGroupView> {
+    let query = query.must_order_by(None)?;
+    Ok(many(app.gateway_group_list(&caller, &query.filter).await?))
+}
+
+/// Creates a gateway group.
+#[utoipa::path(post, path = "/api/gateway_groups", tag = "gateway group", request_body = GatewayGroup,
+    responses((status = 200, body = Single<GatewayGroupView>), Refusals))]
+pub(super) async fn gateway_group_create(
+    caller: Caller,
+    State(app): State<App>,
+    Json(body): Json,
+) -> SingleAnswer<GatewayGroupView> {
+    let (row, warnings) = app.gateway_group_create(&caller, gateway_group_parse(body)?).await?;
+    Ok(warned(row.into(), &warnings))
+}
+
+/// Shows a gateway group.
+#[utoipa::path(get, path = "/api/gateway_groups/{gateway_group_id}", tag = "gateway group",
+    params(("gateway_group_id" = String, Path)),
+    responses((status = 200, body = Single<GatewayGroupView>), Refusals))]
+pub(super) async fn gateway_group_get(
+    caller: Caller,
+    State(app): State<App>,
+    ids: Ids,
+) -> SingleAnswer<GatewayGroupView> {
+    let row = app.gateway_group_get(&caller, &ids.id("gateway_group_id")?).await?;
+    Ok(single(row.into()))
+}

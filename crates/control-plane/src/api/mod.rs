@@ -1,0 +1,67 @@
+//! The admin API over HTTP: who calls, what they send, what they are answered; the rules are in `app`.
+//!
+//! One file per noun. [`router`] lists every operation on one page; [`error`] alone knows status codes; views are
+//! structs written out field by field, so that nothing stored becomes public by accident.
+//! A good addition is a handler of three lines: the call into `app`, and the view of what came back.
+
+mod error;
+mod request;
+mod router;
+
+mod gateway_group;
+mod published_service;
+mod route_template;
+mod runtime_configuration;
+mod service_publish;
+mod service_template;
+mod version;
+
+use axum::Json;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+pub(crate) use router::{admin_router, document};
+
+use crate::app::Warnings;
+use crate::store::Listed;
+use error::ApiError;
+
+/// The answer about one object.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Single<T> {
+    /// The object.
+    value: T,
+    /// What the caller should know although the call succeeded, such as fields that were ignored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    warning_msg: Option<String>,
+}
+
+/// The answer about several objects.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Many<T> {
+    /// The objects, or one page of them.
+    list: Vec<T>,
+    /// How many there are on all pages.
+    total: i64,
+}
+
+/// The answer where nothing is left to show.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Nothing {}
+
+type SingleAnswer<T> = Result<Json<Single<T>>, ApiError>;
+type ManyAnswer<T> = Result<Json<Many<T>>, ApiError>;
+
+fn single<T>(value: T) -> Json<Single<T>> {
+    Json(Single { value, warning_msg: None })
+}
+
+fn warned<T>(value: T, warnings: &Warnings) -> Json<Single<T>> {
+    Json(Single { value, warning_msg: warnings.message() })
+}
+
+fn many<R, T: From<R>>(listed: Listed<R>) -> Json<Many<T>> {
+    let Listed { rows, total } = listed.map(T::from);
+    Json(Many { list: rows, total })
+}

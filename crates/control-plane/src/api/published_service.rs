@@ -1,0 +1,190 @@
+//! Published services.
+
+use axum::Json;
+use axum::extract::{Query, State};
+use gatewright_model::resource::service::ServiceKind;
+use gatewright_model::resource::upstream::Upstream;
+use gatewright_model::resource::{Labels, Plugins};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::error::Refusals;
+use super::request::{HistoryQuery, Ids, ListParameters, ListQuery};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single};
+use crate::app::{App, Caller};
+use crate::store::{Order, PublicationRow, PublishedServiceRow};
+
+/// A service as it is active in a gateway group.
+#[derive(Serialize, ToSchema)]
+pub(super) struct PublishedServiceView {
+    /// The id of the active version.
+    id: String,
+    service_id: String,
+    /// The same as `id`: published clients read both.
+    service_version_id: String,
+    version: String,
+    name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
+    desc: String,
+    #[serde(skip_serializing_if = "Labels::is_empty")]
+    #[schema(required = false)]
+    labels: Labels,
+    #[serde(rename = "type")]
+    kind: ServiceKind,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    hosts: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    path_prefix: Option<String>,
+    strip_path_prefix: bool,
+    upstream: Upstream,
+    #[serde(skip_serializing_if = "Plugins::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, Object>, required = false)]
+    plugins: Plugins,
+    /// Whether the service takes traffic: 1 yes, 0 no.
+    status: u8,
+    gateway_group_id: String,
+    gateway_group_name: String,
+    /// When the version was made.
+    created_at: i64,
+    /// When the version became active, or its runtime configuration last changed.
+    updated_at: i64,
+    /// When the version became active in this group.
+    publish_time: i64,
+}
+
+impl From<PublishedServiceRow> for PublishedServiceView {
+    fn from(row: PublishedServiceRow) -> Self {
+        let (version, runtime) = (row.version, row.runtime);
+        Self {
+            id: version.id.to_string(),
+            service_id: version.service_id.into(),
+            service_version_id: version.id.into(),
+            version: version.version,
+            name: version.name,
+            desc: version.desc,
+            labels: version.labels,
+            kind: version.kind,
+            hosts: runtime.hosts,
+            path_prefix: runtime.path_prefix,
+            strip_path_prefix: runtime.strip_path_prefix,
+            upstream: runtime.upstream,
+            plugins: version.plugins,
+            status: runtime.status.into(),
+            gateway_group_id: row.gateway_group_id.into(),
+            gateway_group_name: row.gateway_group_name,
+            created_at: version.created_at,
+            updated_at: row.updated_at,
+            publish_time: row.publish_time,
+        }
+    }
+}
+
+/// A version that was published in a gateway group. Histories hold no runtime configuration.
+#[derive(Serialize, ToSchema)]
+pub(super) struct PublicationView {
+    /// The id of the version; it appears as often as it was published.
+    id: String,
+    service_id: String,
+    service_version_id: String,
+    version: String,
+    name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
+    desc: String,
+    #[serde(skip_serializing_if = "Labels::is_empty")]
+    #[schema(required = false)]
+    labels: Labels,
+    #[serde(rename = "type")]
+    kind: ServiceKind,
+    #[serde(skip_serializing_if = "Plugins::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, Object>, required = false)]
+    plugins: Plugins,
+    /// When the version was made.
+    created_at: i64,
+    /// When it became active in this group.
+    publish_time: i64,
+    /// Who published it.
+    published_by: String,
+}
+
+impl From<PublicationRow> for PublicationView {
+    fn from(row: PublicationRow) -> Self {
+        let version = row.version;
+        Self {
+            id: version.id.to_string(),
+            service_id: version.service_id.into(),
+            service_version_id: version.id.into(),
+            version: version.version,
+            name: version.name,
+            desc: version.desc,
+            labels: version.labels,
+            kind: version.kind,
+            plugins: version.plugins,
+            created_at: version.created_at,
+            publish_time: row.publish_time,
+            published_by: row.published_by,
+        }
+    }
+}
+
+/// Lists the published services of a gateway group.
+#[utoipa::path(get, path = "/api/gateway_groups/{gateway_group_id}/services", tag = "published service",
+    params(("gateway_group_id" = String, Path), ListParameters),
+    responses((status = 200, body = Many<PublishedServiceView>), Refusals))]
+pub(super) async fn published_service_list(
+    caller: Caller,
+    State(app): State<App>,
+    ids: Ids,
+    query: ListQuery,
+) -> ManyAnswer<PublishedServiceView> {
+    let query = query.must_order_by(Some(Order::PublishTime))?;
+    Ok(many(app.published_service_list(&caller, &ids.id("gateway_group_id")?, &query.filter).await?))
+}
+
+/// Shows a published service.
+#[utoipa::path(get, path = "/api/gateway_groups/{gateway_group_id}/services/{service_id}",
+    tag = "published service", params(("gateway_group_id" = String, Path), ("service_id" = String, Path)),
+    responses((status = 200, body = Single<PublishedServiceView>), Refusals))]
+pub(super) async fn published_service_get(
+    caller: Caller,
+    State(app): State<App>,
+    ids: Ids,
+) -> SingleAnswer<PublishedServiceView> {
+    let (group, service) = (ids.id("gateway_group_id")?, ids.id("service_id")?);
+    Ok(single(app.published_service_get(&caller, &group, &service).await?.into()))
+}
+
+/// Takes a service out of a gateway group; its history stays.
+#[utoipa::path(delete, path = "/api/gateway_groups/{gateway_group_id}/services/{service_id}",
+    tag = "published service", params(("gateway_group_id" = String, Path), ("service_id" = String, Path)),
+    responses((status = 200, body = Single<Nothing>), Refusals))]
+pub(super) async fn published_service_delete(
+    caller: Caller,
+    State(app): State<App>,
+    ids: Ids,
+) -> SingleAnswer<Nothing> {
+    let (group, service) = (ids.id("gateway_group_id")?, ids.id("service_id")?);
+    app.published_service_delete(&caller, &group, &service).await?;
+    Ok(single(Nothing {}))
+}
+
+/// Lists what was published of a service in a gateway group, the newest first.
+#[utoipa::path(get, path = "/api/gateway_groups/{gateway_group_id}/services/{service_id}/versions",
+    tag = "published service",
+    params(("gateway_group_id" = String, Path), ("service_id" = String, Path), HistoryQuery),
+    responses((status = 200, body = Many<PublicationView>), Refusals))]
+pub(super) async fn published_service_history(
+    caller: Caller,
+    State(app): State<App>,
+    ids: Ids,
+    Query(query): Query<HistoryQuery>,
+) -> ManyAnswer<PublicationView> {
+    let (group, service) = (ids.id("gateway_group_id")?, ids.id("service_id")?);
+    let history = app.published_service_history(&caller, &group, &service, query.direction()?).await?;
+    let list: Vec<_> = history.into_iter().map(PublicationView::from).collect();
+    let total = i64::try_from(list.len()).unwrap_or(i64::MAX);
+    Ok(Json(Many { list, total }))
+}

@@ -1,0 +1,94 @@
+//! Every operation of the admin API, on one page; the OpenAPI document is made of the same list.
+
+use axum::Router;
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::error::ApiError;
+use super::{
+    gateway_group, published_service, route_template, runtime_configuration, service_publish,
+    service_template, version,
+};
+use crate::app::App;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Gatewright admin API",
+        description = "Design services as templates, publish them as versions to gateway groups.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    modifiers(&Security),
+    security(("access_token" = []), ("password" = []))
+)]
+struct Api;
+
+struct Security;
+
+impl utoipa::Modify for Security {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let components = openapi.components.get_or_insert_default();
+        let token = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-KEY")));
+        components.add_security_scheme("access_token", token);
+        let password = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Basic).build());
+        components.add_security_scheme("password", password);
+    }
+}
+
+fn operations() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Api::openapi())
+        .routes(routes!(version::version_get))
+        .routes(routes!(gateway_group::gateway_group_list, gateway_group::gateway_group_create))
+        .routes(routes!(gateway_group::gateway_group_get))
+        .routes(routes!(service_template::service_template_list, service_template::service_template_create))
+        .routes(routes!(
+            service_template::service_template_get,
+            service_template::service_template_put,
+            service_template::service_template_patch,
+            service_template::service_template_delete
+        ))
+        .routes(routes!(route_template::route_template_list, route_template::route_template_create))
+        .routes(routes!(
+            route_template::route_template_get,
+            route_template::route_template_put,
+            route_template::route_template_patch,
+            route_template::route_template_delete
+        ))
+        .routes(routes!(service_publish::service_publish))
+        .routes(routes!(published_service::published_service_list))
+        .routes(routes!(
+            published_service::published_service_get,
+            published_service::published_service_delete
+        ))
+        .routes(routes!(published_service::published_service_history))
+        .routes(routes!(
+            runtime_configuration::runtime_configuration_get,
+            runtime_configuration::runtime_configuration_patch
+        ))
+}
+
+/// The OpenAPI document, as it is served and committed.
+pub(crate) fn document() -> String {
+    let (_, openapi) = operations().split_for_parts();
+    let text = openapi.to_pretty_json();
+    let text =
+        text.unwrap_or_else(|error| unreachable!("the document is made of plain JSON values: {error}"));
+    format!("{text}\n")
+}
+
+/// The admin API over `app`.
+pub(crate) fn admin_router(app: App) -> Router {
+    let (router, _) = operations().split_for_parts();
+    let text = document();
+    let openapi = move || std::future::ready(([(header::CONTENT_TYPE, "application/json")], text.clone()));
+    router
+        .route("/openapi.json", get(openapi))
+        .fallback(|| async { ApiError::NoSuchPath.into_response() })
+        .method_not_allowed_fallback(|| async { ApiError::NoSuchMethod.into_response() })
+        .with_state(app)
+}

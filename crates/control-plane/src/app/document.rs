@@ -1,0 +1,307 @@
+//! Documents that callers send, parsed: checked as a whole, every violation at once, unknown fields named.
+//!
+//! What the system manages itself (`id`, `created_at` …) is accepted and ignored, because clients send back what
+//! they have read.
+
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use gatewright_model::id::{GatewayGroupId, RouteId, ServiceId, ServiceVersionId};
+use gatewright_model::lifecycle::{RuntimeConfiguration, Status};
+use gatewright_model::limits;
+use gatewright_model::resource::Plugins;
+use gatewright_model::resource::gateway_group::GatewayGroup;
+use gatewright_model::resource::route::Route;
+use gatewright_model::resource::service::{ServiceTemplate, hosts_schema};
+use gatewright_model::resource::upstream::Upstream;
+use gatewright_model::validation::{Schema, Violations};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::RouteTemplate;
+
+/// Fields that the system manages; sending them back is no mistake.
+const MANAGED: [&str; 14] = [
+    "id",
+    "route_id",
+    "service_id",
+    "service_version_id",
+    "gateway_group_id",
+    "gateway_group_name",
+    "version",
+    "status",
+    "created_at",
+    "updated_at",
+    "publish_time",
+    "last_published",
+    "published_gateway_groups_count",
+    "upstreams",
+];
+
+/// What a caller should know although the call succeeds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Warnings(Vec<String>);
+
+impl Warnings {
+    /// One text for the caller; none: nothing to warn about.
+    pub(crate) fn message(&self) -> Option<String> {
+        (!self.0.is_empty()).then(|| self.0.join(" | "))
+    }
+}
+
+/// A parsed document.
+#[derive(Clone, Debug)]
+pub(crate) struct Document<T, I = ()> {
+    /// The id that the caller chose, where a kind of object allows that.
+    pub(crate) id: Option<I>,
+    pub(crate) content: T,
+    pub(crate) warnings: Warnings,
+}
+
+pub(crate) type ServiceTemplateDocument = Document<ServiceTemplate, ServiceId>;
+pub(crate) type RouteTemplateDocument = Document<RouteTemplate, RouteId>;
+pub(crate) type GatewayGroupDocument = Document<GatewayGroup>;
+pub(crate) type PublishDocument = Document<PublishWish>;
+pub(crate) type RuntimeDocument = Document<RuntimeWish>;
+
+/// What a group should change about a published service; what is absent stays.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+pub(crate) struct RuntimeWish {
+    /// Domain names the service accepts.
+    #[serde(default)]
+    #[schema(schema_with = hosts_schema)]
+    pub(crate) hosts: Option<Vec<String>>,
+    /// The path prefix in front of every path of every route.
+    #[serde(default)]
+    #[schema(min_length = 1, max_length = 4096, pattern = "^/", nullable = false)]
+    pub(crate) path_prefix: Option<String>,
+    /// Whether the path prefix is removed before the request goes to the upstream.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    pub(crate) strip_path_prefix: Option<bool>,
+    /// How the backend is reached in this group.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    pub(crate) upstream: Option<Upstream>,
+    /// Whether the service takes traffic: 1 yes, 0 no.
+    #[serde(default)]
+    #[schema(value_type = u8, minimum = 0, maximum = 1)]
+    pub(crate) status: Option<Status>,
+}
+
+impl RuntimeWish {
+    /// `base` with what is wished for in its place.
+    pub(crate) fn over(self, base: RuntimeConfiguration) -> RuntimeConfiguration {
+        RuntimeConfiguration {
+            hosts: self.hosts.unwrap_or(base.hosts),
+            path_prefix: self.path_prefix.or(base.path_prefix),
+            strip_path_prefix: self.strip_path_prefix.unwrap_or(base.strip_path_prefix),
+            upstream: self.upstream.unwrap_or(base.upstream),
+            status: self.status.unwrap_or(base.status),
+        }
+    }
+}
+
+/// Services to publish to one gateway group, all or none.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub(crate) struct PublishWish {
+    /// Whether new versions are made of the templates; `false` publishes existing versions again (roll back, or
+    /// synchronise from another group).
+    #[serde(default = "enabled")]
+    #[schema(default = true)]
+    pub(crate) create_new_version: bool,
+    /// The group to publish to.
+    pub(crate) gateway_group_id: GatewayGroupId,
+    /// What to publish.
+    #[schema(min_items = 1, max_items = 1000)]
+    pub(crate) services: Vec<ServicePublishWish>,
+}
+
+/// One service to publish.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub(crate) struct ServicePublishWish {
+    /// The service.
+    pub(crate) service_id: ServiceId,
+    /// The number of the new version, unique within the service.
+    #[serde(default)]
+    #[schema(min_length = 1, max_length = 256, nullable = false)]
+    pub(crate) version: Option<String>,
+    /// The existing version to publish again, with `create_new_version: false`.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    pub(crate) service_version_id: Option<ServiceVersionId>,
+    #[serde(flatten)]
+    pub(crate) runtime: RuntimeWish,
+}
+
+const fn enabled() -> bool {
+    true
+}
+
+/// A template as it is sent: with the id of its service beside the route.
+#[derive(ToSchema)]
+#[schema(as = RouteTemplateWish)]
+#[allow(
+    dead_code,
+    reason = "only its schema is used: the parts are parsed one by one to find unknown fields"
+)]
+pub(crate) struct RouteTemplateWish {
+    /// The service template the route belongs to.
+    service_id: ServiceId,
+    #[schema(inline = false)]
+    #[serde(flatten)]
+    route: Route,
+}
+
+pub(crate) fn service_template_parse(value: Value) -> Result<ServiceTemplateDocument, Violations> {
+    static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<ServiceTemplate>);
+    let mut violations = SCHEMA.violations(&value);
+    let id = chosen_id(&value, &mut violations);
+    violations.into_result()?;
+    let (content, mut warnings) = parse::<ServiceTemplate>(value)?;
+    upstream_check(content.upstream.as_ref(), "/upstream")?;
+    plugins_warn(&content.plugins, &mut warnings);
+    Ok(Document { id, content, warnings })
+}
+
+pub(crate) fn route_template_parse(mut value: Value) -> Result<RouteTemplateDocument, Violations> {
+    static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<RouteTemplateWish>);
+    let mut violations = SCHEMA.violations(&value);
+    let id = chosen_id(&value, &mut violations);
+    violations.into_result()?;
+    let service_id =
+        value.as_object_mut().and_then(|members| members.remove("service_id")).unwrap_or_default();
+    let service_id = ServiceId::deserialize(service_id)
+        .map_err(|error| Violations::one("/service_id", error.to_string()))?;
+    let (route, mut warnings) = parse::<Route>(value)?;
+    plugins_warn(&route.plugins, &mut warnings);
+    Ok(Document { id, content: RouteTemplate { service_id, route }, warnings })
+}
+
+pub(crate) fn gateway_group_parse(value: Value) -> Result<GatewayGroupDocument, Violations> {
+    static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<GatewayGroup>);
+    SCHEMA.violations(&value).into_result()?;
+    let (content, warnings) = parse(value)?;
+    Ok(Document { id: None, content, warnings })
+}
+
+pub(crate) fn runtime_parse(value: Value) -> Result<RuntimeDocument, Violations> {
+    static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<RuntimeWish>);
+    SCHEMA.violations(&value).into_result()?;
+    let (content, warnings) = parse::<RuntimeWish>(value)?;
+    upstream_check(content.upstream.as_ref(), "/upstream")?;
+    Ok(Document { id: None, content, warnings })
+}
+
+/// Unknown fields of a publish are not worth a warning: published clients send whole services.
+pub(crate) fn publish_parse(value: Value) -> Result<PublishDocument, Violations> {
+    static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<PublishWish>);
+    SCHEMA.violations(&value).into_result()?;
+    let (content, warnings) = parse::<PublishWish>(value)?;
+    publish_check(&content)?;
+    Ok(Document { id: None, content, warnings })
+}
+
+fn publish_check(wish: &PublishWish) -> Result<(), Violations> {
+    debug_assert_eq!(limits::SERVICES_PER_PUBLISH_MAX, 1000, "the schema above says so");
+    let mut violations = Violations::default();
+    let mut seen = BTreeSet::new();
+    for (index, service) in wish.services.iter().enumerate() {
+        let at = format!("/services/{index}");
+        if !seen.insert(&service.service_id) {
+            violations.add(format!("{at}/service_id"), "the service is in this publish already");
+        }
+        if wish.create_new_version && service.version.is_none() {
+            violations.add(format!("{at}/version"), "property \"version\" is missing");
+        }
+        if !wish.create_new_version && service.service_version_id.is_none() {
+            violations.add(
+                format!("{at}/service_version_id"),
+                "property \"service_version_id\" is missing; it is required without create_new_version",
+            );
+        }
+        if let Some(upstream) = &service.runtime.upstream {
+            upstream.check(&format!("{at}/upstream"), &mut violations);
+        }
+    }
+    violations.into_result()
+}
+
+fn upstream_check(upstream: Option<&Upstream>, at: &str) -> Result<(), Violations> {
+    let mut violations = Violations::default();
+    if let Some(upstream) = upstream {
+        upstream.check(at, &mut violations);
+    }
+    violations.into_result()
+}
+
+/// The id in the document, if there is one.
+fn chosen_id<I: TryFrom<String>>(value: &Value, violations: &mut Violations) -> Option<I>
+where
+    I::Error: std::fmt::Display,
+{
+    match value.get("id") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(text)) => match I::try_from(text.clone()) {
+            Ok(id) => Some(id),
+            Err(error) => {
+                violations.add("/id", error.to_string());
+                None
+            }
+        },
+        Some(_) => {
+            violations.add("/id", "value must be a string");
+            None
+        }
+    }
+}
+
+fn plugins_warn(plugins: &Plugins, warnings: &mut Warnings) {
+    for name in plugins.keys().filter(|name| !gatewright_plugins::is_known(name)) {
+        warnings.0.push(format!("plugin `{name}` is unknown to this release and cannot be published"));
+    }
+}
+
+/// The value of a checked document, and which of its fields mean nothing.
+fn parse<T: DeserializeOwned>(value: Value) -> Result<(T, Warnings), Violations> {
+    let mut warnings = Warnings::default();
+    let mut track = serde_path_to_error::Track::new();
+    let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
+    let parsed = serde_ignored::deserialize(deserializer, |path| {
+        let pointer = pointer(&path);
+        if !MANAGED.iter().any(|managed| pointer.strip_prefix('/') == Some(managed)) {
+            warnings.0.push(format!("unknown field `{pointer}` is ignored"));
+        }
+    });
+    match parsed {
+        Ok(content) => Ok((content, warnings)),
+        Err(error) => Err(Violations::one(error_pointer(&track.path()), error.to_string())),
+    }
+}
+
+/// The JSON pointer of an ignored field.
+fn pointer(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}/{index}", pointer(parent)),
+        Path::Map { parent, key } => format!("{}/{key}", pointer(parent)),
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
+            pointer(parent)
+        }
+    }
+}
+
+/// The JSON pointer of a field that could not be parsed.
+fn error_pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let segment = |segment: &Segment| match segment {
+        Segment::Seq { index } => format!("/{index}"),
+        Segment::Map { key } => format!("/{key}"),
+        Segment::Enum { variant } => format!("/{variant}"),
+        Segment::Unknown => String::new(),
+    };
+    path.iter().map(segment).collect()
+}

@@ -1,0 +1,55 @@
+//! Gateway groups: environments, regions or teams.
+
+use gatewright_model::id::GatewayGroupId;
+
+use super::document::GatewayGroupDocument;
+use super::{Action, App, Caller, Refusal, Warnings};
+use crate::store::{GatewayGroupRow, ListFilter, Listed, Reading};
+
+/// What callers call it.
+pub(super) const NOUN: &str = "gateway group";
+
+impl App {
+    pub(crate) async fn gateway_group_list(
+        &self,
+        caller: &Caller,
+        filter: &ListFilter,
+    ) -> Result<Listed<GatewayGroupRow>, Refusal> {
+        caller.must(Action::GetGatewayGroup, "*")?;
+        Ok(self.store().read().await?.gateway_group_list(filter).await?)
+    }
+
+    pub(crate) async fn gateway_group_get(
+        &self,
+        caller: &Caller,
+        id: &GatewayGroupId,
+    ) -> Result<GatewayGroupRow, Refusal> {
+        caller.must(Action::GetGatewayGroup, id.as_str())?;
+        gateway_group(&mut self.store().read().await?, id).await
+    }
+
+    /// Creates an empty group. Its id is ours: it stands in tokens and in the settings of gateways.
+    pub(crate) async fn gateway_group_create(
+        &self,
+        caller: &Caller,
+        document: GatewayGroupDocument,
+    ) -> Result<(GatewayGroupRow, Warnings), Refusal> {
+        caller.must(Action::CreateGatewayGroup, "*")?;
+        let id = self.world().id();
+        let group = document.content;
+        let mut tx = self.store().write().await?;
+        if let Some(other) = tx.gateway_group_named(&group.name).await? {
+            return Err(Refusal::NameTaken { noun: NOUN, name: group.name, by: other.to_string() });
+        }
+        let stamp = tx.stamp(self.world().now()).await?;
+        tx.gateway_group_insert(stamp, &id, &group).await?;
+        let row = gateway_group(&mut tx, &id).await?;
+        tx.commit().await?;
+        Ok((row, document.warnings))
+    }
+}
+
+async fn gateway_group(tx: &mut Reading, id: &GatewayGroupId) -> Result<GatewayGroupRow, Refusal> {
+    let row = tx.gateway_group_get(id).await?;
+    row.ok_or_else(|| Refusal::NotFound { noun: NOUN, id: id.to_string() })
+}

@@ -1,0 +1,95 @@
+//! The rules: who may do what to which object, and what follows from it.
+//!
+//! Every operation is a function `noun_verb`. It asks `caller.must` first, does its work in one transaction of the
+//! store, and answers with what is true afterwards or with a [`Refusal`]; there is nothing in between.
+//! Clock, ids and randomness come in through [`World`], so that tests are exact.
+
+mod caller;
+pub(crate) mod document;
+mod password;
+mod patch;
+mod refusal;
+mod token;
+mod world;
+
+mod gateway_group;
+mod published_service;
+mod route_template;
+mod runtime_configuration;
+mod service_publish;
+mod service_template;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub(crate) use caller::{ADMIN, Action, Caller, Credentials};
+pub(crate) use document::Warnings;
+pub(crate) use password::{password_hash, password_new};
+pub(crate) use patch::{Patch, json_depth};
+pub(crate) use refusal::Refusal;
+pub(crate) use route_template::RouteTemplate;
+pub(crate) use service_publish::PublishOutcome;
+pub(crate) use token::{Digest, token_new};
+pub(crate) use world::World;
+
+use gatewright_model::id::GatewayGroupId;
+use tokio::sync::Semaphore;
+
+use crate::distribution::Hints;
+use crate::store::Store;
+
+/// How many passwords are verified at once: one costs tens of milliseconds and 19 MiB, so this is also what
+/// guessing is slowed down to.
+const PASSWORD_CHECKS_MAX: usize = 2;
+
+/// The rules of the control plane over one store.
+#[derive(Clone)]
+pub(crate) struct App {
+    parts: Arc<Parts>,
+}
+
+struct Parts {
+    store: Store,
+    world: World,
+    hints: Hints,
+    secrets: ProcessSecrets,
+    password_checks: Semaphore,
+}
+
+/// Secrets that live as long as the process and are stored nowhere.
+#[derive(Default)]
+pub(crate) struct ProcessSecrets {
+    /// Admin keys, and whom they stand for.
+    pub(crate) access_tokens: BTreeMap<Digest, String>,
+    /// Instance tokens, and the group they belong to.
+    pub(crate) instance_tokens: BTreeMap<Digest, GatewayGroupId>,
+}
+
+impl App {
+    pub(crate) fn new(store: Store, world: World, hints: Hints, secrets: ProcessSecrets) -> Self {
+        let password_checks = Semaphore::new(PASSWORD_CHECKS_MAX);
+        Self { parts: Arc::new(Parts { store, world, hints, secrets, password_checks }) }
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.parts.store
+    }
+
+    pub(crate) fn hints(&self) -> &Hints {
+        &self.parts.hints
+    }
+
+    fn world(&self) -> &World {
+        &self.parts.world
+    }
+
+    /// The group an instance token belongs to.
+    pub(crate) async fn instance_identify(&self, token: &str) -> Result<GatewayGroupId, Refusal> {
+        let digest = Digest::of(token);
+        if let Some(group) = self.parts.secrets.instance_tokens.get(&digest) {
+            return Ok(group.clone());
+        }
+        let group = self.store().read().await?.instance_token_group(digest.as_str()).await?;
+        group.ok_or(Refusal::Unauthenticated)
+    }
+}

@@ -1,0 +1,107 @@
+//! Why a call was refused: one variant per rule, each naming the thing, the place and the remedy.
+
+use gatewright_model::validation::Violations;
+
+use crate::store::StoreError;
+
+/// Why a call was refused. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// Nobody is known by these credentials.
+    #[error("missing or wrong credentials: send a valid access token in the header X-API-KEY")]
+    Unauthenticated,
+    /// The caller is known but may not do this.
+    #[error("user `{username}` may not perform `{action}`")]
+    Forbidden {
+        /// Who asked.
+        username: String,
+        /// What was asked, as permission policies name it.
+        action: &'static str,
+    },
+    /// The document breaks rules.
+    #[error("{0}")]
+    Invalid(#[from] Violations),
+    /// A patch does not fit the document.
+    #[error("the patch cannot be applied: {reason}")]
+    PatchFailed {
+        /// Which step, and why.
+        reason: String,
+    },
+    /// There is no such object.
+    #[error("{noun} `{id}` not found")]
+    NotFound {
+        /// What kind of object.
+        noun: &'static str,
+        /// Which one.
+        id: String,
+    },
+    /// Another object has this id.
+    #[error("{noun} `{id}` exists already; leave the id out, or change the object with PUT")]
+    IdTaken {
+        /// What kind of object.
+        noun: &'static str,
+        /// Which id.
+        id: String,
+    },
+    /// Another object has this name.
+    #[error("{noun} `{name}` exists already (id `{by}`); choose another name")]
+    NameTaken {
+        /// What kind of object.
+        noun: &'static str,
+        /// The name.
+        name: String,
+        /// Who has it.
+        by: String,
+    },
+    /// The number was used before, and equal numbers mean equal behaviour.
+    #[error("service `{service}` has a version `{version}` already; choose another number")]
+    VersionTaken {
+        /// The service's name.
+        service: String,
+        /// The number.
+        version: String,
+    },
+    /// Only what ran here, or runs elsewhere, can be published again.
+    #[error(
+        "version `{version}` of service `{service}` was never published in gateway group `{group}` and is active in \
+         no other group; publish a new version, or synchronise a version that is active somewhere"
+    )]
+    VersionNotRestorable {
+        /// The service's name.
+        service: String,
+        /// The number.
+        version: String,
+        /// The group.
+        group: String,
+    },
+    /// Gateways still serve it.
+    #[error("service template `{id}` is published in gateway groups {groups}; unpublish it there first")]
+    StillPublished {
+        /// The service.
+        id: String,
+        /// Where, quoted and separated.
+        groups: String,
+    },
+    /// Somebody else changed the same thing at the same time.
+    #[error("the object was changed by somebody else at the same time; read it and try again")]
+    Conflict,
+    /// The store does not answer.
+    #[error("the store is unavailable; nothing was changed, try again")]
+    Unavailable {
+        /// For the log, not for the caller.
+        reason: String,
+    },
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound => Self::Conflict,
+            StoreError::Conflict { reason } => {
+                tracing::warn!(reason, "a constraint of the store refused a change that the rules allowed");
+                Self::Conflict
+            }
+            StoreError::Unavailable { reason } => Self::Unavailable { reason },
+        }
+    }
+}

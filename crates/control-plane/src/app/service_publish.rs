@@ -1,0 +1,178 @@
+//! Publishing: a version becomes active in a gateway group.
+//!
+//! * All services of a call, or none.
+//! * A new version is a copy of the template and its routes at this moment; its number was never used before.
+//! * An existing version is published again only where it ran once (roll back) or from where it runs now
+//!   (synchronise), so that nothing becomes active that nobody has seen working.
+//! * The group's runtime configuration survives: explicit wishes first, then what the group has, then the template.
+
+use gatewright_model::id::{GatewayGroupId, ServiceId, ServiceVersionId};
+use gatewright_model::lifecycle::{RuntimeConfiguration, ServiceVersion};
+use gatewright_model::limits;
+use gatewright_model::resource::Plugins;
+use gatewright_model::resource::service::ServiceKind;
+use gatewright_model::snapshot::Revision;
+use gatewright_model::validation::Violations;
+
+use super::document::{PublishWish, ServicePublishWish};
+use super::published_service::group_must_exist;
+use super::runtime_configuration::runtime_default;
+use super::service_template::service_template;
+use super::{Action, App, Caller, Refusal};
+use crate::store::{Placement, Reading, Stamp, Writing};
+
+/// What is active after a publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PublishOutcome {
+    /// The group's revision that contains it.
+    pub(crate) revision: Revision,
+    pub(crate) versions: Vec<(ServiceId, ServiceVersionId, String)>,
+}
+
+/// What one service of a publish comes to.
+struct Plan {
+    version: ServiceVersion,
+    /// Whether the version has to be written first.
+    is_new: bool,
+    runtime: RuntimeConfiguration,
+}
+
+impl App {
+    pub(crate) async fn service_publish(
+        &self,
+        caller: &Caller,
+        wish: PublishWish,
+    ) -> Result<PublishOutcome, Refusal> {
+        caller.must(Action::PublishServices, wish.gateway_group_id.as_str())?;
+        let group = &wish.gateway_group_id;
+        let mut tx = self.store().write().await?;
+        group_must_exist(&mut tx, group).await?;
+        let mut plans = Vec::new();
+        let mut violations = Violations::default();
+        for (index, service) in wish.services.iter().enumerate() {
+            let plan = self.plan(&mut tx, &wish, service).await?;
+            must_be_servable(&plan.version, &format!("/services/{index}"), &mut violations);
+            plans.push(plan);
+        }
+        violations.into_result()?;
+        let stamp = tx.stamp(self.world().now()).await?;
+        let revision = tx.gateway_group_raise(group).await?;
+        for plan in &plans {
+            self.place(&mut tx, stamp, group, revision, plan, caller).await?;
+        }
+        tx.commit().await?;
+        self.hints().changed(group);
+        let versions = plans.into_iter().map(|plan| plan.version);
+        let versions = versions.map(|version| (version.service_id, version.id, version.version)).collect();
+        Ok(PublishOutcome { revision, versions })
+    }
+
+    async fn plan(
+        &self,
+        tx: &mut Reading,
+        wish: &PublishWish,
+        service: &ServicePublishWish,
+    ) -> Result<Plan, Refusal> {
+        let group = &wish.gateway_group_id;
+        let active = tx.published_service_get(group, &service.service_id).await?.map(|row| row.runtime);
+        if wish.create_new_version {
+            let row = service_template(tx, &service.service_id).await?;
+            let routes = tx.route_template_snapshot(&service.service_id).await?;
+            let number = service.version.clone().unwrap_or_default();
+            if tx.service_version_exists(&service.service_id, &number).await? {
+                return Err(Refusal::VersionTaken { service: row.template.name, version: number });
+            }
+            let base = active.unwrap_or_else(|| RuntimeConfiguration::of_template(&row.template));
+            let runtime = service.runtime.clone().over(base);
+            let service_id = service.service_id.clone();
+            let version =
+                ServiceVersion::of_template(self.world().id(), service_id, number, &row.template, routes);
+            return Ok(Plan { version, is_new: true, runtime });
+        }
+        let version = existing_version(tx, group, service).await?;
+        let runtime = match active {
+            Some(runtime) => runtime,
+            None => {
+                let template = tx.service_template_get(&service.service_id).await?.map(|row| row.template);
+                service.runtime.clone().over(runtime_default(template.as_ref()))
+            }
+        };
+        Ok(Plan { version, is_new: false, runtime })
+    }
+
+    async fn place(
+        &self,
+        tx: &mut Writing,
+        stamp: Stamp,
+        group: &GatewayGroupId,
+        revision: Revision,
+        plan: &Plan,
+        caller: &Caller,
+    ) -> Result<(), Refusal> {
+        if plan.is_new {
+            tx.service_version_insert(stamp, &plan.version).await?;
+        }
+        let placement = Placement {
+            gateway_group_id: group,
+            service_id: &plan.version.service_id,
+            service_version_id: &plan.version.id,
+            runtime: &plan.runtime,
+            revision,
+        };
+        tx.published_service_put(stamp, &placement).await?;
+        Ok(tx.publication_insert(stamp, &self.world().id(), &placement, caller.username()).await?)
+    }
+}
+
+/// The version that is wished for by id: one of this service, and one that may become active in this group.
+async fn existing_version(
+    tx: &mut Reading,
+    group: &GatewayGroupId,
+    wish: &ServicePublishWish,
+) -> Result<ServiceVersion, Refusal> {
+    let id = wish.service_version_id.as_ref();
+    let not_found = || Refusal::NotFound {
+        noun: "service version",
+        id: id.map_or_else(String::new, ToString::to_string),
+    };
+    let id = id.ok_or_else(not_found)?;
+    let version = tx.service_version_get(id).await?.filter(|version| version.service_id == wish.service_id);
+    let version = version.ok_or_else(not_found)?;
+    if wish.version.as_ref().is_some_and(|number| *number != version.version) {
+        let message =
+            format!("service version `{id}` has the number `{}`, not the one given", version.version);
+        return Err(Violations::one("/services", message).into());
+    }
+    let ran_here = tx.publication_exists(group, id, &wish.service_id).await?;
+    if !ran_here && !tx.service_version_is_active(id).await? {
+        return Err(Refusal::VersionNotRestorable {
+            service: version.name,
+            version: version.version,
+            group: group.to_string(),
+        });
+    }
+    Ok(version)
+}
+
+/// Refuses what gateways of this release could not serve: it would answer 503 from the first request on.
+fn must_be_servable(version: &ServiceVersion, at: &str, violations: &mut Violations) {
+    let service = &version.name;
+    if version.kind == ServiceKind::Stream {
+        violations
+            .add(at, format!("service `{service}` is a stream service, which this release cannot serve yet"));
+    }
+    if version.routes.len() > limits::ROUTES_PER_SERVICE_MAX {
+        let (count, max) = (version.routes.len(), limits::ROUTES_PER_SERVICE_MAX);
+        violations.add(at, format!("service `{service}` has {count} routes, more than {max}; split it"));
+    }
+    let mut must_be_known = |plugins: &Plugins, place: &str| {
+        for name in plugins.keys().filter(|name| !gatewright_plugins::is_known(name)) {
+            violations
+                .add(at, format!("{place} uses plugin `{name}`, which this release cannot run; remove it"));
+        }
+    };
+    must_be_known(&version.plugins, &format!("service `{service}`"));
+    for route in &version.routes {
+        must_be_known(&route.route.plugins, &format!("service `{service}`, route `{}`", route.route.name));
+    }
+}

@@ -1,0 +1,134 @@
+//! Service templates: drafts that anybody who may can change at any time, because nothing is served from them.
+
+use gatewright_model::id::ServiceId;
+use gatewright_model::resource::service::ServiceTemplate;
+use serde_json::Value;
+
+use super::document::{self, ServiceTemplateDocument};
+use super::{Action, App, Caller, Patch, Refusal, Warnings};
+use crate::store::{ListFilter, Listed, Reading, ServiceTemplateRow};
+
+/// What callers call it.
+pub(super) const NOUN: &str = "service template";
+
+pub(super) fn not_found(id: &ServiceId) -> Refusal {
+    Refusal::NotFound { noun: NOUN, id: id.to_string() }
+}
+
+impl App {
+    pub(crate) async fn service_template_list(
+        &self,
+        caller: &Caller,
+        filter: &ListFilter,
+    ) -> Result<Listed<ServiceTemplateRow>, Refusal> {
+        caller.must(Action::GetServiceTemplate, "*")?;
+        Ok(self.store().read().await?.service_template_list(filter).await?)
+    }
+
+    pub(crate) async fn service_template_get(
+        &self,
+        caller: &Caller,
+        id: &ServiceId,
+    ) -> Result<ServiceTemplateRow, Refusal> {
+        caller.must(Action::GetServiceTemplate, id.as_str())?;
+        service_template(&mut self.store().read().await?, id).await
+    }
+
+    pub(crate) async fn service_template_create(
+        &self,
+        caller: &Caller,
+        document: ServiceTemplateDocument,
+    ) -> Result<(ServiceTemplateRow, Warnings), Refusal> {
+        caller.must(Action::CreateServiceTemplate, "*")?;
+        let id = document.id.unwrap_or_else(|| self.world().id());
+        let mut tx = self.store().write().await?;
+        if tx.service_template_get(&id).await?.is_some() {
+            return Err(Refusal::IdTaken { noun: NOUN, id: id.to_string() });
+        }
+        name_must_be_free(&mut tx, &id, &document.content).await?;
+        let stamp = tx.stamp(self.world().now()).await?;
+        tx.service_template_insert(stamp, &id, &document.content).await?;
+        let row = service_template(&mut tx, &id).await?;
+        tx.commit().await?;
+        Ok((row, document.warnings))
+    }
+
+    /// Creates the template under this id, or replaces it whole.
+    pub(crate) async fn service_template_put(
+        &self,
+        caller: &Caller,
+        id: &ServiceId,
+        document: ServiceTemplateDocument,
+    ) -> Result<(ServiceTemplateRow, Warnings), Refusal> {
+        caller.must(Action::UpdateServiceTemplate, id.as_str())?;
+        let mut tx = self.store().write().await?;
+        name_must_be_free(&mut tx, id, &document.content).await?;
+        let stamp = tx.stamp(self.world().now()).await?;
+        if tx.service_template_get(id).await?.is_some() {
+            tx.service_template_update(stamp, id, &document.content).await?;
+        } else {
+            tx.service_template_insert(stamp, id, &document.content).await?;
+        }
+        let row = service_template(&mut tx, id).await?;
+        tx.commit().await?;
+        Ok((row, document.warnings))
+    }
+
+    pub(crate) async fn service_template_patch(
+        &self,
+        caller: &Caller,
+        id: &ServiceId,
+        patch: &Patch,
+    ) -> Result<(ServiceTemplateRow, Warnings), Refusal> {
+        caller.must(Action::UpdateServiceTemplate, id.as_str())?;
+        let mut tx = self.store().write().await?;
+        let before = service_template(&mut tx, id).await?;
+        let after = patch.apply(serde_json::to_value(&before.template).unwrap_or(Value::Null))?;
+        let document = document::service_template_parse(after)?;
+        name_must_be_free(&mut tx, id, &document.content).await?;
+        let stamp = tx.stamp(self.world().now()).await?;
+        tx.service_template_update(stamp, id, &document.content).await?;
+        let row = service_template(&mut tx, id).await?;
+        tx.commit().await?;
+        Ok((row, document.warnings))
+    }
+
+    /// Deletes a template and its routes, unless gateways serve the service: then nobody could change it any more.
+    pub(crate) async fn service_template_delete(
+        &self,
+        caller: &Caller,
+        id: &ServiceId,
+    ) -> Result<(), Refusal> {
+        caller.must(Action::DeleteServiceTemplate, id.as_str())?;
+        let mut tx = self.store().write().await?;
+        service_template(&mut tx, id).await?;
+        let groups = tx.published_service_groups(id).await?;
+        if !groups.is_empty() {
+            let groups: Vec<_> = groups.iter().map(|group| format!("`{group}`")).collect();
+            return Err(Refusal::StillPublished { id: id.to_string(), groups: groups.join(", ") });
+        }
+        tx.service_template_delete(id).await?;
+        Ok(tx.commit().await?)
+    }
+}
+
+/// The template with this id, which must exist.
+pub(super) async fn service_template(
+    tx: &mut Reading,
+    id: &ServiceId,
+) -> Result<ServiceTemplateRow, Refusal> {
+    tx.service_template_get(id).await?.ok_or_else(|| not_found(id))
+}
+
+async fn name_must_be_free(
+    tx: &mut Reading,
+    id: &ServiceId,
+    template: &ServiceTemplate,
+) -> Result<(), Refusal> {
+    match tx.service_template_named(&template.name).await? {
+        Some(other) if other != *id => {
+            Err(Refusal::NameTaken { noun: NOUN, name: template.name.clone(), by: other.to_string() })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,12 @@
+//! Getting the newest configuration of a group to every gateway of it.
+//!
+//! What is sent is read from the store each time. A hint carries no configuration, only that something changed; a
+//! lost one costs latency, never correctness.
+
+mod assemble;
+mod hint;
+mod watch;
+
+pub(crate) use assemble::DELTA_REVISIONS_MAX;
+pub(crate) use hint::Hints;
+pub(crate) use watch::watch_router;

@@ -1,0 +1,113 @@
+//! Connections: accepted up to a limit, served with time limits, and finished gracefully.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long a request head may take, and a kept connection may idle: slow writers hold no connection for ever.
+const HEAD_READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes buffered per connection while a head is read.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// How long accepting pauses when the system refuses, mostly because file descriptors ran out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How everything that serves connections is brought to its end.
+#[derive(Clone, Default)]
+pub(crate) struct Stopping {
+    /// Nothing new is accepted; requests in flight finish.
+    pub(crate) graceful: CancellationToken,
+    /// Nothing is waited for any more.
+    pub(crate) at_once: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Stopping {
+    /// Stops; what is not finished at `deadline` is dropped.
+    pub(crate) async fn stop(&self, deadline: Duration) {
+        self.graceful.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(deadline, self.tasks.wait()).await.is_err() {
+            tracing::warn!(?deadline, "requests were still in flight at the deadline and are dropped");
+            self.at_once.cancel();
+            self.tasks.wait().await;
+        }
+    }
+}
+
+/// Serves `router` on every connection to `listener`, at most `connections_max` at a time; more wait in the
+/// system's queue.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: axum::Router,
+    connections_max: usize,
+    stopping: Stopping,
+) {
+    let places = Arc::new(Semaphore::new(connections_max));
+    loop {
+        let accepted = tokio::select! {
+            () = stopping.graceful.cancelled() => return,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        let Some((stream, place)) = accepted else { continue };
+        let (router, connection_stopping) = (router.clone(), stopping.clone());
+        stopping.tasks.spawn(async move {
+            serve_connection(stream, router, &connection_stopping).await;
+            drop(place);
+        });
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => {
+            // Answers are small and written whole; waiting for more to send would only delay them.
+            let _ = stream.set_nodelay(true);
+            Some((stream, place))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a connection could not be accepted");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+/// Serves `router` on one connection until it closes.
+pub(crate) async fn serve_connection<I: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: I,
+    router: axum::Router,
+    stopping: &Stopping,
+) {
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_READ_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = stopping.graceful.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                served = connection => served,
+                () = stopping.at_once.cancelled() => Ok(()),
+            }
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}

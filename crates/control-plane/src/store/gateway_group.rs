@@ -1,0 +1,98 @@
+//! Gateway groups and their revisions.
+
+use gatewright_model::id::GatewayGroupId;
+use gatewright_model::resource::gateway_group::GatewayGroup;
+use gatewright_model::snapshot::Revision;
+
+use super::database::{Row, query};
+use super::list::{self, ListFilter, Listed, Source};
+use super::{Reading, Stamp, StoreError, Writing, to_json};
+
+/// A gateway group as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct GatewayGroupRow {
+    pub(crate) id: GatewayGroupId,
+    pub(crate) group: GatewayGroup,
+    pub(crate) created_at: i64,
+    pub(crate) updated_at: i64,
+}
+
+const SOURCE: Source = Source {
+    columns: "g.id, g.content, g.created_at, g.updated_at",
+    tables: "gateway_group g",
+    object: "g",
+    named: "g",
+};
+
+fn read(row: &Row) -> Result<GatewayGroupRow, StoreError> {
+    Ok(GatewayGroupRow {
+        id: row.parsed("id")?,
+        group: row.json("content")?,
+        created_at: row.integer("created_at")?,
+        updated_at: row.integer("updated_at")?,
+    })
+}
+
+impl Reading {
+    pub(crate) async fn gateway_group_get(
+        &mut self,
+        id: &GatewayGroupId,
+    ) -> Result<Option<GatewayGroupRow>, StoreError> {
+        let one = query("SELECT id, content, created_at, updated_at FROM gateway_group WHERE id = $1");
+        self.tx.row(one.bind(id.as_str())).await?.as_ref().map(read).transpose()
+    }
+
+    /// The group that has this name.
+    pub(crate) async fn gateway_group_named(
+        &mut self,
+        name: &str,
+    ) -> Result<Option<GatewayGroupId>, StoreError> {
+        let one = query("SELECT id FROM gateway_group WHERE name = $1").bind(name);
+        self.tx.row(one).await?.map(|row| row.parsed("id")).transpose()
+    }
+
+    pub(crate) async fn gateway_group_list(
+        &mut self,
+        filter: &ListFilter,
+    ) -> Result<Listed<GatewayGroupRow>, StoreError> {
+        list::select(&mut self.tx, &SOURCE, None, filter, read).await
+    }
+
+    /// The group's revision; none: there is no such group.
+    pub(crate) async fn gateway_group_revision(
+        &mut self,
+        id: &GatewayGroupId,
+    ) -> Result<Option<Revision>, StoreError> {
+        let one = query("SELECT revision FROM gateway_group WHERE id = $1").bind(id.as_str());
+        self.tx.row(one).await?.as_ref().map(revision).transpose()
+    }
+}
+
+impl Writing {
+    pub(crate) async fn gateway_group_insert(
+        &mut self,
+        stamp: Stamp,
+        id: &GatewayGroupId,
+        group: &GatewayGroup,
+    ) -> Result<(), StoreError> {
+        let insert = query(
+            "INSERT INTO gateway_group \
+             (id, name, labels, content, created_at, updated_at, created_number, change_number) \
+             VALUES ($1, $2, $3, $4, $5, $5, $6, $6)",
+        );
+        let insert = insert.bind(id.as_str()).bind(group.name.as_str()).bind(to_json(&group.labels)?);
+        self.tx.execute_one(insert.bind(to_json(group)?).bind(stamp.at).bind(stamp.number)).await
+    }
+
+    /// Raises the group's revision, because what its gateways serve changes in this transaction.
+    pub(crate) async fn gateway_group_raise(&mut self, id: &GatewayGroupId) -> Result<Revision, StoreError> {
+        let raise =
+            query("UPDATE gateway_group SET revision = revision + 1 WHERE id = $1 RETURNING revision");
+        let row = self.tx.row(raise.bind(id.as_str())).await?;
+        revision(row.as_ref().ok_or(StoreError::NotFound)?)
+    }
+}
+
+fn revision(row: &Row) -> Result<Revision, StoreError> {
+    Ok(Revision(row.integer("revision")?.unsigned_abs()))
+}

@@ -1,0 +1,144 @@
+//! What is intended, kept: the only place that knows SQL.
+//!
+//! * A change is one [`Writing`] transaction: it is durable when [`Writing::commit`] has answered, and it never
+//!   happened if the transaction is dropped.
+//! * A [`Reading`] sees one moment: what several queries of it answer fits together.
+//! * Rules are not kept here but in `app`; constraints (unique names, immutable versions) are the second line.
+//! * Query texts are written so that SQLite and PostgreSQL accept them; what differs is in [`database`] alone.
+
+mod database;
+mod list;
+
+mod access_token;
+mod gateway_group;
+mod instance_token;
+mod publication;
+mod published_service;
+mod route_template;
+mod service_template;
+mod service_version;
+mod user;
+
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+
+pub(crate) use gateway_group::GatewayGroupRow;
+pub(crate) use list::{Direction, ListFilter, Listed, Order, Page};
+pub(crate) use publication::PublicationRow;
+pub(crate) use published_service::{Placement, PublishedServiceRow};
+pub(crate) use route_template::RouteTemplateRow;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+pub(crate) use service_template::ServiceTemplateRow;
+pub(crate) use user::UserRow;
+
+use database::{Database, Transaction, query};
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// What should be changed is not there (any more).
+    #[error("the object is not in the store")]
+    NotFound,
+    /// A constraint forbids the change.
+    #[error("a constraint of the store forbids this: {reason}")]
+    Conflict {
+        /// What the database said.
+        reason: String,
+    },
+    /// The database did not answer, or not in a way that makes sense.
+    #[error("the store is unavailable: {reason}")]
+    Unavailable {
+        /// What the database said.
+        reason: String,
+    },
+}
+
+/// The store of a control plane.
+#[derive(Clone)]
+pub(crate) struct Store {
+    database: Database,
+}
+
+impl Store {
+    /// Opens the SQLite database at `path`, creating and migrating it as needed.
+    pub(crate) async fn open_sqlite(path: &Path) -> Result<Self, StoreError> {
+        Ok(Self { database: Database::open_sqlite(path).await? })
+    }
+
+    /// Looks at one moment of the store.
+    pub(crate) async fn read(&self) -> Result<Reading, StoreError> {
+        Ok(Reading { tx: self.database.begin_reading().await? })
+    }
+
+    /// Starts a change; changes follow one another.
+    pub(crate) async fn write(&self) -> Result<Writing, StoreError> {
+        Ok(Writing { reading: Reading { tx: self.database.begin_writing().await? } })
+    }
+
+    /// Waits for transactions in progress and closes the database.
+    pub(crate) async fn close(&self) {
+        self.database.close().await;
+    }
+}
+
+/// One moment of the store.
+pub(crate) struct Reading {
+    tx: Transaction,
+}
+
+/// A change in progress; it can read what it has written.
+pub(crate) struct Writing {
+    reading: Reading,
+}
+
+impl Deref for Writing {
+    type Target = Reading;
+
+    fn deref(&self) -> &Reading {
+        &self.reading
+    }
+}
+
+impl DerefMut for Writing {
+    fn deref_mut(&mut self) -> &mut Reading {
+        &mut self.reading
+    }
+}
+
+/// When a change happened: by the clock, and by the order of all changes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stamp {
+    /// Unix seconds.
+    pub(crate) at: i64,
+    /// Higher than that of every change before.
+    pub(crate) number: i64,
+}
+
+impl Writing {
+    /// The stamp of a change at `now`.
+    pub(crate) async fn stamp(&mut self, now: i64) -> Result<Stamp, StoreError> {
+        let raise = query("UPDATE change_counter SET value = value + 1 WHERE id = 1 RETURNING value");
+        let number = self.tx.row(raise).await?.ok_or(StoreError::NotFound)?.integer("value")?;
+        Ok(Stamp { at: now, number })
+    }
+
+    /// Makes the change durable. Once this has answered, a crash cannot undo it.
+    pub(crate) async fn commit(self) -> Result<(), StoreError> {
+        self.reading.tx.commit().await
+    }
+}
+
+/// A document as it is stored.
+fn to_json<T: Serialize>(content: &T) -> Result<String, StoreError> {
+    let unwritable =
+        |error| StoreError::Unavailable { reason: format!("a document cannot be written: {error}") };
+    serde_json::to_string(content).map_err(unwritable)
+}
+
+/// A document out of the store; one that cannot be read was damaged or written by a newer release.
+fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
+    let unreadable =
+        |error| StoreError::Unavailable { reason: format!("a stored document cannot be read: {error}") };
+    serde_json::from_str(text).map_err(unreadable)
+}

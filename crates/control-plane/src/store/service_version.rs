@@ -1,0 +1,108 @@
+//! Service versions: written once, never changed.
+
+use gatewright_model::id::{ServiceId, ServiceVersionId};
+use gatewright_model::lifecycle::ServiceVersion;
+use gatewright_model::resource::service::ServiceKind;
+use gatewright_model::resource::{Labels, Plugins};
+use serde::{Deserialize, Serialize};
+
+use super::database::{Row, query};
+use super::{Reading, Stamp, StoreError, Writing, from_json, to_json};
+
+/// A service version without its routes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct VersionSummary {
+    pub(crate) id: ServiceVersionId,
+    pub(crate) service_id: ServiceId,
+    pub(crate) version: String,
+    pub(crate) name: String,
+    pub(crate) desc: String,
+    pub(crate) labels: Labels,
+    pub(crate) kind: ServiceKind,
+    pub(crate) plugins: Plugins,
+    pub(crate) created_at: i64,
+}
+
+/// What column `content` holds: everything that has no column of its own.
+#[derive(Serialize, Deserialize)]
+struct Content {
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    desc: String,
+    #[serde(rename = "type")]
+    kind: ServiceKind,
+    #[serde(default, skip_serializing_if = "Plugins::is_empty")]
+    plugins: Plugins,
+}
+
+/// The columns of a summary, of table alias `v`; other tables' columns may follow.
+pub(super) const SUMMARY_COLUMNS: &str = "v.id AS version_id, v.service_id, v.version, v.name, v.labels, v.content, v.created_at AS version_created_at";
+
+pub(super) fn read_summary(row: &Row) -> Result<VersionSummary, StoreError> {
+    let content: Content = row.json("content")?;
+    Ok(VersionSummary {
+        id: row.parsed("version_id")?,
+        service_id: row.parsed("service_id")?,
+        version: row.text("version")?,
+        name: row.text("name")?,
+        desc: content.desc,
+        labels: row.json("labels")?,
+        kind: content.kind,
+        plugins: content.plugins,
+        created_at: row.integer("version_created_at")?,
+    })
+}
+
+/// A whole version out of [`SUMMARY_COLUMNS`] and `v.routes`.
+pub(super) fn read_whole(row: &Row) -> Result<ServiceVersion, StoreError> {
+    let summary = read_summary(row)?;
+    Ok(ServiceVersion {
+        id: summary.id,
+        service_id: summary.service_id,
+        version: summary.version,
+        name: summary.name,
+        desc: summary.desc,
+        labels: summary.labels,
+        kind: summary.kind,
+        plugins: summary.plugins,
+        routes: from_json(&row.text("routes")?)?,
+    })
+}
+
+impl Reading {
+    pub(crate) async fn service_version_get(
+        &mut self,
+        id: &ServiceVersionId,
+    ) -> Result<Option<ServiceVersion>, StoreError> {
+        let one = query(format!("SELECT {SUMMARY_COLUMNS}, v.routes FROM service_version v WHERE v.id = $1"));
+        self.tx.row(one.bind(id.as_str())).await?.as_ref().map(read_whole).transpose()
+    }
+
+    /// Whether this service has a version of this number.
+    pub(crate) async fn service_version_exists(
+        &mut self,
+        service_id: &ServiceId,
+        version: &str,
+    ) -> Result<bool, StoreError> {
+        let one = query("SELECT id FROM service_version WHERE service_id = $1 AND version = $2");
+        Ok(self.tx.row(one.bind(service_id.as_str()).bind(version)).await?.is_some())
+    }
+}
+
+impl Writing {
+    pub(crate) async fn service_version_insert(
+        &mut self,
+        stamp: Stamp,
+        version: &ServiceVersion,
+    ) -> Result<(), StoreError> {
+        let insert = query(
+            "INSERT INTO service_version (id, service_id, version, name, labels, content, routes, created_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        );
+        let content =
+            Content { desc: version.desc.clone(), kind: version.kind, plugins: version.plugins.clone() };
+        let insert = insert.bind(version.id.as_str()).bind(version.service_id.as_str());
+        let insert = insert.bind(version.version.as_str()).bind(version.name.as_str());
+        let insert = insert.bind(to_json(&version.labels)?).bind(to_json(&content)?);
+        self.tx.execute_one(insert.bind(to_json(&version.routes)?).bind(stamp.at)).await
+    }
+}
