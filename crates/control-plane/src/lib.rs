@@ -31,6 +31,7 @@ use listener::Stopping;
 use store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio_util::sync::DropGuard;
 
 /// Connections to the admin API at the same time.
 const ADMIN_CONNECTIONS_MAX: usize = 1024;
@@ -53,6 +54,8 @@ pub struct ControlPlane {
     instance_token: String,
     watch_server: WatchServer,
     store: Store,
+    /// Dropped without [`ControlPlane::stop`], it stops without waiting.
+    _stops_on_drop: DropGuard,
     /// Unlocked when it is closed.
     _lock: File,
 }
@@ -96,6 +99,7 @@ pub async fn start(settings: Settings) -> Result<ControlPlane, StartError> {
         created_secrets,
         operator_key,
         instance_token,
+        _stops_on_drop: stopping.graceful.clone().drop_guard(),
         watch_server: WatchServer { router: watch, stopping },
         store,
         _lock: lock,

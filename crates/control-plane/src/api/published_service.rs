@@ -1,7 +1,7 @@
 //! Published services.
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use gatewright_model::resource::service::ServiceKind;
 use gatewright_model::resource::upstream::Upstream;
 use gatewright_model::resource::{Labels, Plugins};
@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::Refusals;
-use super::request::{HistoryQuery, Ids, ListParameters, ListQuery};
+use super::request::{HistoryParameters, Ids, ListParameters, ListQuery};
 use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single};
 use crate::app::{App, Caller};
 use crate::store::{Order, PublicationRow, PublishedServiceRow};
@@ -174,16 +174,16 @@ pub(super) async fn published_service_delete(
 /// Lists what was published of a service in a gateway group, the newest first.
 #[utoipa::path(get, path = "/api/gateway_groups/{gateway_group_id}/services/{service_id}/versions",
     tag = "published service",
-    params(("gateway_group_id" = String, Path), ("service_id" = String, Path), HistoryQuery),
+    params(("gateway_group_id" = String, Path), ("service_id" = String, Path), HistoryParameters),
     responses((status = 200, body = Many<PublicationView>), Refusals))]
 pub(super) async fn published_service_history(
     caller: Caller,
     State(app): State<App>,
     ids: Ids,
-    Query(query): Query<HistoryQuery>,
+    query: ListQuery,
 ) -> ManyAnswer<PublicationView> {
     let (group, service) = (ids.id("gateway_group_id")?, ids.id("service_id")?);
-    let history = app.published_service_history(&caller, &group, &service, query.direction()?).await?;
+    let history = app.published_service_history(&caller, &group, &service, query.filter.direction).await?;
     let list: Vec<_> = history.into_iter().map(PublicationView::from).collect();
     let total = i64::try_from(list.len()).unwrap_or(i64::MAX);
     Ok(Json(Many { list, total }))

@@ -10,7 +10,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use gatewright_model::limits;
 use gatewright_model::validation::Violations;
-use serde::Deserialize;
 use serde_json::Value;
 use utoipa::IntoParams;
 
@@ -112,10 +111,7 @@ pub(super) struct ListParameters {
     /// Which page, counted from 1; without page and page_size everything is listed.
     #[param(minimum = 1)]
     page: Option<i64>,
-    /// How long one body may take to arrive: slow writers hold no memory for ever.
-pub(super) const BODY_READ_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Objects on a page.
+    /// Objects on a page.
     #[param(minimum = 1)]
     page_size: Option<i64>,
     /// A part of the name, in any case.
@@ -228,21 +224,11 @@ fn direction(value: &str, violations: &mut Violations) -> Direction {
     Direction::Ascending
 }
 
-/// The parameters of lists without names: only the direction.
-#[derive(Debug, Deserialize, IntoParams)]
+/// The parameter of histories, which are read by [`ListQuery`] too.
+#[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct HistoryQuery {
+#[allow(dead_code, reason = "documents what ListQuery reads")]
+pub(super) struct HistoryParameters {
     /// `desc` (the default) or `asc`, by publish time.
-    #[serde(default)]
-    #[param(required = false)]
-    direction: String,
-}
-
-impl HistoryQuery {
-    pub(super) fn direction(&self) -> Result<Direction, ApiError> {
-        let mut violations = Violations::default();
-        let direction = direction(&self.direction, &mut violations);
-        violations.into_result()?;
-        Ok(direction)
-    }
+    direction: Option<String>,
 }

@@ -4,12 +4,13 @@ use axum::Router;
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use gatewright_model::validation::Violation;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::error::ApiError;
+use super::error::{ApiError, ErrorBody};
 use super::{
     gateway_group, published_service, route_template, runtime_configuration, service_publish,
     service_template, version,
@@ -23,6 +24,7 @@ use crate::app::App;
         description = "Design services as templates, publish them as versions to gateway groups.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
+    components(schemas(ErrorBody, Violation)),
     modifiers(&Security),
     security(("access_token" = []), ("password" = []))
 )]

@@ -55,6 +55,11 @@ impl Action {
 pub(crate) const ADMIN: &str = "admin";
 
 impl Caller {
+    #[cfg(test)]
+    pub(crate) fn named(username: &str) -> Self {
+        Self { username: username.to_owned() }
+    }
+
     pub(crate) fn username(&self) -> &str {
         &self.username
     }

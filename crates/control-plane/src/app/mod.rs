@@ -19,6 +19,9 @@ mod runtime_configuration;
 mod service_publish;
 mod service_template;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

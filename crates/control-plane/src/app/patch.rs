@@ -10,8 +10,8 @@ use super::Refusal;
 /// Steps of one patch; more are a program, not a change.
 const STEPS_MAX: usize = 1000;
 
-/// Bytes a patched document may reach: `copy` steps can double it each time.
-const PATCHED_BYTES_MAX: usize = 4 << 20;
+/// Bytes that the `copy` steps of one patch may add: each can double the document.
+const COPIED_BYTES_MAX: usize = 4 << 20;
 
 /// A change of a document.
 #[derive(Clone, Debug)]
@@ -40,22 +40,46 @@ impl Patch {
         match self {
             Self::Merge(patch) => json_patch::merge(&mut document, patch),
             Self::Steps(steps) => {
+                let mut copied_bytes = 0;
                 for step in steps {
-                    let failed =
-                        |error: json_patch::PatchError| Refusal::PatchFailed { reason: error.to_string() };
+                    must_stay_small(&document, step, &mut copied_bytes)?;
+                    let failed = |error: json_patch::PatchError| failed(error.to_string());
                     json_patch::patch(&mut document, std::slice::from_ref(step)).map_err(failed)?;
-                    if matches!(step, PatchOperation::Copy(_)) {
-                        must_be_small(&document)?;
-                    }
                 }
             }
         }
-        if json_depth(&document) > limits::JSON_DEPTH_MAX {
-            let reason = format!("the result is nested deeper than {} levels", limits::JSON_DEPTH_MAX);
-            return Err(Refusal::PatchFailed { reason });
-        }
         Ok(document)
     }
+}
+
+fn failed(reason: String) -> Refusal {
+    Refusal::PatchFailed { reason }
+}
+
+/// Refuses a step that would nest the document too deep or copy too much. Checked before the step and at its place
+/// only, so that a patch costs what it changes.
+fn must_stay_small(document: &Value, step: &PatchOperation, copied_bytes: &mut usize) -> Result<(), Refusal> {
+    let placed = match step {
+        PatchOperation::Add(add) => Some(&add.value),
+        PatchOperation::Replace(replace) => Some(&replace.value),
+        PatchOperation::Move(from_to) => document.pointer(from_to.from.as_str()),
+        PatchOperation::Copy(copy) => {
+            let source = document.pointer(copy.from.as_str());
+            let bytes =
+                source.map_or(0, |source| serde_json::to_vec(source).map_or(usize::MAX, |text| text.len()));
+            *copied_bytes = copied_bytes.saturating_add(bytes);
+            source
+        }
+        PatchOperation::Remove(_) | PatchOperation::Test(_) => None,
+    };
+    if *copied_bytes > COPIED_BYTES_MAX {
+        return Err(failed(format!("it copies more than {COPIED_BYTES_MAX} bytes")));
+    }
+    let depth = step.path().as_str().matches('/').count() + placed.map_or(0, json_depth);
+    if placed.is_some() && depth > limits::JSON_DEPTH_MAX {
+        return Err(failed(format!("the result is nested deeper than {} levels", limits::JSON_DEPTH_MAX)));
+    }
+    Ok(())
 }
 
 fn steps_from(steps: Vec<Value>) -> Result<Vec<PatchOperation>, Violations> {
@@ -69,14 +93,6 @@ fn steps_from(steps: Vec<Value>) -> Result<Vec<PatchOperation>, Violations> {
     }
     violations.into_result()?;
     Ok(parsed)
-}
-
-fn must_be_small(document: &Value) -> Result<(), Refusal> {
-    let bytes = serde_json::to_vec(document).map_or(usize::MAX, |text| text.len());
-    if bytes <= PATCHED_BYTES_MAX {
-        return Ok(());
-    }
-    Err(Refusal::PatchFailed { reason: format!("the result is larger than {PATCHED_BYTES_MAX} bytes") })
 }
 
 /// How deep a document is nested; a plain value has depth 0.
@@ -118,9 +134,14 @@ mod tests {
 
     #[test]
     fn a_patch_cannot_blow_a_document_up() {
-        let double = json!({"op": "copy", "from": "/b", "path": "/b/c"});
-        let refusal = patched(Value::Array(vec![double; 60])).unwrap_err();
-        assert!(refusal.contains("the result is"), "{refusal}");
+        let deeper = json!({"op": "copy", "from": "/b", "path": "/b/c"});
+        let refusal = patched(Value::Array(vec![deeper; 100])).unwrap_err();
+        assert!(refusal.contains("deeper than 64"), "{refusal}");
+        let wider = |step| json!({"op": "copy", "from": "/b", "path": format!("/c{step}")});
+        let grow = |step| json!({"op": "move", "from": format!("/c{step}"), "path": format!("/b/{step}")});
+        let steps: Vec<_> = (0..60).flat_map(|step| [wider(step), grow(step)]).collect();
+        let refusal = patched(Value::Array(steps)).unwrap_err();
+        assert!(refusal.contains("deeper than 64") || refusal.contains("copies more than"), "{refusal}");
         let many = Value::Array(vec![json!({"op": "test", "path": "/a", "value": 1}); STEPS_MAX + 1]);
         assert!(patched(many).is_err());
     }

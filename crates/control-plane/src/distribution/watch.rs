@@ -127,3 +127,42 @@ impl Lines {
         Some(line.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gatewright_model::resource::gateway_group::GatewayGroup;
+
+    use super::*;
+    use crate::app::tests::app;
+
+    async fn lines(app: &App, have: u64) -> Lines {
+        let group = "g".parse().unwrap();
+        let content: GatewayGroup = serde_json::from_value(serde_json::json!({"name": "g"})).unwrap();
+        let mut tx = app.store().write().await.unwrap();
+        let stamp = tx.stamp(1).await.unwrap();
+        tx.gateway_group_insert(stamp, &group, &content).await.unwrap();
+        tx.commit().await.unwrap();
+        let watch = Watch { app: app.clone(), stopping: CancellationToken::new() };
+        Lines::new(watch, group, Some(Revision(have)))
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_has_everything_is_pinged_when_it_is_time() {
+        let (app, _dir) = app().await;
+        let mut lines = lines(&app, 0).await;
+        lines.ping_at = Instant::now();
+        assert_eq!(lines.next().await.unwrap(), "{\"kind\":\"ping\"}\n");
+        assert!(lines.ping_at > Instant::now(), "the next ping is one interval away");
+    }
+
+    #[tokio::test]
+    async fn a_watch_ends_when_the_control_plane_stops_or_the_group_is_gone() {
+        let (app, _dir) = app().await;
+        let mut stopped = lines(&app, 0).await;
+        stopped.watch.stopping.cancel();
+        assert_eq!(stopped.next().await, None);
+        let watch = Watch { app: app.clone(), stopping: CancellationToken::new() };
+        let mut gone = Lines::new(watch, "nowhere".parse().unwrap(), None);
+        assert_eq!(gone.next().await, None);
+    }
+}

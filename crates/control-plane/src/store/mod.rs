@@ -142,3 +142,6 @@ fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
         |error| StoreError::Unavailable { reason: format!("a stored document cannot be read: {error}") };
     serde_json::from_str(text).map_err(unreadable)
 }
+
+#[cfg(test)]
+mod tests;

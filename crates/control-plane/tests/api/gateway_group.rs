@@ -1,0 +1,37 @@
+//! Gateway groups.
+
+use serde_json::json;
+
+use crate::world::World;
+
+#[tokio::test]
+async fn the_first_start_leaves_one_group_called_default() {
+    let world = World::start().await;
+    let answer = world.call("GET", "/api/gateway_groups", None).await;
+    assert_eq!(answer.body["total"], 1);
+    let group = world.value("GET", "/api/gateway_groups/default", None).await;
+    assert_eq!(answer.body["list"][0], group);
+    assert_eq!(
+        (&group["id"], &group["name"], &group["type"]),
+        (&json!("default"), &json!("default"), &json!("api7_gateway"))
+    );
+}
+
+#[tokio::test]
+async fn a_group_is_found_by_its_exact_name() {
+    let world = World::start().await;
+    let id = world.group_create("default-2").await;
+    let exact = world.list("/api/gateway_groups?search=default&name=default", "id").await;
+    assert_eq!(exact, ["default"]);
+    assert_eq!(world.list("/api/gateway_groups?search=FAULT", "id").await, [id.as_str(), "default"]);
+    world.refused(409, "POST", "/api/gateway_groups", Some(json!({"name": "default-2"}))).await;
+}
+
+#[tokio::test]
+async fn a_group_that_does_not_exist_is_not_found() {
+    let world = World::start().await;
+    let message = world.refused(404, "GET", "/api/gateway_groups/nowhere", None).await;
+    assert_eq!(message, "gateway group `nowhere` not found");
+    world.refused(404, "GET", "/api/gateway_groups/nowhere/services", None).await;
+    world.refused(400, "GET", "/api/gateway_groups/no%20id", None).await;
+}

@@ -1,0 +1,10 @@
+//! The admin API, noun by noun.
+
+mod access;
+mod gateway_group;
+mod openapi;
+mod published_service;
+mod route_template;
+mod runtime_configuration;
+mod service_publish;
+mod service_template;

@@ -1,0 +1,108 @@
+//! Starting: what a first start leaves behind, and what keeps a control plane from starting.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use gatewright_control_plane::{CreatedSecrets, Settings, StartError, start};
+use tempfile::TempDir;
+
+use crate::world::{World, settings};
+
+fn without_secrets(dir: &Path) -> Settings {
+    Settings { admin_password: None, admin_key: None, ..settings(dir) }
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn a_first_start_keeps_random_secrets_that_only_the_owner_can_read() {
+    let parent = TempDir::new().unwrap();
+    let dir = parent.path().join("new").join("data");
+    let control_plane = start(without_secrets(&dir)).await.unwrap();
+    let created = control_plane.created_secrets().clone();
+    assert_eq!(mode(&dir), 0o700);
+    for (file, secret) in [
+        ("admin-password", created.admin_password),
+        ("admin-key", created.admin_key),
+        ("instance-token", created.instance_token),
+    ] {
+        let kept = std::fs::read_to_string(dir.join(file)).unwrap();
+        assert_eq!(Some(kept.trim_end().to_owned()), secret, "{file}");
+        assert_eq!(mode(&dir.join(file)), 0o600, "{file}");
+    }
+    assert_eq!(mode(&dir.join("gatewright.db")), 0o600);
+    let database = std::fs::read(dir.join("gatewright.db-wal")).unwrap();
+    let key = control_plane.created_secrets().admin_key.clone().unwrap();
+    assert!(key.starts_with("gw-"), "{key}");
+    assert!(!database.windows(key.len()).any(|window| window == key.as_bytes()), "the key itself is stored");
+    control_plane.stop(Duration::from_secs(10)).await;
+
+    let again = start(without_secrets(&dir)).await.unwrap();
+    assert_eq!(again.created_secrets(), &CreatedSecrets::default());
+    let world = World { control_plane: again, dir: parent };
+    assert_eq!(world.send("GET", "/api/gateway_groups", &[("x-api-key", &key)], "").await.status, 200);
+}
+
+#[tokio::test]
+async fn given_secrets_are_used_and_not_written() {
+    let world = World::start().await;
+    let created = world.control_plane.created_secrets();
+    assert_eq!((&created.admin_password, &created.admin_key), (&None, &None));
+    assert!(!world.dir.path().join("admin-key").exists());
+    assert!(!world.dir.path().join("admin-password").exists());
+    assert_eq!(world.call("GET", "/api/gateway_groups", None).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_interrupted_first_start_is_repeated() {
+    let dir = TempDir::new().unwrap();
+    // What is left when the process dies between writing the secrets and committing the database.
+    std::fs::write(dir.path().join("admin-key"), "gw-of-the-attempt-before\n").unwrap();
+    std::fs::write(dir.path().join("instance-token.new"), "longer than any token will ever be".repeat(9))
+        .unwrap();
+    let control_plane = start(without_secrets(dir.path())).await.unwrap();
+    let key = control_plane.created_secrets().admin_key.clone().unwrap();
+    assert_eq!(std::fs::read_to_string(dir.path().join("admin-key")).unwrap(), format!("{key}\n"));
+    let token = control_plane.created_secrets().instance_token.clone().unwrap();
+    assert_eq!(std::fs::read_to_string(dir.path().join("instance-token")).unwrap(), format!("{token}\n"));
+}
+
+#[tokio::test]
+async fn two_control_planes_do_not_share_a_data_directory() {
+    let world = World::start().await;
+    let error = start(settings(world.dir.path())).await.err().unwrap();
+    let message = error.to_string();
+    assert!(matches!(error, StartError::DataDirectory { .. }), "{message}");
+    assert!(message.contains("another control plane is using it"), "{message}");
+    world.restart().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_named_with_its_flag() {
+    let world = World::start().await;
+    let parent = TempDir::new().unwrap();
+    let fresh = parent.path().join("data");
+    let occupied = world.control_plane.admin_address();
+    for (settings, flag) in [
+        (Settings { admin: occupied, ..settings(&fresh) }, "--admin"),
+        (Settings { sync: Some(occupied), ..settings(&fresh) }, "--sync"),
+    ] {
+        let message = start(settings).await.err().unwrap().to_string();
+        assert!(message.contains(&format!("cannot listen on {occupied} ({flag})")), "{message}");
+    }
+    assert!(!fresh.exists(), "nothing was made of a start that could not listen");
+
+    let file = parent.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let message = start(settings(&file)).await.err().unwrap().to_string();
+    assert!(message.contains("cannot use the data directory") && message.contains("--data-dir"), "{message}");
+
+    let damaged = parent.path().join("damaged");
+    std::fs::create_dir(&damaged).unwrap();
+    std::fs::write(damaged.join("gatewright.db"), "this is no database".repeat(100)).unwrap();
+    let error = start(settings(&damaged)).await.err().unwrap();
+    assert!(matches!(error, StartError::Store { .. }), "{error}");
+}

@@ -1,0 +1,196 @@
+//! The watch, as a gateway sees it.
+
+use std::time::Duration;
+
+use gatewright_control_plane::{ControlPlane, start};
+use gatewright_model::protocol::{Message, TOKEN_HEADER, Update, WATCH_PATH};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::Request;
+use hyper::body::{Bytes, Incoming};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::world::{World, publish_again, settings};
+
+/// One watch from the gateway's side.
+struct Watch {
+    body: Incoming,
+    received: Vec<u8>,
+    // Closes the connection when dropped.
+    _sender: hyper::client::conn::http1::SendRequest<Empty<Bytes>>,
+}
+
+impl Watch {
+    /// The next message; none: the control plane ended the watch.
+    async fn next(&mut self) -> Option<Message> {
+        loop {
+            if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.received.drain(..=end).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            let frame = self.body.frame().await?.unwrap();
+            self.received.extend_from_slice(frame.data_ref().unwrap());
+        }
+    }
+
+    async fn update(&mut self) -> Update {
+        loop {
+            match self.next().await.expect("a message") {
+                Message::Update(update) => return update,
+                Message::Ping => {}
+            }
+        }
+    }
+}
+
+async fn open<I: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: I,
+    token: &str,
+    query: &str,
+) -> Result<Watch, u16> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request =
+        Request::get(format!("{WATCH_PATH}?{query}")).header("host", "x").header(TOKEN_HEADER, token);
+    let response = sender.send_request(request.body(Empty::new()).unwrap()).await.unwrap();
+    if response.status() != 200 {
+        return Err(response.status().as_u16());
+    }
+    Ok(Watch { body: response.into_body(), received: Vec::new(), _sender: sender })
+}
+
+/// Watches through a pipe within the process.
+async fn watch(control_plane: &ControlPlane, query: &str) -> Result<Watch, u16> {
+    watch_with(control_plane, control_plane.instance_token(), query).await
+}
+
+async fn watch_with(control_plane: &ControlPlane, token: &str, query: &str) -> Result<Watch, u16> {
+    let (gateway_side, control_plane_side) = tokio::io::duplex(64 << 10);
+    let server = control_plane.watch_server();
+    tokio::spawn(async move { server.serve(control_plane_side).await });
+    open(gateway_side, token, query).await
+}
+
+fn versions(update: &Update) -> Vec<(&str, &str)> {
+    update.services.iter().map(|service| (service.service_id.as_str(), service.version.as_str())).collect()
+}
+
+fn removed(update: &Update) -> Vec<&str> {
+    update.removed.iter().map(|id| id.as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_new_gateway_is_sent_everything_and_then_what_changes() {
+    let world = World::start().await;
+    world.design("s1").await;
+    world.design("s2").await;
+    world.publish("default", "s1", "1").await;
+    world.publish("default", "s2", "1").await;
+    let mut watch = watch(&world.control_plane, "gateway_group_id=default").await.unwrap();
+    let first = watch.update().await;
+    assert!(first.full);
+    assert_eq!((first.revision.0, versions(&first)), (2, vec![("s1", "1"), ("s2", "1")]));
+    assert_eq!(first.services[0].routes[0].route.paths, ["/a"]);
+
+    world.design_route("s1", "s1-r2", "/b").await;
+    world.publish("default", "s1", "2").await;
+    let second = watch.update().await;
+    assert!(!second.full);
+    assert_eq!((second.revision.0, versions(&second)), (3, vec![("s1", "2")]));
+    assert_eq!(second.services[0].routes.len(), 2);
+
+    let runtime = "/api/gateway_groups/default/services/s2/runtime_configuration";
+    world.value("PATCH", runtime, Some(json!({"hosts": ["new.example"]}))).await;
+    let third = watch.update().await;
+    assert_eq!(
+        (versions(&third), &third.services[0].runtime.hosts),
+        (vec![("s2", "1")], &vec!["new.example".to_owned()])
+    );
+
+    world.value("DELETE", "/api/gateway_groups/default/services/s1", None).await;
+    let fourth = watch.update().await;
+    assert_eq!((fourth.revision.0, versions(&fourth), removed(&fourth)), (5, vec![], vec!["s1"]));
+}
+
+#[tokio::test]
+async fn a_returning_gateway_is_sent_what_it_missed() {
+    let world = World::start().await;
+    world.design("s1").await;
+    world.design("s2").await;
+    let version = world.publish("default", "s1", "1").await["services"][0]["service_version_id"].clone();
+    world.publish("default", "s2", "1").await;
+    world.value("DELETE", "/api/gateway_groups/default/services/s1", None).await;
+    for (have, full, services, gone) in [
+        ("&have=0", false, vec![("s2", "1")], vec!["s1"]),
+        ("&have=1", false, vec![("s2", "1")], vec!["s1"]),
+        ("&have=2", false, vec![], vec!["s1"]),
+        ("&have=99", true, vec![("s2", "1")], vec![]),
+        ("", true, vec![("s2", "1")], vec![]),
+    ] {
+        let query = format!("gateway_group_id=default{have}");
+        let update = watch(&world.control_plane, &query).await.unwrap().update().await;
+        let found = (update.revision.0, update.full, versions(&update), removed(&update));
+        assert_eq!(found, (3, full, services, gone), "{have}");
+    }
+
+    // A service that came back is no longer gone.
+    world.value("POST", "/api/services/publish", Some(publish_again("default", "s1", &version))).await;
+    let update = watch(&world.control_plane, "gateway_group_id=default&have=2").await.unwrap().update().await;
+    assert_eq!((versions(&update), removed(&update)), (vec![("s1", "1")], vec![]));
+}
+
+#[tokio::test]
+async fn a_change_in_another_group_is_not_sent() {
+    let world = World::start().await;
+    world.design("s1").await;
+    let group = world.group_create("production").await;
+    let mut watch = watch(&world.control_plane, "gateway_group_id=default&have=0").await.unwrap();
+    world.publish(&group, "s1", "1").await;
+    world.publish("default", "s1", "2").await;
+    let update = watch.update().await;
+    assert_eq!((update.revision.0, versions(&update)), (1, vec![("s1", "2")]));
+}
+
+#[tokio::test]
+async fn a_token_opens_its_own_group_only() {
+    let world = World::start().await;
+    let group = world.group_create("production").await;
+    let kept = world.control_plane.created_secrets().instance_token.clone().unwrap();
+    let kept = kept.as_str();
+    for (token, query, expected) in [
+        (kept, "gateway_group_id=default".to_owned(), None),
+        ("", "gateway_group_id=default".to_owned(), Some(401)),
+        ("gwi-wrong", "gateway_group_id=default".to_owned(), Some(401)),
+        (crate::world::KEY, "gateway_group_id=default".to_owned(), Some(401)),
+        (kept, format!("gateway_group_id={group}"), Some(403)),
+        (kept, "gateway_group_id=nowhere".to_owned(), Some(403)),
+        (kept, String::new(), Some(400)),
+        (kept, "gateway_group_id=default&have=x".to_owned(), Some(400)),
+    ] {
+        let answer = watch_with(&world.control_plane, token, &query).await;
+        assert_eq!(answer.err(), expected, "{token} {query}");
+    }
+}
+
+#[tokio::test]
+async fn remote_gateways_are_answered_on_the_sync_listener() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let sync = Some(([127, 0, 0, 1], 0).into());
+    let control_plane =
+        start(gatewright_control_plane::Settings { sync, ..settings(dir.path()) }).await.unwrap();
+    let stream = tokio::net::TcpStream::connect(control_plane.sync_address().unwrap()).await.unwrap();
+    let mut watch = open(stream, control_plane.instance_token(), "gateway_group_id=default").await.unwrap();
+    let update = watch.update().await;
+    assert_eq!((update.revision.0, update.full, update.services.len()), (0, true, 0));
+}
+
+#[tokio::test]
+async fn stopping_ends_watches_at_once() {
+    let world = World::start().await;
+    let mut watch = watch(&world.control_plane, "gateway_group_id=default&have=0").await.unwrap();
+    let begun = std::time::Instant::now();
+    world.control_plane.stop(Duration::from_secs(60)).await;
+    assert_eq!(watch.next().await, None);
+    assert!(begun.elapsed() < Duration::from_secs(30), "the deadline was waited for");
+}

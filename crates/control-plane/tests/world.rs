@@ -1,0 +1,149 @@
+//! A control plane in a temporary directory, on port 0, and a client that knows its key.
+
+use std::path::Path;
+use std::time::Duration;
+
+use gatewright_control_plane::{ControlPlane, Settings, start};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderMap};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+pub(crate) const KEY: &str = "key-of-the-test";
+pub(crate) const PASSWORD: &str = "password of the test";
+
+/// A control plane and its client.
+pub(crate) struct World {
+    pub(crate) control_plane: ControlPlane,
+    pub(crate) dir: TempDir,
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+}
+
+pub(crate) fn settings(dir: &Path) -> Settings {
+    Settings {
+        data_dir: dir.to_owned(),
+        admin: ([127, 0, 0, 1], 0).into(),
+        sync: None,
+        admin_password: Some(PASSWORD.to_owned()),
+        admin_key: Some(KEY.to_owned()),
+    }
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        let dir = TempDir::new().unwrap();
+        let control_plane = start(settings(dir.path())).await.unwrap();
+        Self { control_plane, dir }
+    }
+
+    /// The same data directory under a new control plane.
+    pub(crate) async fn restart(self) -> Self {
+        self.control_plane.stop(Duration::from_secs(10)).await;
+        let control_plane = start(settings(self.dir.path())).await.unwrap();
+        Self { control_plane, dir: self.dir }
+    }
+
+    /// Sends a request whose headers and body are written out.
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let stream = TcpStream::connect(self.control_plane.admin_address()).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let method: Method = method.parse().unwrap();
+        let mut request = Request::builder().method(method).uri(path).header("host", "control-plane");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
+        let (head, body) = sender.send_request(request.body(body).unwrap()).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        connection.abort();
+        assert_eq!(head.headers[CONTENT_TYPE], "application/json", "{path}");
+        let body = serde_json::from_slice(&body).unwrap();
+        Answer { status: head.status.as_u16(), headers: head.headers, body }
+    }
+
+    /// Sends a JSON body as the administrator.
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
+        let body = body.map_or_else(String::new, |body| body.to_string());
+        self.send(method, path, &[("x-api-key", KEY), ("content-type", "application/json")], &body).await
+    }
+
+    /// The `value` of a call that must succeed.
+    pub(crate) async fn value(&self, method: &str, path: &str, body: Option<Value>) -> Value {
+        let answer = self.call(method, path, body).await;
+        assert_eq!(answer.status, 200, "{method} {path}: {}", answer.body);
+        answer.body["value"].clone()
+    }
+
+    /// The answer to a call that must be refused with `status`.
+    pub(crate) async fn refused(&self, status: u16, method: &str, path: &str, body: Option<Value>) -> String {
+        let answer = self.call(method, path, body).await;
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.body);
+        answer.body["error_msg"].as_str().expect("an error message").to_owned()
+    }
+
+    /// One field of every object of a list, in the list's order.
+    pub(crate) async fn list(&self, path: &str, field: &str) -> Vec<String> {
+        let answer = self.call("GET", path, None).await;
+        assert_eq!(answer.status, 200, "GET {path}: {}", answer.body);
+        let items = answer.body["list"].as_array().expect("a list");
+        items.iter().map(|item| item[field].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// A service template called like its id, with one route and one node.
+    pub(crate) async fn design(&self, id: &str) {
+        let upstream = json!({"nodes": [{"host": "127.0.0.1", "port": 8080, "weight": 1}]});
+        let template = json!({"name": id, "hosts": [format!("{id}.example")], "path_prefix": "/v1", "upstream": upstream});
+        self.value("PUT", &format!("/api/services/template/{id}"), Some(template)).await;
+        self.design_route(id, &format!("{id}-r1"), "/a").await;
+    }
+
+    pub(crate) async fn design_route(&self, service: &str, route: &str, path: &str) {
+        let body = json!({"service_id": service, "name": route, "paths": [path]});
+        self.value("PUT", &format!("/api/routes/template/{route}"), Some(body)).await;
+    }
+
+    pub(crate) async fn publish(&self, group: &str, service: &str, version: &str) -> Value {
+        self.value("POST", "/api/services/publish", Some(publish(group, &[(service, version)]))).await
+    }
+
+    pub(crate) async fn published(&self, group: &str, service: &str) -> Value {
+        self.value("GET", &format!("/api/gateway_groups/{group}/services/{service}"), None).await
+    }
+
+    pub(crate) async fn group_create(&self, name: &str) -> String {
+        let group = self.value("POST", "/api/gateway_groups", Some(json!({"name": name}))).await;
+        group["id"].as_str().unwrap().to_owned()
+    }
+}
+
+/// The body that publishes new versions.
+pub(crate) fn publish(group: &str, services: &[(&str, &str)]) -> Value {
+    let services: Vec<_> =
+        services.iter().map(|(id, version)| json!({"service_id": id, "version": version})).collect();
+    json!({"create_new_version": true, "gateway_group_id": group, "services": services})
+}
+
+/// The body that publishes an existing version.
+pub(crate) fn publish_again(group: &str, service: &str, service_version_id: &Value) -> Value {
+    let service = json!({"service_id": service, "service_version_id": service_version_id});
+    json!({"create_new_version": false, "gateway_group_id": group, "services": [service]})
+}
