@@ -8,7 +8,6 @@ use std::sync::LazyLock;
 
 use gatewright_model::id::{GatewayGroupId, RouteId, ServiceId, ServiceVersionId};
 use gatewright_model::lifecycle::{RuntimeConfiguration, Status};
-use gatewright_model::limits;
 use gatewright_model::resource::Plugins;
 use gatewright_model::resource::gateway_group::GatewayGroup;
 use gatewright_model::resource::route::Route;
@@ -23,7 +22,7 @@ use utoipa::ToSchema;
 use super::RouteTemplate;
 
 /// Fields that the system manages; sending them back is no mistake.
-const MANAGED: [&str; 14] = [
+const MANAGED: [&str; 13] = [
     "id",
     "route_id",
     "service_id",
@@ -37,7 +36,6 @@ const MANAGED: [&str; 14] = [
     "publish_time",
     "last_published",
     "published_gateway_groups_count",
-    "upstreams",
 ];
 
 /// What a caller should know although the call succeeds.
@@ -140,9 +138,8 @@ const fn enabled() -> bool {
     true
 }
 
-/// A template as it is sent: with the id of its service beside the route.
+/// A route of a service template as it is sent: with the id of its service beside what the route says.
 #[derive(ToSchema)]
-#[schema(as = RouteTemplateWish)]
 #[allow(
     dead_code,
     reason = "only its schema is used: the parts are parsed one by one to find unknown fields"
@@ -150,7 +147,6 @@ const fn enabled() -> bool {
 pub(crate) struct RouteTemplateWish {
     /// The service template the route belongs to.
     service_id: ServiceId,
-    #[schema(inline = false)]
     #[serde(flatten)]
     route: Route,
 }
@@ -205,7 +201,6 @@ pub(crate) fn publish_parse(value: Value) -> Result<PublishDocument, Violations>
 }
 
 fn publish_check(wish: &PublishWish) -> Result<(), Violations> {
-    debug_assert_eq!(limits::SERVICES_PER_PUBLISH_MAX, 1000, "the schema above says so");
     let mut violations = Violations::default();
     let mut seen = BTreeSet::new();
     for (index, service) in wish.services.iter().enumerate() {
@@ -304,4 +299,41 @@ fn error_pointer(path: &serde_path_to_error::Path) -> String {
         Segment::Unknown => String::new(),
     };
     path.iter().map(segment).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use gatewright_model::limits;
+    use serde_json::json;
+
+    use super::*;
+
+    fn publish(services: usize, version: usize, path_prefix: usize) -> Result<PublishDocument, Violations> {
+        let service = |index| {
+            json!({
+                "service_id": format!("s{index}"), "version": "1".repeat(version),
+                "path_prefix": format!("/{}", "x".repeat(path_prefix - 1))
+            })
+        };
+        let services: Vec<_> = (0..services).map(service).collect();
+        publish_parse(json!({"gateway_group_id": "g", "services": services}))
+    }
+
+    /// Schema attributes take literals only; this keeps them equal to the limits of the model.
+    #[test]
+    fn a_publish_may_be_as_large_as_the_limits_say_and_no_larger() {
+        let (services, version) = (limits::SERVICES_PER_PUBLISH_MAX, limits::VERSION_LENGTH_MAX);
+        let path = limits::PATH_LENGTH_MAX;
+        assert!(publish(services, 1, 1).is_ok());
+        assert!(publish(1, version, path).is_ok());
+        for (beyond, at) in [
+            (publish(services + 1, 1, 1), "/services"),
+            (publish(1, version + 1, 1), "/services/0/version"),
+            (publish(1, 1, path + 1), "/services/0/path_prefix"),
+        ] {
+            let violations = beyond.unwrap_err();
+            let paths: Vec<_> = violations.iter().map(|violation| violation.path.as_str()).collect();
+            assert_eq!(paths, [at]);
+        }
+    }
 }
