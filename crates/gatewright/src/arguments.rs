@@ -1,0 +1,346 @@
+//! What can be written on the command line.
+//!
+//! Every flag can also be set as `GATEWRIGHT_<FLAG>`. Groups of flags that several commands share are declared once
+//! and flattened, so that a flag means the same everywhere. Parsing ends with values that need no second look;
+//! a mistake is reported by clap with exit code 2.
+
+#[cfg(any(feature = "control-plane", feature = "gateway"))]
+use std::net::SocketAddr;
+#[cfg(any(feature = "control-plane", feature = "gateway"))]
+use std::time::Duration;
+
+#[cfg(feature = "gateway")]
+use std::num::NonZeroUsize;
+#[cfg(any(feature = "control-plane", feature = "gateway"))]
+use std::path::PathBuf;
+
+#[cfg(any(feature = "control-plane", feature = "gateway"))]
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, Parser, Subcommand};
+#[cfg(any(feature = "control-plane", feature = "gateway"))]
+use gatewright_model::id::GatewayGroupId;
+use tracing_subscriber::EnvFilter;
+
+#[cfg(feature = "control-plane")]
+use crate::commands::quick::Backend;
+#[cfg(feature = "gateway")]
+use crate::remote::ControlPlaneAddress;
+
+/// An API gateway with a control plane: services are designed as templates, published as immutable versions to
+/// gateway groups, and served by gateways.
+#[derive(Debug, Parser)]
+#[command(name = "gatewright", version, arg_required_else_help = true, max_term_width = 100)]
+pub(crate) struct Arguments {
+    /// Which logs are written to stderr: a level, or directives such as `info,gatewright_gateway=debug`.
+    #[arg(long, env = "GATEWRIGHT_LOG", value_name = "FILTER", default_value = "info", global = true)]
+    #[arg(value_parser = log_filter)]
+    pub(crate) log: String,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a control plane and a gateway of the group `default` in one process.
+    #[cfg(all(feature = "control-plane", feature = "gateway"))]
+    Up(Up),
+    /// Run a control plane: the admin API, and the configuration that gateways follow.
+    #[cfg(feature = "control-plane")]
+    ControlPlane(ControlPlane),
+    /// Run a gateway that follows a control plane.
+    #[cfg(feature = "gateway")]
+    Gateway(Gateway),
+    /// Publish a service for a backend in one line.
+    #[cfg(feature = "control-plane")]
+    Quick(Quick),
+    /// Print the completions of a shell.
+    Completions(Completions),
+}
+
+/// Flags of `gatewright up`.
+#[cfg(all(feature = "control-plane", feature = "gateway"))]
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    #[command(flatten)]
+    pub(crate) data: DataDirectory,
+    #[command(flatten)]
+    pub(crate) admin: AdminListener,
+    #[command(flatten)]
+    pub(crate) traffic: TrafficListeners,
+    #[command(flatten)]
+    pub(crate) shutdown: ShutdownLimit,
+    /// Start two pet store backends and publish a service for them.
+    #[arg(long, env = "GATEWRIGHT_DEMO", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) demo: bool,
+}
+
+/// Flags of `gatewright control-plane`.
+#[cfg(feature = "control-plane")]
+#[derive(Debug, Args)]
+pub(crate) struct ControlPlane {
+    #[command(flatten)]
+    pub(crate) data: DataDirectory,
+    #[command(flatten)]
+    pub(crate) admin: AdminListener,
+    /// Where gateways get their configuration.
+    #[arg(long, env = "GATEWRIGHT_SYNC", value_name = "ADDRESS", default_value = "127.0.0.1:7943")]
+    pub(crate) sync: SocketAddr,
+    #[command(flatten)]
+    pub(crate) shutdown: ShutdownLimit,
+}
+
+/// Flags of `gatewright gateway`.
+#[cfg(feature = "gateway")]
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("instance_token").required(true).args(["token", "token_file"]))]
+pub(crate) struct Gateway {
+    /// Control planes to follow, such as `http://127.0.0.1:7943`; several are tried in turn.
+    #[arg(
+        long,
+        env = "GATEWRIGHT_CONTROL_PLANE",
+        value_name = "URL",
+        required = true,
+        value_delimiter = ','
+    )]
+    pub(crate) control_plane: Vec<ControlPlaneAddress>,
+    /// The instance token that proves the group.
+    #[arg(long, env = "GATEWRIGHT_TOKEN", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) token: Option<String>,
+    /// A file that holds the instance token.
+    #[arg(long, env = "GATEWRIGHT_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The gateway group whose configuration is served.
+    #[arg(long, env = "GATEWRIGHT_GROUP", value_name = "ID", default_value = "default")]
+    pub(crate) group: GatewayGroupId,
+    #[command(flatten)]
+    pub(crate) traffic: TrafficListeners,
+    #[command(flatten)]
+    pub(crate) shutdown: ShutdownLimit,
+}
+
+/// Flags of `gatewright quick`.
+#[cfg(feature = "control-plane")]
+#[derive(Debug, Args)]
+pub(crate) struct Quick {
+    /// The backend, such as `http://127.0.0.1:3000`.
+    pub(crate) backend: Backend,
+    /// The path prefix under which the backend is reached.
+    #[arg(long, env = "GATEWRIGHT_PATH", value_name = "PREFIX", default_value = "/", value_parser = path_prefix)]
+    pub(crate) path: String,
+    /// A domain name the service accepts; repeat it for several. Without: any.
+    #[arg(long, env = "GATEWRIGHT_HOST", value_name = "NAME", value_delimiter = ',')]
+    pub(crate) host: Vec<String>,
+    /// Name of the service. Without: made from the path, or from the backend's address.
+    #[arg(long, env = "GATEWRIGHT_NAME")]
+    pub(crate) name: Option<String>,
+    /// The gateway group to publish to.
+    #[arg(long, env = "GATEWRIGHT_GROUP", value_name = "ID", default_value = "default")]
+    pub(crate) group: GatewayGroupId,
+    /// Forward the path as the client wrote it, path prefix included.
+    #[arg(long, env = "GATEWRIGHT_KEEP_PREFIX", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) keep_prefix: bool,
+    /// Where the admin API is.
+    #[arg(long, env = "GATEWRIGHT_ADMIN_URL", value_name = "URL", default_value = "http://127.0.0.1:7080")]
+    pub(crate) admin_url: String,
+    /// The admin key. Without: the file `admin-key` in the data directory.
+    #[arg(long, env = "GATEWRIGHT_ADMIN_KEY", value_name = "KEY", hide_env_values = true)]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) admin_key: Option<String>,
+    #[command(flatten)]
+    pub(crate) data: DataDirectory,
+    /// Where the gateway answers; only for the curl that is printed.
+    #[arg(long, env = "GATEWRIGHT_PROXY", value_name = "ADDRESS", default_value = "127.0.0.1:9080")]
+    pub(crate) proxy: SocketAddr,
+}
+
+/// Flags of `gatewright completions`.
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell.
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Where things are kept.
+#[cfg(feature = "control-plane")]
+#[derive(Debug, Args)]
+pub(crate) struct DataDirectory {
+    /// Where the database and the first secrets are kept.
+    #[arg(long, env = "GATEWRIGHT_DATA_DIR", value_name = "DIRECTORY", default_value = "./gatewright-data")]
+    pub(crate) data_dir: PathBuf,
+}
+
+/// The admin API's listeners and first secrets.
+#[cfg(feature = "control-plane")]
+#[derive(Debug, Args)]
+pub(crate) struct AdminListener {
+    /// Where the admin API answers.
+    #[arg(long, env = "GATEWRIGHT_ADMIN", value_name = "ADDRESS", default_value = "127.0.0.1:7080")]
+    pub(crate) admin: SocketAddr,
+    /// Where the admin API answers over TLS; reserved: 127.0.0.1:7443 once this is served.
+    #[arg(long, env = "GATEWRIGHT_ADMIN_TLS", value_name = "ADDRESS")]
+    pub(crate) admin_tls: Option<SocketAddr>,
+    /// The administrator's key of a first start; without: a random one, printed once. Prefer the environment.
+    #[arg(long, env = "GATEWRIGHT_ADMIN_KEY", value_name = "KEY", hide_env_values = true)]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) admin_key: Option<String>,
+    /// The administrator's password of a first start; without: a random one, printed once. Prefer the environment.
+    #[arg(long, env = "GATEWRIGHT_ADMIN_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) admin_password: Option<String>,
+}
+
+/// A gateway's listeners and workers.
+#[cfg(feature = "gateway")]
+#[derive(Debug, Args)]
+pub(crate) struct TrafficListeners {
+    /// Where clients are answered.
+    #[arg(long, env = "GATEWRIGHT_PROXY", value_name = "ADDRESS", default_value = "127.0.0.1:9080")]
+    pub(crate) proxy: SocketAddr,
+    /// Where clients are answered over TLS; reserved: 127.0.0.1:9443 once this is served.
+    #[arg(long, env = "GATEWRIGHT_PROXY_TLS", value_name = "ADDRESS")]
+    pub(crate) proxy_tls: Option<SocketAddr>,
+    /// Where `/status` and `/status/ready` answer.
+    #[arg(long, env = "GATEWRIGHT_STATUS", value_name = "ADDRESS", default_value = "127.0.0.1:7085")]
+    pub(crate) status: SocketAddr,
+    /// How many workers serve requests, each on one thread; without: one for each processor.
+    #[arg(long, env = "GATEWRIGHT_WORKERS", value_name = "N")]
+    workers: Option<NonZeroUsize>,
+}
+
+#[cfg(feature = "gateway")]
+impl TrafficListeners {
+    /// How many workers to start.
+    pub(crate) fn workers(&self) -> NonZeroUsize {
+        let available = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        self.workers.unwrap_or_else(available)
+    }
+
+    /// Says so if TLS was asked for, instead of silently not listening.
+    pub(crate) fn warn_of_reserved(&self) {
+        warn_of_reserved("--proxy-tls", self.proxy_tls);
+    }
+}
+
+#[cfg(feature = "control-plane")]
+impl AdminListener {
+    /// Says so if TLS was asked for, instead of silently not listening.
+    pub(crate) fn warn_of_reserved(&self) {
+        warn_of_reserved("--admin-tls", self.admin_tls);
+    }
+}
+
+#[cfg(any(feature = "control-plane", feature = "gateway"))]
+fn warn_of_reserved(flag: &str, address: Option<SocketAddr>) {
+    if let Some(address) = address {
+        tracing::warn!(%address, "{flag} is reserved: this release serves no TLS listeners, nothing listens there");
+    }
+}
+
+/// How long a stop may take.
+#[cfg(any(feature = "control-plane", feature = "gateway"))]
+#[derive(Debug, Args)]
+pub(crate) struct ShutdownLimit {
+    /// Seconds that requests in flight get to finish after SIGTERM or SIGINT.
+    #[arg(long, env = "GATEWRIGHT_SHUTDOWN_DEADLINE", value_name = "SECONDS", default_value_t = 30)]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    shutdown_deadline: u64,
+}
+
+#[cfg(any(feature = "control-plane", feature = "gateway"))]
+impl ShutdownLimit {
+    /// The same as a length of time.
+    pub(crate) fn deadline(&self) -> Duration {
+        Duration::from_secs(self.shutdown_deadline)
+    }
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    EnvFilter::builder().parse(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// A path prefix begins with `/`, holds nothing that ends a path, and is written without a closing `/`.
+#[cfg(feature = "control-plane")]
+fn path_prefix(text: &str) -> Result<String, String> {
+    if !text.starts_with('/') {
+        return Err("a path begins with `/`".to_owned());
+    }
+    if let Some(wrong) = text.chars().find(|c| !c.is_ascii_graphic() || matches!(c, '?' | '#' | '*' | '\'')) {
+        return Err(format!("{wrong:?} cannot stand in a path prefix; percent-encode it"));
+    }
+    let trimmed = text.trim_end_matches('/');
+    Ok(if trimmed.is_empty() { "/".to_owned() } else { trimmed.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_its_environment_variable() {
+        for command in Arguments::command().get_subcommands() {
+            for flag in command.get_arguments().filter_map(|argument| Some((argument, argument.get_long()?)))
+            {
+                let expected = format!("GATEWRIGHT_{}", flag.1.replace('-', "_").to_uppercase());
+                let found = flag.0.get_env().map(|name| name.to_string_lossy().into_owned());
+                assert_eq!(found.as_deref(), Some(expected.as_str()), "{} --{}", command.get_name(), flag.1);
+            }
+        }
+    }
+
+    #[cfg(all(feature = "control-plane", feature = "gateway"))]
+    #[test]
+    fn up_listens_on_loopback_unless_told_otherwise() {
+        let Command::Up(up) = Arguments::try_parse_from(["gatewright", "up"]).unwrap().command else {
+            panic!("not `up`");
+        };
+        let addresses = [up.admin.admin, up.traffic.proxy, up.traffic.status].map(|a| a.to_string());
+        assert_eq!(addresses, ["127.0.0.1:7080", "127.0.0.1:9080", "127.0.0.1:7085"]);
+        assert_eq!(up.data.data_dir, PathBuf::from("./gatewright-data"));
+        assert_eq!(up.shutdown.deadline(), Duration::from_secs(30));
+        assert!(!up.demo && up.admin.admin_tls.is_none() && up.traffic.proxy_tls.is_none());
+    }
+
+    #[cfg(all(feature = "control-plane", feature = "gateway"))]
+    #[test]
+    fn mistakes_on_the_command_line_are_usage_errors() {
+        for wrong in [
+            vec!["up", "--workers", "0"],
+            vec!["up", "--proxy", "9080"],
+            vec!["up", "--admin-key", ""],
+            vec!["up", "--log", "loud=loudest"],
+            vec!["up", "--no-such-flag"],
+            vec!["gateway", "--control-plane", "http://127.0.0.1:7943"],
+            vec!["gateway", "--control-plane", "https://cp.example.com:7943", "--token", "t"],
+            vec!["gateway", "--control-plane", "http://h:1", "--token", "t", "--token-file", "f"],
+            vec!["quick", "127.0.0.1:3000"],
+            vec!["quick", "http://127.0.0.1:3000", "--path", "orders"],
+            vec!["completions", "cmd.exe"],
+            vec!["serve"],
+        ] {
+            let parsed = Arguments::try_parse_from(["gatewright"].iter().chain(&wrong));
+            assert_eq!(parsed.expect_err(&wrong.join(" ")).exit_code(), 2, "{wrong:?}");
+        }
+    }
+
+    #[cfg(feature = "control-plane")]
+    #[test]
+    fn a_path_prefix_loses_its_closing_slash() {
+        for (written, meant) in [
+            ("/orders", Ok("/orders")),
+            ("/a/b//", Ok("/a/b")),
+            ("/", Ok("/")),
+            ("x", Err(())),
+            ("/a b", Err(())),
+        ] {
+            assert_eq!(path_prefix(written).as_deref().map_err(|_| ()), meant, "{written}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! `gatewright control-plane`: the admin API, and the configuration that gateways follow.
+
+use gatewright_control_plane::{ControlPlane, Settings};
+
+use super::Failure;
+use crate::announce;
+use crate::arguments;
+use crate::signals::Signals;
+
+/// Runs a control plane until it is told to stop.
+pub(crate) async fn run(arguments: arguments::ControlPlane) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    arguments.admin.warn_of_reserved();
+    let settings = settings(&arguments.data, &arguments.admin, Some(arguments.sync));
+    let control_plane = Box::pin(gatewright_control_plane::start(settings)).await?;
+
+    announce_admin(&control_plane);
+    if let Some(address) = control_plane.sync_address() {
+        announce::listener("sync", format_args!("http://{address}"));
+    }
+    let created = control_plane.created_secrets();
+    let token = ("instance token", "instance-token", &created.instance_token);
+    announce_secrets(&control_plane, &arguments.data, &[token]);
+    announce::ready();
+
+    let outcome = signals.run(std::future::ready(Ok(()))).await;
+    signals.stop(control_plane.stop(arguments.shutdown.deadline())).await?;
+    outcome
+}
+
+/// What the flags mean to a control plane.
+pub(super) fn settings(
+    data: &arguments::DataDirectory,
+    admin: &arguments::AdminListener,
+    sync: Option<std::net::SocketAddr>,
+) -> Settings {
+    Settings {
+        data_dir: data.data_dir.clone(),
+        admin: admin.admin,
+        sync,
+        admin_password: admin.admin_password.clone(),
+        admin_key: admin.admin_key.clone(),
+    }
+}
+
+/// Prints where the admin API answers.
+pub(super) fn announce_admin(control_plane: &ControlPlane) {
+    announce::listener("admin API", format_args!("http://{}", control_plane.admin_address()));
+}
+
+/// Prints the administrator's secrets and `further` ones, as far as this start made them at random.
+pub(super) fn announce_secrets(
+    control_plane: &ControlPlane,
+    data: &arguments::DataDirectory,
+    further: &[(&str, &str, &Option<String>)],
+) {
+    let created = control_plane.created_secrets();
+    let mut secrets = vec![
+        ("administrator password", "admin-password", &created.admin_password),
+        ("administrator key", "admin-key", &created.admin_key),
+    ];
+    secrets.extend_from_slice(further);
+    announce::secrets(&secrets, &data.data_dir);
+}

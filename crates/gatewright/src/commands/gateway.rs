@@ -1,0 +1,78 @@
+//! `gatewright gateway`: a gateway that follows a control plane elsewhere.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use gatewright_gateway::{Gateway, Settings};
+
+use super::Failure;
+use crate::arguments;
+use crate::remote::Remote;
+use crate::signals::Signals;
+use crate::{announce, probe};
+
+/// Runs a gateway until it is told to stop.
+pub(crate) async fn run(arguments: arguments::Gateway) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    arguments.traffic.warn_of_reserved();
+    let instance_token = match (arguments.token, arguments.token_file) {
+        (Some(token), _) => token,
+        (None, Some(path)) => token_from_file(&path)?,
+        (None, None) => unreachable!("the command line demands one of the two"),
+    };
+    let settings = settings(&arguments.traffic, arguments.group, instance_token);
+    let gateway = gatewright_gateway::start(settings, Arc::new(Remote::new(arguments.control_plane)))?;
+
+    announce_listeners(&gateway);
+    let preparation = async {
+        until_ready(&gateway).await;
+        announce::ready();
+        Ok(())
+    };
+    let outcome = signals.run(preparation).await;
+    signals.stop(gateway.stop(arguments.shutdown.deadline())).await?;
+    outcome
+}
+
+/// What the flags mean to a gateway.
+pub(super) fn settings(
+    traffic: &arguments::TrafficListeners,
+    gateway_group_id: gatewright_model::id::GatewayGroupId,
+    instance_token: String,
+) -> Settings {
+    let workers = traffic.workers();
+    Settings { gateway_group_id, instance_token, proxy: traffic.proxy, status: traffic.status, workers }
+}
+
+/// Prints where clients are answered, and where the gateway's status is.
+pub(super) fn announce_listeners(gateway: &Gateway) {
+    announce::listener("proxy", format_args!("http://{}", gateway.proxy_address()));
+    announce::listener("status", format_args!("http://{}/status", gateway.status_address()));
+}
+
+/// Waits until the gateway serves a configuration.
+pub(super) async fn until_ready(gateway: &Gateway) {
+    let address = announce::reachable(gateway.status_address());
+    probe::until_ok(format!("http://{address}/status/ready"), None).await;
+}
+
+fn token_from_file(path: &Path) -> Result<String, Failure> {
+    let failure = |source| Failure::TokenFile { path: path.to_owned(), source };
+    let text = std::fs::read_to_string(path).map_err(failure)?;
+    let token = text.trim();
+    if token.is_empty() {
+        return Err(failure(std::io::Error::other("the file is empty")));
+    }
+    Ok(token.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_file_that_cannot_be_used_is_named() {
+        let error = token_from_file(Path::new("/no/such/token")).unwrap_err().to_string();
+        assert!(error.contains("/no/such/token") && error.contains("--token-file"), "{error}");
+    }
+}

@@ -1,0 +1,57 @@
+//! The commands, one file each, and what can go wrong with them.
+//!
+//! A command hands back a [`Failure`] whose message is the one line a person sees: what failed, where, and what to
+//! do about it. Only `main` turns it into an exit code.
+
+pub(crate) mod completions;
+#[cfg(feature = "control-plane")]
+pub(crate) mod control_plane;
+#[cfg(feature = "gateway")]
+pub(crate) mod gateway;
+#[cfg(feature = "control-plane")]
+pub(crate) mod quick;
+#[cfg(all(feature = "control-plane", feature = "gateway"))]
+pub(crate) mod up;
+
+use std::future::Future;
+use std::io;
+
+use tokio::runtime::Builder;
+
+/// Threads for everything that is not a client request: the admin API, the store, the watch.
+const RUNTIME_THREADS: usize = 2;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[cfg(feature = "control-plane")]
+    #[error(transparent)]
+    ControlPlane(#[from] gatewright_control_plane::StartError),
+    #[cfg(feature = "gateway")]
+    #[error(transparent)]
+    Gateway(#[from] gatewright_gateway::StartError),
+    #[cfg(feature = "control-plane")]
+    #[error(transparent)]
+    Admin(#[from] crate::admin_client::AdminError),
+    #[cfg(feature = "control-plane")]
+    #[error(transparent)]
+    Quick(#[from] quick::Refusal),
+    #[error("cannot start {what}: {source}")]
+    Start { what: &'static str, source: io::Error },
+    #[cfg(feature = "gateway")]
+    #[error("cannot read the instance token from {path} (--token-file): {source}", path = path.display())]
+    TokenFile { path: std::path::PathBuf, source: io::Error },
+    #[error("stopped at once by a second signal ({signal}); requests in flight were cut off")]
+    StoppedAtOnce { signal: &'static str },
+}
+
+/// Runs a command that serves, until it ends by itself or by signals.
+#[cfg(any(feature = "control-plane", feature = "gateway"))]
+pub(crate) fn serve(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = Builder::new_multi_thread().worker_threads(RUNTIME_THREADS).enable_all().build();
+    let runtime = runtime.map_err(|source| Failure::Start { what: "the runtime", source })?;
+    let outcome = runtime.block_on(command);
+    // What still runs had its deadline; waiting for it now would be waiting without one.
+    runtime.shutdown_background();
+    outcome
+}

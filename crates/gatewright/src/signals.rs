@@ -1,0 +1,60 @@
+//! SIGTERM and SIGINT: the first one asks for an orderly stop, the second one for an immediate end.
+
+use std::future::Future;
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::commands::Failure;
+
+/// The two signals, listened to from its creation on.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Takes over both signals; from now on they no longer end the process by themselves.
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        let listen = || -> io::Result<Self> {
+            Ok(Self {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+            })
+        };
+        listen().map_err(|source| Failure::Start { what: "listening for signals", source })
+    }
+
+    /// Gets ready by `preparation` and then runs until the first signal; ends early if getting ready fails.
+    pub(crate) async fn run(
+        &mut self,
+        preparation: impl Future<Output = Result<(), Failure>>,
+    ) -> Result<(), Failure> {
+        let work = async {
+            preparation.await?;
+            std::future::pending().await
+        };
+        tokio::select! {
+            failed = work => failed,
+            signal = self.next() => {
+                tracing::info!(signal, "stopping: no new connections, requests in flight finish");
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for `stop`; the second signal cuts that short.
+    pub(crate) async fn stop(mut self, stop: impl Future<Output = ()>) -> Result<(), Failure> {
+        tokio::select! {
+            () = stop => Ok(()),
+            signal = self.next() => Err(Failure::StoppedAtOnce { signal }),
+        }
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
