@@ -1,0 +1,29 @@
+//! The journeys, one module each, over the real executable.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "all of this is test code; a failed expectation is how a journey fails"
+)]
+
+mod first_start;
+
+mod demo;
+mod quick;
+
+mod publish;
+mod templates;
+
+mod headers;
+mod refusals;
+mod routing;
+mod streaming;
+
+mod processes;
+
+mod bad_start;
+mod shutdown;
+
+mod crash;
+mod load;
