@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use crate::{executable, wait};
 
-/// A running (or ended) process; killed when dropped.
+/// A running (or ended) process; killed when dropped, and a journey fails if anything in it panicked.
 pub struct Process {
     child: Child,
     arguments: String,
@@ -161,6 +161,8 @@ impl Drop for Process {
         self.kill();
         if std::thread::panicking() {
             eprintln!("{}", self.report());
+        } else {
+            assert!(!self.stderr().contains("panicked at"), "something panicked: {}", self.report());
         }
     }
 }

@@ -41,6 +41,11 @@ impl Upstream {
         let recorded = Arc::new(Mutex::new(Vec::new()));
         let record = recorded.clone();
         let address = serve(move |head, stream| {
+            if head.header("expect").is_some()
+                && stream.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n").is_err()
+            {
+                return false;
+            }
             let Ok(body) = message::read_body(stream, head, false) else { return false };
             let text = String::from_utf8_lossy(&body);
             let answer = json!({ "method": head.word(0), "target": head.word(1), "body": text }).to_string();

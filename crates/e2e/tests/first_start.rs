@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use gatewright_e2e::{Admin, Process, World, client, world};
+use gatewright_e2e::{Admin, Process, World, client, wait, world};
 
 #[test]
 fn the_first_start_prints_its_secrets_once_and_keeps_them_private() {
@@ -104,8 +104,10 @@ fn without_the_key_the_admin_api_does_nothing() {
 #[test]
 fn the_reserved_tls_flags_are_accepted_with_a_warning() {
     let world = World::start_with(&["--proxy-tls", "127.0.0.1:9443", "--admin-tls", "127.0.0.1:7443"]);
-    let logs = world.process.stderr();
-    assert!(logs.contains("--proxy-tls is reserved") && logs.contains("--admin-tls is reserved"), "{logs}");
+    for flag in ["--proxy-tls", "--admin-tls"] {
+        let warning = format!("{flag} is reserved");
+        wait::until_true(&warning, || world.process.stderr().contains(&warning));
+    }
 }
 
 #[test]

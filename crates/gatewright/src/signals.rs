@@ -45,9 +45,14 @@ impl Signals {
 
     /// Waits for `stop`; the second signal cuts that short.
     pub(crate) async fn stop(mut self, stop: impl Future<Output = ()>) -> Result<(), Failure> {
+        let mut stop = Box::pin(stop);
         tokio::select! {
-            () = stop => Ok(()),
-            signal = self.next() => Err(Failure::StoppedAtOnce { signal }),
+            () = &mut stop => Ok(()),
+            signal = self.next() => {
+                // Dropping what is being stopped could wait for its threads; they end with the process.
+                std::mem::forget(stop);
+                Err(Failure::StoppedAtOnce { signal })
+            }
         }
     }
 

@@ -137,42 +137,4 @@ pub(crate) fn key_to_paste(created: Option<&str>, data_dir: &Path) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn demo(version: &str) -> Demo {
-        let addresses =
-            Addresses { admin: "127.0.0.1:7080".parse().unwrap(), proxy: "127.0.0.1:9080".parse().unwrap() };
-        Demo { addresses, version: version.to_owned() }
-    }
-
-    #[test]
-    fn the_lines_are_ready_to_paste() {
-        let [ask, list, publish] = demo("1.0.0").lines("k-1");
-        assert_eq!(ask, "curl -H 'Host: petstore.example.com' http://127.0.0.1:9080/store/pets/1");
-        assert_eq!(
-            list,
-            "curl -H \"X-API-KEY: k-1\" http://127.0.0.1:7080/api/gateway_groups/default/services"
-        );
-        assert!(publish.contains(r#""version":"1.1.0""#) && !publish.contains('\n'), "{publish}");
-    }
-
-    #[test]
-    fn the_line_that_publishes_names_a_version_that_is_still_free() {
-        for (active, next) in [("1.0.0", "1.1.0"), ("1.1.0", "1.2.0"), ("2.3.4", "2.4.0"), ("other", "1.1.0")]
-        {
-            assert_eq!(demo(active).next_version(), next);
-        }
-    }
-
-    #[test]
-    fn the_key_is_written_out_only_when_it_was_just_made() {
-        let directory = std::env::temp_dir().join(format!("gatewright demo {}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        assert_eq!(key_to_paste(Some("k-1"), &directory), "k-1");
-        assert_eq!(key_to_paste(None, &directory), "$GATEWRIGHT_ADMIN_KEY");
-        std::fs::write(directory.join("admin-key"), "k-2").unwrap();
-        assert_eq!(key_to_paste(None, &directory), format!("$(cat '{}/admin-key')", directory.display()));
-        std::fs::remove_dir_all(&directory).unwrap();
-    }
-}
+mod tests;
