@@ -1,2 +1,41 @@
-//! Chores of this repository.
-fn main() {}
+//! Chores of this repository: `cargo xtask <chore>`.
+//!
+//! What `make` and CI do beyond plain cargo commands is written here, in Rust, where it can be tested.
+//! The tests of the repository itself are in `tidy` and run with every other test.
+
+mod bench;
+mod openapi;
+mod test_dependencies;
+
+#[cfg(test)]
+mod tidy;
+
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+
+/// Chores of this repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+enum Chore {
+    /// Writes openapi.json from the admin API's code.
+    Openapi,
+    /// Measures the release executable against its peers and prints the ratios; see bench/README.md.
+    Bench(bench::Wish),
+    /// Checks what the tests need and, as root, installs what is missing through apt.
+    TestDependencies,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Chore::parse() {
+        Chore::Openapi => openapi::write(&repository()),
+        Chore::Bench(wish) => bench::run(&repository(), &wish),
+        Chore::TestDependencies => test_dependencies::provide(test_dependencies::FOR_TESTS),
+    }
+}
+
+/// The root of the checkout this chore was built from.
+fn repository() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.ancestors().nth(2).unwrap_or(own).to_path_buf()
+}

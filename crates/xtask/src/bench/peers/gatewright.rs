@@ -1,0 +1,163 @@
+//! Gatewright itself: the release executable, `up` with one worker, one service published through the admin API.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+
+use super::{Running, Site};
+
+/// The administrator's key of an instance that lives as long as the bench and listens on loopback only.
+const ADMIN_KEY: &str = "bench-administrator-key";
+
+pub(super) fn prepare(repository: &Path) -> anyhow::Result<PathBuf> {
+    let build = Command::new(env!("CARGO"))
+        .args([
+            "build",
+            "--release",
+            "--package",
+            "gatewright",
+            "--message-format",
+            "json-render-diagnostics",
+        ])
+        .current_dir(repository)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    ensure!(build.status.success(), "the release build failed");
+    let messages = String::from_utf8_lossy(&build.stdout);
+    executable(&messages).context("cargo named no executable called `gatewright`")
+}
+
+/// Where cargo says it put the executable: it knows every setting that moves the target directory.
+fn executable(messages: &str) -> Option<PathBuf> {
+    let named = |line: &str| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let path = message["executable"].as_str()?;
+        (message["target"]["name"] == "gatewright").then(|| PathBuf::from(path))
+    };
+    messages.lines().find_map(named)
+}
+
+pub(super) fn start(site: &Site, program: &Path) -> anyhow::Result<Running> {
+    let folder = site.folder("gatewright")?;
+    let log = folder.join("stderr.log");
+    let any = "127.0.0.1:0";
+    let mut command = Command::new(program);
+    command
+        .args(["up", "--workers", "1", "--admin", any, "--proxy", any, "--status", any, "--data-dir"])
+        .arg(folder.join("data"))
+        .env("GATEWRIGHT_ADMIN_KEY", ADMIN_KEY)
+        .stdout(Stdio::piped())
+        .stderr(File::create(&log)?);
+    let mut child = Running::spawn(&mut command)?;
+    let stdout = child.stdout.take().context("the output is not there")?;
+    // From here on a failure must end the process, which `Running` does when it is dropped.
+    let mut running = Running { child, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+    let mut lines = BufReader::new(stdout).lines();
+    let mut addresses = Addresses::default();
+    while addresses.complete().is_none() {
+        let line = lines.next().with_context(|| said(&log))??;
+        addresses.read(&line);
+    }
+    // Whatever it prints later must not fill the pipe and block it.
+    std::thread::spawn(move || lines.for_each(drop));
+    let (admin, proxy) = addresses.complete().context("no addresses")?;
+    running.address = proxy;
+    publish(admin, site.backend)?;
+    running.until_served(&log)
+}
+
+fn said(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    format!("it ended before it named its addresses; it said:\n{text}")
+}
+
+/// The addresses that `gatewright up` prints, one per line behind what they are for.
+#[derive(Default)]
+struct Addresses {
+    admin: Option<SocketAddr>,
+    proxy: Option<SocketAddr>,
+}
+
+impl Addresses {
+    fn read(&mut self, line: &str) {
+        let line = line.trim_start();
+        let Some(address) = address(line) else { return };
+        if line.starts_with("admin API") {
+            self.admin.get_or_insert(address);
+        } else if line.starts_with("proxy") {
+            self.proxy.get_or_insert(address);
+        }
+    }
+
+    fn complete(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.admin.zip(self.proxy)
+    }
+}
+
+fn address(line: &str) -> Option<SocketAddr> {
+    let url = line.split_once("http://")?.1;
+    url.split(|character: char| character == '/' || character.is_whitespace()).next()?.parse().ok()
+}
+
+fn publish(admin: SocketAddr, backend: SocketAddr) -> anyhow::Result<()> {
+    let service = json!({
+        "name": "pet-store",
+        "hosts": ["petstore.example.com"],
+        "path_prefix": "/store",
+        "upstream": {
+            "nodes": [{"host": backend.ip().to_string(), "port": backend.port(), "weight": 1}],
+            "keepalive_pool": {"size": 64, "idle_timeout": 60, "requests": 1_000_000_000},
+        },
+    });
+    let route = json!({"service_id": "pet-store", "name": "get", "paths": ["/pets/*"], "methods": ["GET"]});
+    let wish = json!({
+        "create_new_version": true,
+        "gateway_group_id": "default",
+        "services": [{"service_id": "pet-store", "version": "1.0.0"}],
+    });
+    let client = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+    let url = |path: &str| format!("http://{admin}/api/{path}");
+    let key = "X-API-KEY";
+    let answers = [
+        client.put(url("services/template/pet-store")).header(key, ADMIN_KEY).send_json(service)?,
+        client.put(url("routes/template/get")).header(key, ADMIN_KEY).send_json(route)?,
+        client.post(url("services/publish")).header(key, ADMIN_KEY).send_json(wish)?,
+    ];
+    for mut answer in answers {
+        let body = answer.body_mut().read_to_string()?;
+        ensure!(answer.status().is_success(), "the admin API answered {}: {body}", answer.status());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_from_the_lines_that_name_them() {
+        let mut addresses = Addresses::default();
+        for line in
+            ["password x", "  admin API  http://127.0.0.1:7080", "status http://127.0.0.1:7085/status"]
+        {
+            addresses.read(line);
+            assert_eq!(addresses.complete(), None);
+        }
+        addresses.read("proxy      http://127.0.0.1:9080/ (1 worker)");
+        let expected = ("127.0.0.1:7080".parse().unwrap(), "127.0.0.1:9080".parse().unwrap());
+        assert_eq!(addresses.complete(), Some(expected));
+    }
+
+    #[test]
+    fn the_executable_is_where_cargo_says() {
+        let messages = "{\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"gatewright\"},\"executable\":null}\n\
+            {\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"gatewright\"},\"executable\":\"/t/gatewright\"}\n";
+        assert_eq!(executable(messages), Some(PathBuf::from("/t/gatewright")));
+    }
+}

@@ -1,0 +1,102 @@
+//! The proxies that are compared. A good addition is one file with `prepare` and `start`, one line in [`ALL`], and
+//! a configuration that the peer's own documentation recommends for a reverse proxy.
+
+mod gatewright;
+mod nginx;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use super::{cores, load};
+
+/// How long a peer may take until it serves the scenario.
+const START_MAX: Duration = Duration::from_secs(20);
+
+/// The peers in the order they are measured and printed; ratios refer to the last one.
+pub(crate) const ALL: &[Peer] = &[
+    Peer { name: "gatewright", prepare: gatewright::prepare, start: gatewright::start },
+    Peer { name: "nginx", prepare: nginx::prepare, start: nginx::start },
+];
+
+/// One proxy of the comparison.
+pub(crate) struct Peer {
+    pub(crate) name: &'static str,
+    /// Builds or installs the peer; answers with its program.
+    pub(crate) prepare: fn(repository: &Path) -> anyhow::Result<PathBuf>,
+    /// Starts it on the proxy's core with one worker, configured for the scenario.
+    pub(crate) start: fn(site: &Site, program: &Path) -> anyhow::Result<Running>,
+}
+
+/// Where a peer is started.
+pub(crate) struct Site {
+    /// Peers keep configuration, data and logs in a folder of their name here.
+    pub(crate) work_dir: PathBuf,
+    pub(crate) backend: SocketAddr,
+}
+
+impl Site {
+    fn folder(&self, peer: &str) -> anyhow::Result<PathBuf> {
+        let folder = self.work_dir.join(peer);
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        Ok(folder)
+    }
+}
+
+/// A started peer; dropping it ends the process.
+pub(crate) struct Running {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Running {
+    /// Starts `command` on the proxy's core; children inherit the core of the thread that starts them.
+    fn spawn(command: &mut Command) -> anyhow::Result<Child> {
+        cores::pin(cores::PROXY)?;
+        let child =
+            command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()));
+        cores::pin(cores::LOAD)?;
+        child
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until the scenario's request is answered with `200`.
+    fn until_served(mut self, log: &Path) -> anyhow::Result<Self> {
+        let begin = Instant::now();
+        while !load::is_served(self.address) {
+            let ended = self.child.try_wait().context("cannot watch the process")?;
+            if ended.is_some() || begin.elapsed() > START_MAX {
+                let said = std::fs::read_to_string(log).unwrap_or_default();
+                bail!("it does not serve the scenario ({}); it said:\n{said}", log.display());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(self)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // SIGTERM, because nginx's master then ends its workers too; both calls fail only if it is gone already.
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// A port nobody listens on, for a peer that cannot be told to take any.
+fn free_address() -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).context("cannot find a free port")?;
+    listener.local_addr().context("cannot find a free port")
+}
