@@ -37,7 +37,7 @@ const QUOTES: &str = "crates/xtask/src/tidy/";
 impl Wall {
     fn violations(&self, file: &File) -> Vec<String> {
         let is_inside =
-            |place: &&str| file.path == place || (place.ends_with('/') && file.path.starts_with(place));
+            |place: &&str| file.path == *place || (place.ends_with('/') && file.path.starts_with(place));
         if self.places.iter().any(|place| is_inside(place)) || file.path.starts_with(QUOTES) {
             return Vec::new();
         }
