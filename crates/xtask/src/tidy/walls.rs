@@ -26,6 +26,7 @@ const HTTP: Wall = Wall {
         "crates/control-plane/src/api/",
         "crates/control-plane/src/distribution/",
         "crates/control-plane/src/distribution.rs",
+        "crates/control-plane/src/listener.rs",
         "crates/control-plane/src/lib.rs",
     ],
     exception: None,
