@@ -2,13 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::message::Response;
-use crate::{Admin, Process, Upstream, client, wait};
+use crate::{Admin, Process, client, wait};
 
 /// `gatewright up` on free ports.
 pub struct World {
@@ -23,11 +22,7 @@ pub struct World {
     /// Where the gateway's status is.
     pub status: SocketAddr,
     directory: TempDir,
-    sentinel: Upstream,
 }
-
-/// Numbers the versions of the sentinel service.
-static SENTINEL: AtomicU64 = AtomicU64::new(0);
 
 impl World {
     /// A first start.
@@ -67,7 +62,6 @@ impl World {
             status: process.address("status"),
             process,
             directory,
-            sentinel: Upstream::echo(),
         }
     }
 
@@ -100,19 +94,15 @@ impl World {
         self.settle();
     }
 
-    /// Waits until the gateway serves everything published so far. Configuration arrives in order, so a service
-    /// published afterwards and seen through the gateway says that all before it arrived.
+    /// Waits until the gateway serves everything that was acknowledged so far.
     pub fn settle(&self) {
-        let number = SENTINEL.fetch_add(1, Ordering::Relaxed);
-        let (path, version) = (format!("/{number}"), format!("{}-{number}", std::process::id()));
-        let upstream = json!({ "nodes": self.sentinel.nodes() });
-        let template = json!({ "name": "sentinel", "hosts": ["sentinel.test"], "upstream": upstream });
-        self.admin.put_service("sentinel", &template);
-        let route = json!({ "name": "here", "service_id": "sentinel", "paths": [path] });
-        self.admin.put_route("sentinel-here", &route);
-        self.admin.publish("sentinel", &version);
-        wait::until_true("the latest publication is served", || {
-            client::get(self.proxy, "sentinel.test", &path).status() == 200
+        let group = self.admin.get("/api/gateway_groups/default");
+        let wanted = group["value"]["revision"].as_u64().expect("a revision");
+        wait::until_true("the latest revision is served", || {
+            let status: Value =
+                serde_json::from_slice(&client::get(self.status, "status.test", "/status").body)
+                    .expect("the status is JSON");
+            status["revision"].as_u64() >= Some(wanted)
         });
     }
 

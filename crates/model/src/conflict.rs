@@ -374,8 +374,11 @@ mod tests {
 
     use super::*;
 
+    /// Service, host, path, methods, priority.
+    type Entry<'a> = (&'a str, Option<&'a str>, &'a str, &'a [&'a str], i64);
+
     /// One service per entry: id, host (or none), path, methods, priority.
-    fn services(entries: &[(&str, Option<&str>, &str, &[&str], i64)]) -> Vec<PublishedService> {
+    fn services(entries: &[Entry<'_>]) -> Vec<PublishedService> {
         let of = |(id, host, path, methods, priority): &(&str, Option<&str>, &str, &[&str], i64)| {
             let hosts: Vec<_> = host.iter().collect();
             serde_json::from_value(json!({
@@ -389,7 +392,7 @@ mod tests {
     }
 
     /// `kind winner > loser` of everything found, sorted.
-    fn check(settings: MatchSettings, entries: &[(&str, Option<&str>, &str, &[&str], i64)]) -> Vec<String> {
+    fn check(settings: MatchSettings, entries: &[Entry<'_>]) -> Vec<String> {
         let found = analyse(&services(entries), settings);
         assert!(!found.truncated);
         let name = |place: &RoutePlace| place.service_id.clone();

@@ -26,6 +26,8 @@ pub(super) struct GatewayGroupView {
     labels: Labels,
     #[serde(rename = "type")]
     kind: GatewayGroupKind,
+    /// The newest revision of what the group's gateways serve; a gateway's status says which one it has applied.
+    revision: u64,
     created_at: i64,
     updated_at: i64,
 }
@@ -38,6 +40,7 @@ impl From<GatewayGroupRow> for GatewayGroupView {
             desc: row.group.desc,
             labels: row.group.labels,
             kind: row.group.kind,
+            revision: row.revision.0,
             created_at: row.created_at,
             updated_at: row.updated_at,
         }

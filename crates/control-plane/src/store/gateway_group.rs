@@ -13,12 +13,13 @@ use super::{Reading, Stamp, StoreError, Writing, to_json};
 pub(crate) struct GatewayGroupRow {
     pub(crate) id: GatewayGroupId,
     pub(crate) group: GatewayGroup,
+    pub(crate) revision: Revision,
     pub(crate) created_at: i64,
     pub(crate) updated_at: i64,
 }
 
 const SOURCE: Source = Source {
-    columns: "g.id, g.content, g.created_at, g.updated_at",
+    columns: "g.id, g.content, g.revision, g.created_at, g.updated_at",
     tables: "gateway_group g",
     object: "g",
     named: "g",
@@ -28,6 +29,7 @@ fn read(row: &Row) -> Result<GatewayGroupRow, StoreError> {
     Ok(GatewayGroupRow {
         id: row.parsed("id")?,
         group: row.json("content")?,
+        revision: revision(row)?,
         created_at: row.integer("created_at")?,
         updated_at: row.integer("updated_at")?,
     })
@@ -38,7 +40,8 @@ impl Reading {
         &mut self,
         id: &GatewayGroupId,
     ) -> Result<Option<GatewayGroupRow>, StoreError> {
-        let one = query("SELECT id, content, created_at, updated_at FROM gateway_group WHERE id = $1");
+        let one =
+            query("SELECT id, content, revision, created_at, updated_at FROM gateway_group WHERE id = $1");
         self.tx.row(one.bind(id.as_str())).await?.as_ref().map(read).transpose()
     }
 

@@ -1,3 +1,5 @@
+//! The router against cases, and against a slow and obvious matcher on generated tables.
+
 use std::cmp::Reverse;
 
 use gatewright_model::conflict::{self, ConflictKind};
