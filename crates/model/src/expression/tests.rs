@@ -1,3 +1,5 @@
+//! Expressions: what each rule says, case by case.
+
 use serde_json::{Value as Json, json};
 
 use super::*;

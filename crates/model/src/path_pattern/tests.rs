@@ -1,3 +1,5 @@
+//! Path patterns: cases, and the comparison with greedy regular expressions.
+
 use proptest::prelude::*;
 
 use super::*;
