@@ -11,17 +11,18 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use gatewright_model::message::{Method, RequestHead, ResponseHead, Version};
 use gatewright_model::resource::upstream::PassHost;
 use gatewright_model::target;
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
+use super::body::{Body as SeenBody, ReadBody};
 use super::connection::{CLIENT_TIMEOUT, Client, Unread};
 use super::headers;
 use super::reject::RejectReason;
-use super::relay::{Body, Broken, READ_BYTES_SMALL, Sink, Source, relay, write_all};
+use super::relay::{Body, Broken, Peeked, Peeking, READ_BYTES_SMALL, Sink, Source, relay, write_all};
 use super::variables::RequestVariables;
 use crate::http1::framing::Framing;
 use crate::http1::scan::{self, Progress};
@@ -79,10 +80,18 @@ pub(super) async fn forward(
     client: &mut Client<'_>,
     workspace: &mut Workspace,
     unread: &mut Unread,
-    wish: Wish,
+    mut wish: Wish,
 ) -> Result<bool, Failure> {
     let live = worker.live.take();
-    let destination = find(&live, &workspace.request, client)?;
+    let body = SeenBody::unread();
+    let destination = match find(&live, &workspace.request, client, &body) {
+        // A condition on the way wanted to know the body, so the answer is not certain yet.
+        _ if body.is_wanted() => {
+            let body = SeenBody::Read(buffer_body(client, workspace, *unread, &mut wish).await?);
+            find(&live, &workspace.request, client, &body)?
+        }
+        found => found?,
+    };
     let upstream = destination.upstream;
     let sending = Sending::of(*unread, workspace.inbound.len());
     let replayable = matches!(sending, Sending::Whole(_)) && workspace.request.method.is_idempotent();
@@ -147,11 +156,12 @@ fn find<'l>(
     live: &'l LiveConfig,
     request: &RequestHead,
     client: &Client<'_>,
+    body: &SeenBody,
 ) -> Result<Destination<'l>, RejectReason> {
     if live.revision.is_none() {
         return Err(RejectReason::NotConfigured);
     }
-    let variables = RequestVariables { request, client: &client.address };
+    let variables = RequestVariables { request, client: &client.address, body };
     let wanted = router::Request {
         host: request.bytes(request.host),
         path: request.bytes(request.path),
@@ -172,6 +182,34 @@ fn find<'l>(
         timeouts: route.timeouts.unwrap_or(upstream.timeouts),
         stripped: if published.runtime.strip_path_prefix { matched.prefix_length } else { 0 },
     })
+}
+
+/// Reads the body while leaving it where it is, to be forwarded later; `None` if it is too large to be looked at.
+async fn buffer_body(
+    client: &mut Client<'_>,
+    workspace: &mut Workspace,
+    unread: Unread,
+    wish: &mut Wish,
+) -> Result<Option<ReadBody>, Failure> {
+    let Unread::Body(framing) = unread else { return Ok(Some(ReadBody::new(Bytes::new()))) };
+    let inbound = &mut workspace.inbound;
+    let mut peeking = Peeking::new(framing);
+    loop {
+        match peeking.look(inbound).map_err(send_failure)? {
+            Peeked::Whole(body) => return Ok(Some(ReadBody::new(body))),
+            Peeked::TooLarge => return Ok(None),
+            Peeked::More => {}
+        }
+        if std::mem::take(&mut wish.expects) {
+            write_continue(&mut client.writer, &client.timer).await?;
+        }
+        inbound.reserve(READ_BYTES_SMALL);
+        match client.timer.limit(CLIENT_TIMEOUT, client.reader.read_buf(inbound)).await {
+            Ok(Ok(0) | Err(_)) => return Err(Failure::Broken),
+            Ok(Ok(_)) => {}
+            Err(_) => return Err(RejectReason::BodyTimeout.into()),
+        }
+    }
 }
 
 async fn connect(
@@ -318,7 +356,7 @@ impl Attempt<'_, '_> {
             Sending::Stream(framing) => {
                 *unread = Unread::Unknown;
                 if wish.expects && inbound.is_empty() {
-                    outbound_continue(receiving.client, timer).await?;
+                    write_continue(receiving.client, timer).await?;
                 }
                 let source = Source { reader, buffer: inbound, read_limit: CLIENT_TIMEOUT };
                 let chunked = framing == Framing::Chunked;
@@ -341,7 +379,7 @@ impl Attempt<'_, '_> {
     }
 }
 
-async fn outbound_continue(client: &mut WriteHalf<'_>, timer: &Timer) -> Result<(), Failure> {
+async fn write_continue(client: &mut WriteHalf<'_>, timer: &Timer) -> Result<(), Failure> {
     let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
     write_all(client, interim, CLIENT_TIMEOUT, timer).await.map_err(|_| Failure::Broken)
 }

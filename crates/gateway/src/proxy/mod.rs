@@ -4,9 +4,10 @@
 //! * [`exchange`]: one request forwarded to one upstream.
 //! * [`headers`]: what changes in a head on its way through.
 //! * [`relay`]: a body from one connection to another.
-//! * [`variables`]: what conditions can read of a request.
+//! * [`variables`], [`body`]: what conditions can read of a request.
 //! * [`reject`]: answers the gateway gives itself.
 
+mod body;
 mod connection;
 mod exchange;
 mod headers;

@@ -6,10 +6,11 @@
 
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
+use super::body::BODY_BYTES_MAX;
 use crate::http1::chunked::{self, Decoder, Step};
 use crate::http1::framing::Framing;
 use crate::worker::timer::Timer;
@@ -70,6 +71,49 @@ impl Body {
                 let end = usize::try_from(*remaining).map_or(input.len(), |left| left.min(input.len()));
                 *remaining -= end as u64;
                 Ok(Step::Data { start: 0, end })
+            }
+        }
+    }
+}
+
+/// Looks at a body that stays where it is.
+pub(crate) struct Peeking {
+    body: Body,
+    looked_at: usize,
+    data: Vec<u8>,
+}
+
+/// What a look at the bytes so far has shown.
+pub(crate) enum Peeked {
+    Whole(Bytes),
+    More,
+    TooLarge,
+}
+
+impl Peeking {
+    pub(crate) fn new(framing: Framing) -> Self {
+        Self { body: framing.into(), looked_at: 0, data: Vec::new() }
+    }
+
+    /// Looks at what has arrived; `input` must begin where it did before.
+    pub(crate) fn look(&mut self, input: &[u8]) -> Result<Peeked, Broken> {
+        if matches!(self.body, Body::Length(length) if length > BODY_BYTES_MAX as u64) {
+            return Ok(Peeked::TooLarge);
+        }
+        loop {
+            let rest = &input[self.looked_at..];
+            match self.body.step(rest)? {
+                Step::Data { start, end } => {
+                    self.data.extend_from_slice(&rest[start..end]);
+                    self.looked_at += end;
+                }
+                Step::End { .. } => return Ok(Peeked::Whole(std::mem::take(&mut self.data).into())),
+                Step::More => {
+                    self.looked_at = input.len();
+                    // Chunks may carry more framing than data; both are bounded.
+                    let too_large = self.data.len().max(self.looked_at / 2) > BODY_BYTES_MAX;
+                    return Ok(if too_large { Peeked::TooLarge } else { Peeked::More });
+                }
             }
         }
     }

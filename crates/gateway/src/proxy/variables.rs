@@ -10,17 +10,19 @@ use gatewright_model::expression::{Value, Variable, Variables};
 use gatewright_model::message::{RequestHead, Version};
 use gatewright_model::target;
 
+use super::body::Body;
 use super::headers::ClientAddress;
 
 /// The variables of a request that was read but not matched yet.
 pub(crate) struct RequestVariables<'a> {
     pub(crate) request: &'a RequestHead,
     pub(crate) client: &'a ClientAddress,
+    pub(crate) body: &'a Body,
 }
 
 impl Variables for RequestVariables<'_> {
     fn get<'a>(&'a self, variable: &Variable) -> Option<Value<'a>> {
-        let RequestVariables { request, client } = self;
+        let RequestVariables { request, client, body } = self;
         Some(match variable {
             Variable::Uri => Value::text(request.bytes(request.path)),
             Variable::RequestUri => text(self.request_uri()),
@@ -41,6 +43,7 @@ impl Variables for RequestVariables<'_> {
             Variable::Http(name) => header(request, name.as_bytes())?,
             Variable::Arg(name) => argument(request.bytes(request.query?), name.as_bytes())?,
             Variable::Cookie(name) => cookie(request, name.as_bytes())?,
+            inside_body if inside_body.needs_body() => body.get(inside_body, request)?,
             _ => return None,
         })
     }
@@ -142,7 +145,7 @@ mod tests {
         let mut head = RequestHead::default();
         crate::http1::request::parse(lines.as_bytes(), &mut head).expect("a request");
         let client = ClientAddress::new("10.0.0.9:5000".parse().unwrap(), "10.0.0.1:9080".parse().unwrap());
-        let variables = RequestVariables { request: &head, client: &client };
+        let variables = RequestVariables { request: &head, client: &client, body: &Body::unread() };
         let value = variables.get(&Variable::of(name))?;
         Some(match value {
             Value::Text(text) => String::from_utf8_lossy(&text).into_owned(),

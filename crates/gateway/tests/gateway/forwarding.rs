@@ -225,3 +225,52 @@ fn a_node_that_refuses_connections_is_passed_over() {
         assert_eq!(world.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi").status, 200);
     }
 }
+
+#[test]
+fn a_condition_can_read_the_body_which_still_arrives_as_it_was_sent() {
+    let echo = || {
+        Node::with(|stream, head| {
+            let mut body = Vec::new();
+            match head.split("Content-Length: ").nth(1) {
+                Some(rest) => body = read_exactly(stream, rest.split('\r').next().unwrap().parse().unwrap()),
+                None => {
+                    while !body.ends_with(b"0\r\n\r\n") {
+                        body.extend(read_exactly(stream, 1));
+                    }
+                }
+            }
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).is_ok()
+                && stream.write_all(&body).is_ok()
+        })
+    };
+    let (chosen, other) = (echo(), echo());
+    let route = |vars| json!([{"route_id": "r", "name": "r", "paths": ["/*"], "vars": vars}]);
+    let world = World::serving(&[
+        service(&[chosen.address], json!({"service_id": "a", "routes": route(json!([["post_arg.model", "==", "x"]]))})),
+        service(&[other.address], json!({"service_id": "b", "routes": route(json!([]))})),
+    ]);
+    let mut client = world.client();
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n";
+    let mut heads = 0;
+    for (request, expected) in [
+        (format!("{post}Content-Length: 13\r\n\r\n{{\"model\":\"x\"}}"), r#"{"model":"x"}"#),
+        (
+            format!("{post}Transfer-Encoding: chunked\r\n\r\n5\r\n{{\"mod\r\n8\r\nel\":\"x\"}}\r\n0\r\n\r\n"),
+            "5\r\n{\"mod\r\n8\r\nel\":\"x\"}\r\n0\r\n\r\n",
+        ),
+    ] {
+        client.send(request);
+        assert_eq!(client.answer().text(), expected);
+        heads += 1;
+        assert_eq!(chosen.heads().len(), heads);
+    }
+    client.send(format!("{post}Expect: 100-continue\r\nContent-Length: 13\r\n\r\n"));
+    client.wait_for("HTTP/1.1 100 Continue\r\n\r\n");
+    let mut client = world.client();
+    client.send(format!("{post}Content-Length: 13\r\n\r\n{{\"model\":\"y\"}}"));
+    assert_eq!(client.answer().text(), r#"{"model":"y"}"#);
+    let large = format!("{{\"model\":\"x\",\"pad\":\"{}\"}}", "p".repeat(2_000_000));
+    client.send(format!("{post}Content-Length: {}\r\n\r\n{large}", large.len()));
+    assert_eq!(client.answer().body.len(), large.len());
+    assert_eq!((chosen.heads().len(), other.heads().len()), (2, 2));
+}
