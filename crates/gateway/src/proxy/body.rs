@@ -221,7 +221,8 @@ mod tests {
     /// Reads `name` from a request with this content type and body.
     fn read(content_type: &str, body: &str, name: &str) -> Option<String> {
         let mut request = RequestHead::default();
-        let text = format!("POST /?query=%7Bviewer%7D HTTP/1.1\r\nHost: a\r\nContent-Type: {content_type}\r\n\r\n");
+        let text =
+            format!("POST /?query=%7Bviewer%7D HTTP/1.1\r\nHost: a\r\nContent-Type: {content_type}\r\n\r\n");
         crate::http1::request::parse(text.as_bytes(), &mut request).expect("a request");
         let body = Body::Read(Some(ReadBody::new(Bytes::copy_from_slice(body.as_bytes()))));
         let value = body.get(&Variable::of(name), &request)?;

@@ -14,10 +14,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
-use super::exchange::{self, Failure};
+use super::exchange::{self, Failure, Wish};
 use super::headers::{self, ClientAddress};
 use super::reject::RejectReason;
 use super::relay::{READ_BYTES_SMALL, write_all};
+use super::tunnel;
 use crate::http1::framing::Framing;
 use crate::http1::scan::{self, Progress};
 use crate::http1::{HEAD_BYTES_MAX, Malformed, request};
@@ -137,12 +138,12 @@ async fn serve_request(worker: &Rc<Worker>, client: &mut Client<'_>, workspace: 
         Ok(expects) => expects,
         Err(reason) => return reject(client, workspace, reason, Unread::Unknown, false).await,
     };
+    let upgrades = tunnel::is_asked_for(&workspace.request);
     let options = headers::remove_hop_by_hop(&mut workspace.request.fields);
     let persists = options.persists(version) && !worker.stopping.get();
     let mut unread = if framing == Framing::None { Unread::Nothing } else { Unread::Body(framing) };
-    match exchange::forward(worker, client, workspace, &mut unread, exchange::Wish { persists, expects })
-        .await
-    {
+    let wish = Wish { persists, expects, upgrades };
+    match exchange::forward(worker, client, workspace, &mut unread, wish).await {
         Ok(true) => Next::Request,
         Ok(false) if unread == Unread::Nothing => Next::Close,
         Ok(false) => Next::Linger,

@@ -23,6 +23,7 @@ use super::connection::{CLIENT_TIMEOUT, Client, Unread};
 use super::headers;
 use super::reject::RejectReason;
 use super::relay::{Body, Broken, Peeked, Peeking, READ_BYTES_SMALL, Sink, Source, relay, write_all};
+use super::tunnel;
 use super::variables::RequestVariables;
 use crate::http1::framing::Framing;
 use crate::http1::scan::{self, Progress};
@@ -34,7 +35,7 @@ use crate::upstream::pool::Connection;
 use crate::upstream::{Timeouts, Upstream};
 use crate::worker::Worker;
 use crate::worker::buffers::Workspace;
-use crate::worker::timer::Timer;
+use crate::worker::timer::{Clock, Timer};
 
 /// Bytes of a body that is sent along with the head and can be sent again.
 const REPLAY_BYTES_MAX: usize = 64 * 1024;
@@ -64,6 +65,8 @@ pub(super) struct Wish {
     pub(super) persists: bool,
     /// `100 Continue` is waited for.
     pub(super) expects: bool,
+    /// The connection shall become a WebSocket.
+    pub(super) upgrades: bool,
 }
 
 /// Where a request goes.
@@ -72,6 +75,8 @@ struct Destination<'l> {
     timeouts: Timeouts,
     /// Bytes of the path that are not forwarded.
     stripped: usize,
+    /// Whether the route lets a WebSocket be opened.
+    websocket: bool,
 }
 
 /// Forwards the request in `workspace` and answers the client; says whether the connection lives on.
@@ -92,6 +97,11 @@ pub(super) async fn forward(
         }
         found => found?,
     };
+    // Where the route does not allow it, the request goes on as an ordinary one.
+    wish.upgrades &= destination.websocket;
+    if wish.upgrades && !tunnel::is_asked_for_properly(&workspace.request) {
+        return Err(RejectReason::WebSocketMalformed.into());
+    }
     let upstream = destination.upstream;
     let sending = Sending::of(*unread, workspace.inbound.len());
     let replayable = matches!(sending, Sending::Whole(_)) && workspace.request.method.is_idempotent();
@@ -113,8 +123,9 @@ pub(super) async fn forward(
             }
         };
         let reused = connection.served > 0;
-        write_request(workspace, &destination, node, client, sending);
-        let attempt = Attempt { client, workspace, timeouts: destination.timeouts, wish, unread };
+        write_request(workspace, &destination, node, client, sending, wish);
+        let timeouts = destination.timeouts;
+        let attempt = Attempt { clock: &worker.clock, client, workspace, timeouts, wish, unread };
         match attempt.run(connection, sending).await {
             Err(trouble) if trouble.unanswered && reused && replayable => may_reuse = false,
             Err(trouble) => return Err(trouble.failure),
@@ -180,6 +191,7 @@ fn find<'l>(
     Ok(Destination {
         upstream,
         timeouts: route.timeouts.unwrap_or(upstream.timeouts),
+        websocket: published.routes[matched.route].route.enable_websocket,
         stripped: if published.runtime.strip_path_prefix { matched.prefix_length } else { 0 },
     })
 }
@@ -242,6 +254,7 @@ fn write_request(
     node: &Node,
     client: &Client<'_>,
     sending: Sending,
+    wish: Wish,
 ) {
     let Workspace { inbound, outbound, request, .. } = workspace;
     outbound.clear();
@@ -252,6 +265,9 @@ fn write_request(
         PassHost::Rewrite => &destination.upstream.upstream_host,
     };
     headers::write_upstream_fields(request, host, &client.address, outbound);
+    if wish.upgrades {
+        headers::write_upgrade(outbound);
+    }
     match sending {
         Sending::Whole(length) => {
             write::end(outbound);
@@ -285,6 +301,7 @@ fn write_target(request: &RequestHead, stripped: usize, out: &mut Vec<u8>) {
 
 /// One request on one connection to a node.
 struct Attempt<'a, 's> {
+    clock: &'a Rc<Clock>,
     client: &'a mut Client<'s>,
     workspace: &'a mut Workspace,
     timeouts: Timeouts,
@@ -321,7 +338,7 @@ impl From<RejectReason> for Trouble {
 
 impl Attempt<'_, '_> {
     async fn run(self, connection: Connection, sending: Sending) -> Result<Done, Trouble> {
-        let Attempt { client, workspace, timeouts, wish, unread } = self;
+        let Attempt { clock, client, workspace, timeouts, wish, unread } = self;
         let Workspace { inbound, answer, outbound, reply, request, response } = workspace;
         let Client { reader, writer, timer, upload_timer, .. } = client;
         let Connection { mut stream, served } = connection;
@@ -338,6 +355,7 @@ impl Attempt<'_, '_> {
             method: request.method,
             version: request.version,
             persists: wish.persists,
+            upgrades: wish.upgrades,
             uploading: &uploading,
             timer,
         };
@@ -370,6 +388,17 @@ impl Attempt<'_, '_> {
                 received
             }
         };
+        if received.switched {
+            let node = tunnel::End {
+                reader: &mut node_reader,
+                writer: &mut node_writer,
+                said: answer,
+                timer: upload_timer,
+            };
+            let client = tunnel::End { reader, writer, said: inbound, timer };
+            tunnel::run(client, node, clock, timeouts.read).await;
+            return Ok(Done { persists: false, reusable: None });
+        }
         let whole = *unread == Unread::Nothing;
         let reusable = received.node_persists && whole && answer.is_empty();
         Ok(Done {
@@ -434,6 +463,7 @@ struct Receiving<'a, 's, 'n> {
     method: Method,
     version: Version,
     persists: bool,
+    upgrades: bool,
     uploading: &'a Cell<bool>,
     timer: &'a Timer,
 }
@@ -442,11 +472,16 @@ struct Receiving<'a, 's, 'n> {
 struct Received {
     client_persists: bool,
     node_persists: bool,
+    /// The connection is a WebSocket now.
+    switched: bool,
 }
 
 impl Receiving<'_, '_, '_> {
     async fn run(mut self, head: &mut ResponseHead) -> Result<Received, Trouble> {
         let framing = self.read_final_head(head).await?;
+        if head.status == 101 {
+            return self.switch(head).await;
+        }
         let node_persists = headers::remove_hop_by_hop(&mut head.fields).persists(head.version);
         let (chunked, client_persists) = self.write_head(head, framing);
         let source = Source { reader: self.node, buffer: self.answer, read_limit: self.read_limit };
@@ -454,7 +489,19 @@ impl Receiving<'_, '_, '_> {
         // The client has an answer or part of one: a broken body can only be cut, never replaced.
         let relayed = relay(Body::from(framing), source, sink, self.timer).await;
         relayed.map_err(|_| Failure::Broken)?;
-        Ok(Received { client_persists, node_persists: node_persists && framing != Framing::UntilClose })
+        let node_persists = node_persists && framing != Framing::UntilClose;
+        Ok(Received { client_persists, node_persists, switched: false })
+    }
+
+    /// Tells the client that the node agreed to a WebSocket.
+    async fn switch(self, head: &mut ResponseHead) -> Result<Received, Trouble> {
+        headers::remove_hop_by_hop(&mut head.fields);
+        write::response_start(head, self.reply);
+        headers::write_upgrade(self.reply);
+        write::end(self.reply);
+        let written = write_all(self.client, self.reply, CLIENT_TIMEOUT, self.timer).await;
+        written.map_err(|_| Failure::Broken)?;
+        Ok(Received { client_persists: false, node_persists: false, switched: true })
     }
 
     async fn read_final_head(&mut self, head: &mut ResponseHead) -> Result<Framing, Trouble> {
@@ -464,6 +511,7 @@ impl Receiving<'_, '_, '_> {
             self.answer.advance(end);
             let framing = framing.map_err(|_| RejectReason::UpstreamMalformed)?;
             match head.status {
+                101 if self.upgrades && tunnel::is_agreed(&head.fields) => return Ok(framing),
                 // Nobody asked for another protocol.
                 101 => break,
                 100..=199 => {}

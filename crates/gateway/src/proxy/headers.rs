@@ -105,6 +105,12 @@ pub(crate) fn write_upstream_fields(
     write::field(b"X-Forwarded-Port", client.port.as_bytes(), out);
 }
 
+/// Writes what makes a message the start of a WebSocket.
+pub(crate) fn write_upgrade(out: &mut Vec<u8>) {
+    write::field(b"Connection", b"upgrade", out);
+    write::field(b"Upgrade", b"websocket", out);
+}
+
 /// Whether the upstream learns this from the gateway and never from the client.
 fn is_set_by_gateway(known: Known) -> bool {
     matches!(

@@ -4,6 +4,7 @@
 //! * [`exchange`]: one request forwarded to one upstream.
 //! * [`headers`]: what changes in a head on its way through.
 //! * [`relay`]: a body from one connection to another.
+//! * [`tunnel`]: a WebSocket.
 //! * [`variables`], [`body`]: what conditions can read of a request.
 //! * [`reject`]: answers the gateway gives itself.
 
@@ -13,6 +14,7 @@ mod exchange;
 mod headers;
 pub(crate) mod reject;
 mod relay;
+mod tunnel;
 mod variables;
 
 pub(crate) use connection::serve;

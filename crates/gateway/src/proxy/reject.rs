@@ -17,6 +17,8 @@ pub(crate) enum RejectReason {
     BodyTimeout,
     /// The request expects something the gateway does not do.
     ExpectationUnsupported,
+    /// A WebSocket is asked for in a way that is not defined.
+    WebSocketMalformed,
     /// No route matches.
     RouteNotFound,
     /// No configuration has arrived yet.
@@ -47,6 +49,7 @@ impl RejectReason {
         match self {
             Self::Malformed(malformed) => malformed.status(),
             Self::HeadTimeout | Self::BodyTimeout => 408,
+            Self::WebSocketMalformed => 400,
             Self::ExpectationUnsupported => 417,
             Self::RouteNotFound => 404,
             Self::NotConfigured | Self::PluginUnknown | Self::NoNodes | Self::SchemeUnsupported => 503,
@@ -62,6 +65,7 @@ impl RejectReason {
             Self::HeadTimeout => "head_timeout",
             Self::BodyTimeout => "body_timeout",
             Self::ExpectationUnsupported => "expectation_unsupported",
+            Self::WebSocketMalformed => "websocket_malformed",
             Self::RouteNotFound => "route_not_found",
             Self::NotConfigured => "not_configured",
             Self::PluginUnknown => "plugin_unknown",
@@ -83,6 +87,9 @@ impl RejectReason {
             Self::HeadTimeout => "the request head did not arrive in time".to_owned(),
             Self::BodyTimeout => "the request body stopped arriving".to_owned(),
             Self::ExpectationUnsupported => "only `Expect: 100-continue` is supported".to_owned(),
+            Self::WebSocketMalformed => {
+                "a WebSocket needs `Sec-WebSocket-Version: 13` and one `Sec-WebSocket-Key`".to_owned()
+            }
             Self::RouteNotFound => "no route matches".to_owned(),
             Self::NotConfigured => "the gateway has no configuration yet".to_owned(),
             Self::PluginUnknown => "the route needs a plugin this gateway does not have".to_owned(),

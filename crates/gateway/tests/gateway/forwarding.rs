@@ -246,7 +246,10 @@ fn a_condition_can_read_the_body_which_still_arrives_as_it_was_sent() {
     let (chosen, other) = (echo(), echo());
     let route = |vars| json!([{"route_id": "r", "name": "r", "paths": ["/*"], "vars": vars}]);
     let world = World::serving(&[
-        service(&[chosen.address], json!({"service_id": "a", "routes": route(json!([["post_arg.model", "==", "x"]]))})),
+        service(
+            &[chosen.address],
+            json!({"service_id": "a", "routes": route(json!([["post_arg.model", "==", "x"]]))}),
+        ),
         service(&[other.address], json!({"service_id": "b", "routes": route(json!([]))})),
     ]);
     let mut client = world.client();
@@ -273,4 +276,39 @@ fn a_condition_can_read_the_body_which_still_arrives_as_it_was_sent() {
     client.send(format!("{post}Content-Length: {}\r\n\r\n{large}", large.len()));
     assert_eq!(client.answer().body.len(), large.len());
     assert_eq!((chosen.heads().len(), other.heads().len()), (2, 2));
+}
+
+#[test]
+fn a_websocket_passes_where_the_route_allows_it_and_nowhere_else() {
+    let node = Node::with(|stream, head| {
+        if !head.contains("\r\nConnection: upgrade\r\nUpgrade: websocket\r\n") {
+            return stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nplain").is_ok();
+        }
+        // The first message comes together with the agreement.
+        stream
+            .write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\nwelcome")
+            .unwrap();
+        let mut buffer = [0; 1024];
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            stream.write_all(&buffer[..count]).unwrap();
+        }
+        false
+    });
+    let route =
+        |enabled| json!([{"route_id": "r", "name": "r", "paths": ["/*"], "enable_websocket": enabled}]);
+    let open = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+    let world = World::serving(&[service(&[node.address], json!({"routes": route(true)}))]);
+    let mut client = world.client();
+    client.send(format!("{open}{key}early"));
+    client
+        .wait_for("Sec-WebSocket-Accept: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nwelcomeearly");
+    client.send("\u{1}anything at all\r\n\r\n");
+    client.wait_for("\u{1}anything at all\r\n\r\n");
+    assert!(client.rest_after_half_close().starts_with(b"HTTP/1.1 101 "));
+    assert_eq!(world.ask(format!("{open}\r\n")).status, 400);
+
+    let world = World::serving(&[service(&[node.address], json!({"routes": route(false)}))]);
+    assert_eq!(world.ask(format!("{open}{key}")).text(), "plain");
 }
