@@ -1,13 +1,15 @@
 //! A request on its way: read, matched, forwarded, answered.
 //!
 //! * [`connection`]: one client connection, request after request.
-//! * [`exchange`]: one request forwarded to one upstream.
+//! * [`exchange`]: one request matched and forwarded to one upstream.
+//! * [`attempt`]: one try of it on one connection.
 //! * [`headers`]: what changes in a head on its way through.
 //! * [`relay`]: a body from one connection to another.
 //! * [`tunnel`]: a WebSocket.
 //! * [`variables`], [`body`]: what conditions can read of a request.
 //! * [`reject`]: answers the gateway gives itself.
 
+mod attempt;
 mod body;
 mod connection;
 mod exchange;
