@@ -8,6 +8,7 @@
 //! * [`source`]: where configuration comes from.
 //! * `live`: a snapshot compiled, and the pointer that is swapped.
 //! * `router`: which route serves a request; pure.
+//! * [`rehearsal`]: the same for requests that nobody sent.
 //! * `http1`: the codec; pure.
 //! * `upstream`: nodes, balancing, connections kept open.
 //! * `proxy`: a request on its way.
@@ -20,6 +21,8 @@ pub mod source;
 mod live;
 
 pub mod router;
+
+pub mod rehearsal;
 
 mod http1;
 mod proxy;

@@ -10,6 +10,7 @@
 //! * [`lifecycle`]: template, version, published service, and what a publish does to them.
 //! * [`snapshot`], [`protocol`]: what travels to gateways.
 //! * [`target`], [`matching`], [`path_pattern`], [`expression`]: what a matching rule means.
+//! * [`rehearsal`]: what would become of a request, without sending it.
 //! * [`conflict`]: which routes get in each other's way.
 //! * [`message`]: HTTP message heads as bytes and slices, as router and plugins see them.
 
@@ -30,4 +31,5 @@ pub mod conflict;
 pub mod expression;
 pub mod matching;
 pub mod path_pattern;
+pub mod rehearsal;
 pub mod target;

@@ -10,7 +10,7 @@ use gatewright_model::message::{Known, Method, RequestHead, Span, Version};
 use gatewright_model::target::{is_authority, parse_target};
 
 use super::framing::Framing;
-use super::{FIELDS_MAX, Malformed, TARGET_BYTES_MAX};
+use super::{FIELDS_MAX, HEAD_BYTES_MAX, Malformed, TARGET_BYTES_MAX};
 
 /// Reads the head in `received` (which ends with its empty line) into `head` and decides how long the body is.
 pub(crate) fn parse(received: &[u8], head: &mut RequestHead) -> Result<Framing, Malformed> {
@@ -75,8 +75,71 @@ pub(super) fn span_in(whole: &[u8], part: &[u8]) -> Span {
     Span::new(start, start + part.len())
 }
 
+/// What a head is composed of that nobody sent.
+pub(crate) struct Composition<'a> {
+    /// None: a method that no list of methods has.
+    pub(crate) method: Option<&'a str>,
+    pub(crate) target: &'a str,
+    pub(crate) fields: &'a [(&'a str, &'a str)],
+}
+
+/// Puts together the head that [`parse`] would have read, for requests that are only thought of. A host that is none
+/// is kept as it is: it matches nothing but what accepts every host.
+pub(crate) fn compose(composition: &Composition<'_>) -> Result<RequestHead, Malformed> {
+    let Composition { method, target, fields } = composition;
+    if target.len() > TARGET_BYTES_MAX {
+        return Err(Malformed::TargetTooLong);
+    }
+    if fields.len() > FIELDS_MAX {
+        return Err(Malformed::TooManyFields);
+    }
+    if fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > HEAD_BYTES_MAX {
+        return Err(Malformed::HeadTooLong);
+    }
+    let is_spelt = |(name, value): &(&str, &str)| {
+        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        let text = |byte: u8| byte == b'\t' || byte >= b' ' && byte != 0x7f;
+        !name.is_empty() && name.bytes().all(token) && value.bytes().all(text)
+    };
+    if !fields.iter().all(is_spelt) {
+        return Err(Malformed::Syntax);
+    }
+    let mut head = RequestHead { method: Method::Other, ..RequestHead::default() };
+    if let Some(method) = method {
+        head.method = Method::of(method.as_bytes());
+        head.method_text = head.fields.intern(method.as_bytes());
+    }
+    head.target = head.fields.intern(target.as_bytes());
+    for (name, value) in *fields {
+        head.fields.append(name, value.trim_ascii().as_bytes());
+    }
+    let authority = resolve_path(&mut head)?;
+    let host = head.fields.iter().find(|field| field.known == Known::Host).map(|field| field.value);
+    if let Some(authority) = authority.or(host) {
+        head.authority = authority;
+        head.host = match lower_case_host(&mut head, authority) {
+            Ok(host) if is_authority(head.bytes(authority)) => host,
+            _ => head.fields.intern_changed(authority, <[u8]>::make_ascii_lowercase),
+        };
+    }
+    Ok(head)
+}
+
 /// Works out from target and `Host` where the request goes and on which path.
 fn resolve_target(head: &mut RequestHead) -> Result<(), Malformed> {
+    let authority = resolve_path(head)?;
+    let host = host_field(head)?;
+    // An absolute target decides, whatever Host says (RFC 9112 section 3.2.2).
+    head.authority = authority.or(host).unwrap_or_default();
+    head.host = match authority.or(host) {
+        Some(authority) => lower_case_host(head, authority)?,
+        None => Span::default(),
+    };
+    Ok(())
+}
+
+/// Works out path and query; hands back the authority of an absolute target.
+fn resolve_path(head: &mut RequestHead) -> Result<Option<Span>, Malformed> {
     let (authority, path, path_is_plain, query, normal) = {
         let raw = head.bytes(head.target);
         let target = parse_target(raw).map_err(|_| Malformed::Target)?;
@@ -95,14 +158,7 @@ fn resolve_target(head: &mut RequestHead) -> Result<(), Malformed> {
     };
     head.path_is_plain = path_is_plain && head.bytes(head.path).iter().all(u8::is_ascii);
     head.query = query;
-    let host = host_field(head)?;
-    // An absolute target decides, whatever Host says (RFC 9112 section 3.2.2).
-    head.authority = authority.or(host).unwrap_or_default();
-    head.host = match authority.or(host) {
-        Some(authority) => lower_case_host(head, authority)?,
-        None => Span::default(),
-    };
-    Ok(())
+    Ok(authority)
 }
 
 /// The one `Host`; HTTP/1.0 may do without, HTTP/1.1 may not (RFC 9112 section 3.2).

@@ -17,6 +17,6 @@ mod headers;
 pub(crate) mod reject;
 mod relay;
 mod tunnel;
-mod variables;
+pub(crate) mod variables;
 
 pub(crate) use connection::serve;

@@ -24,42 +24,46 @@ impl Variables for RequestVariables<'_> {
     fn get<'a>(&'a self, variable: &Variable) -> Option<Value<'a>> {
         let RequestVariables { request, client, body } = self;
         Some(match variable {
-            Variable::Uri => Value::text(request.bytes(request.path)),
-            Variable::RequestUri => text(self.request_uri()),
-            Variable::RealRequestUri => Value::text(request.bytes(request.target)),
-            Variable::Host => Value::text(request.bytes(request.host)),
-            Variable::Scheme => Value::text(b"http"),
-            Variable::RequestMethod => Value::text(request.bytes(request.method_text)),
             Variable::RemoteAddr => Value::text(client.address.as_bytes()),
             Variable::RemotePort => text(client.peer.port().to_string().into_bytes()),
             Variable::ServerAddr => text(client.local.ip().to_canonical().to_string().into_bytes()),
             Variable::ServerPort => Value::text(client.port.as_bytes()),
-            Variable::ServerProtocol => match request.version {
-                Version::Http10 => Value::text(b"HTTP/1.0"),
-                Version::Http11 => Value::text(b"HTTP/1.1"),
-            },
-            Variable::QueryString => Value::text(request.bytes(request.query?)),
-            Variable::IsArgs => Value::text(if request.query.is_some() { b"?" } else { b"" }),
-            Variable::Http(name) => header(request, name.as_bytes())?,
-            Variable::Arg(name) => argument(request.bytes(request.query?), name.as_bytes())?,
-            Variable::Cookie(name) => cookie(request, name.as_bytes())?,
             inside_body if inside_body.needs_body() => body.get(inside_body, request)?,
-            _ => return None,
+            _ => return variable_of_head(request, variable),
         })
     }
 }
 
-impl RequestVariables<'_> {
-    fn request_uri(&self) -> Vec<u8> {
-        let request = self.request;
-        let mut uri = Vec::new();
-        target::encode_path(request.bytes(request.path), &mut uri);
-        if let Some(query) = request.query {
-            uri.push(b'?');
-            uri.extend_from_slice(request.bytes(query));
-        }
-        uri
+/// The variables that the head of a request says, whether or not anybody sent it.
+pub(crate) fn variable_of_head<'a>(request: &'a RequestHead, variable: &Variable) -> Option<Value<'a>> {
+    Some(match variable {
+        Variable::Uri => Value::text(request.bytes(request.path)),
+        Variable::RequestUri => text(request_uri(request)),
+        Variable::RealRequestUri => Value::text(request.bytes(request.target)),
+        Variable::Host => Value::text(request.bytes(request.host)),
+        Variable::Scheme => Value::text(b"http"),
+        Variable::RequestMethod => Value::text(request.bytes(request.method_text)),
+        Variable::ServerProtocol => match request.version {
+            Version::Http10 => Value::text(b"HTTP/1.0"),
+            Version::Http11 => Value::text(b"HTTP/1.1"),
+        },
+        Variable::QueryString => Value::text(request.bytes(request.query?)),
+        Variable::IsArgs => Value::text(if request.query.is_some() { b"?" } else { b"" }),
+        Variable::Http(name) => header(request, name.as_bytes())?,
+        Variable::Arg(name) => argument(request.bytes(request.query?), name.as_bytes())?,
+        Variable::Cookie(name) => cookie(request, name.as_bytes())?,
+        _ => return None,
+    })
+}
+
+fn request_uri(request: &RequestHead) -> Vec<u8> {
+    let mut uri = Vec::new();
+    target::encode_path(request.bytes(request.path), &mut uri);
+    if let Some(query) = request.query {
+        uri.push(b'?');
+        uri.extend_from_slice(request.bytes(query));
     }
+    uri
 }
 
 fn text<'a>(bytes: Vec<u8>) -> Value<'a> {

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use gatewright_model::expression::Variables;
 use gatewright_model::message::Method;
 
-pub use explain::{Considered, Exclusion, Explanation, Outcome};
 pub use gatewright_model::matching::{MatchOrder, MatchSettings};
+pub use gatewright_model::rehearsal::{Considered, Exclusion, Explanation, Outcome};
 pub use rules::ServiceRules;
 
 use rules::Candidate;

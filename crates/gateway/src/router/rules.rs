@@ -10,12 +10,12 @@ use gatewright_model::limits;
 use gatewright_model::matching::{HostPattern, MatchSettings};
 use gatewright_model::message::Method;
 use gatewright_model::path_pattern::PathPattern;
+use gatewright_model::rehearsal::Exclusion;
 use gatewright_model::resource::service::ServiceKind;
 use gatewright_model::snapshot::PublishedService;
 use gatewright_model::validation::Violations;
 
 use super::Request;
-use super::explain::Exclusion;
 
 /// One service's matching rules, compiled once per published service and shared between routers.
 #[derive(Debug)]

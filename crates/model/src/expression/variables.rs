@@ -267,6 +267,12 @@ impl NamedVariables {
     pub fn new(object: &serde_json::Map<String, serde_json::Value>) -> Self {
         Self(object.iter().map(|(name, value)| (Variable::of(name), value.clone())).collect())
     }
+
+    /// Whether `variable` is among them, if only as missing (`null`).
+    #[must_use]
+    pub fn says(&self, variable: &Variable) -> bool {
+        self.0.contains_key(variable)
+    }
 }
 
 impl Variables for NamedVariables {
