@@ -3,7 +3,7 @@
 //! A rehearsed request becomes a head like a received one and is matched by the same router with the same variables;
 //! nothing here decides anything by itself.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gatewright_model::expression::{NamedVariables, Value, Variable, Variables};
@@ -13,6 +13,7 @@ use gatewright_model::rehearsal::{Explanation, RehearsalError, Rehearse, Rehears
 use gatewright_model::snapshot::PublishedService;
 use gatewright_model::target::parse_target;
 use gatewright_model::validation::Violations;
+use serde::Serialize;
 use serde_json::Value as Json;
 
 use crate::http1::request::{self, Composition};
@@ -48,20 +49,57 @@ impl Stage {
     /// # Errors
     /// When the gateway would refuse the request before matching it.
     pub fn explain(&self, request: &RehearsedRequest) -> Result<Explanation, RehearsalError> {
-        let head = head_of(request)?;
-        let variables = RehearsedVariables {
-            given: NamedVariables::new(&request.vars),
-            head: &head,
-            remote_addr: request.remote_addr.as_deref(),
-        };
-        Ok(self.router.explain(&Request {
-            host: head.bytes(head.host),
-            path: head.bytes(head.path),
-            method: head.method,
-            remote_addr: request.remote_addr.as_deref().and_then(ip_address),
-            variables: &variables,
-        }))
+        with_request(request, |request| self.router.explain(request))
     }
+
+    /// Only which route would serve `request`: what it costs does not depend on how many routes there are.
+    ///
+    /// # Errors
+    /// When the gateway would refuse the request before matching it.
+    pub fn find(&self, request: &RehearsedRequest) -> Result<Option<Served>, RehearsalError> {
+        with_request(request, |request| {
+            let found = self.router.find(request)?;
+            let service = found.rules.service();
+            let params = found.params(request.path);
+            let params =
+                params.map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned()));
+            Some(Served {
+                service: service.name.clone(),
+                route: service.routes[found.route].route.name.clone(),
+                params: params.collect(),
+            })
+        })
+    }
+}
+
+/// What would serve a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Served {
+    /// Name of the service.
+    pub service: String,
+    /// Name of the route.
+    pub route: String,
+    /// What its path captured; of two equal names the later one.
+    pub params: BTreeMap<String, String>,
+}
+
+fn with_request<A>(
+    request: &RehearsedRequest,
+    ask: impl FnOnce(&Request<'_>) -> A,
+) -> Result<A, RehearsalError> {
+    let head = head_of(request)?;
+    let variables = RehearsedVariables {
+        given: NamedVariables::new(&request.vars),
+        head: &head,
+        remote_addr: request.remote_addr.as_deref(),
+    };
+    Ok(ask(&Request {
+        host: head.bytes(head.host),
+        path: head.bytes(head.path),
+        method: head.method,
+        remote_addr: request.remote_addr.as_deref().and_then(|address| address.parse().ok()),
+        variables: &variables,
+    }))
 }
 
 /// The gateway's own answer to [`Rehearse`].
@@ -77,10 +115,6 @@ impl Rehearse for Rehearsal {
     ) -> Result<Explanation, RehearsalError> {
         Stage::new(services, settings)?.explain(request)
     }
-}
-
-fn ip_address(text: &str) -> Option<IpAddr> {
-    text.parse().ok()
 }
 
 fn head_of(request: &RehearsedRequest) -> Result<RequestHead, RehearsalError> {

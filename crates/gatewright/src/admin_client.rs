@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use gatewright_model::rehearsal::{Explanation, RehearsedRequest};
 use serde_json::{Value, json};
 use ureq::Agent;
 use ureq::http::{Request, StatusCode, Uri};
@@ -124,6 +125,26 @@ impl AdminClient {
         let path =
             format!("/api/gateway_groups/{gateway_group_id}/services/{service_id}/runtime_configuration");
         self.call("PATCH", &path, Some(changes)).map(drop)
+    }
+
+    /// What would serve `request` in a gateway group, with the named versions (`service@version`) in place.
+    pub(crate) fn explain(
+        &self,
+        gateway_group_id: &str,
+        request: &RehearsedRequest,
+        versions: &[(String, String)],
+    ) -> Result<Explanation, AdminError> {
+        let path = format!("/api/gateway_groups/{gateway_group_id}/explain");
+        let services =
+            versions.iter().map(|(service, version)| json!({ "service_id": service, "version": version }));
+        let mut wish = json!(request);
+        wish["services"] = services.collect();
+        let answer = self.call("POST", &path, Some(&wish))?;
+        serde_json::from_value(answer["value"].clone()).map_err(|error| AdminError::Answer {
+            method: "POST",
+            url: format!("{}{path}", self.base),
+            reason: error.to_string(),
+        })
     }
 
     fn list(&self, path: &str) -> Result<Vec<Value>, AdminError> {

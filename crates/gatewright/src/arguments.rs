@@ -11,7 +11,6 @@ use std::time::Duration;
 
 #[cfg(feature = "gateway")]
 use std::num::NonZeroUsize;
-#[cfg(any(feature = "control-plane", feature = "gateway"))]
 use std::path::PathBuf;
 
 #[cfg(any(feature = "control-plane", feature = "gateway"))]
@@ -54,6 +53,10 @@ pub(crate) enum Command {
     /// Publish a service for a backend in one line.
     #[cfg(feature = "control-plane")]
     Quick(Quick),
+    /// Explain which route serves a request, and why no other does.
+    Explain(Explain),
+    /// Evaluate expressions, one per line.
+    Expression(Expression),
     /// Print the completions of a shell.
     Completions(Completions),
 }
@@ -140,6 +143,92 @@ pub(crate) struct Quick {
     /// Forward the path as the client wrote it, path prefix included.
     #[arg(long, env = "GATEWRIGHT_KEEP_PREFIX", value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) keep_prefix: bool,
+    #[command(flatten)]
+    pub(crate) access: AdminAccess,
+    /// Where the gateway answers; only for the curl that is printed.
+    #[arg(long, env = "GATEWRIGHT_PROXY", value_name = "ADDRESS", default_value = "127.0.0.1:9080")]
+    pub(crate) proxy: SocketAddr,
+}
+
+/// Flags of `gatewright explain`.
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// Ask about the services in this file instead of those of a control plane.
+    #[cfg(feature = "gateway")]
+    #[arg(long, env = "GATEWRIGHT_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Ask about each request in this file, one JSON object per line; `-` is stdin.
+    #[cfg(feature = "gateway")]
+    #[arg(long, env = "GATEWRIGHT_REQUESTS", value_name = "FILE", requires = "config")]
+    #[arg(conflicts_with_all = ["method", "host", "path", "header", "remote_addr"])]
+    pub(crate) requests: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) request: RequestFlags,
+    /// The gateway group whose services are asked about.
+    #[cfg(feature = "control-plane")]
+    #[arg(long, env = "GATEWRIGHT_GROUP", value_name = "ID", default_value = "default")]
+    pub(crate) group: GatewayGroupId,
+    /// Ask as if this version were published, such as `pet-store@1.0.0`; repeat it for several services.
+    #[cfg(feature = "control-plane")]
+    #[arg(long, env = "GATEWRIGHT_SERVICE_VERSION", value_name = "SERVICE@VERSION", value_delimiter = ',')]
+    #[arg(value_parser = service_version)]
+    pub(crate) service_version: Vec<(String, String)>,
+    #[cfg(feature = "control-plane")]
+    #[command(flatten)]
+    pub(crate) access: AdminAccess,
+    /// How the answer is written.
+    #[arg(short, long, env = "GATEWRIGHT_OUTPUT", value_name = "FORMAT", default_value = "text")]
+    pub(crate) output: Output,
+}
+
+/// One request, as flags.
+#[derive(Debug, Args)]
+pub(crate) struct RequestFlags {
+    /// The method of the request.
+    #[arg(long, env = "GATEWRIGHT_METHOD", default_value = "GET")]
+    pub(crate) method: String,
+    /// The host the request is for.
+    #[arg(long, env = "GATEWRIGHT_HOST", value_name = "NAME")]
+    pub(crate) host: Option<String>,
+    /// Path and query of the request.
+    #[arg(long, env = "GATEWRIGHT_PATH", value_name = "TARGET", default_value = "/")]
+    pub(crate) path: String,
+    /// A header of the request, such as `X-Team: blue`; repeat it for several.
+    #[arg(long, env = "GATEWRIGHT_HEADER", value_name = "NAME: VALUE", value_parser = header)]
+    pub(crate) header: Vec<(String, String)>,
+    /// The address of the client.
+    #[arg(long, env = "GATEWRIGHT_REMOTE_ADDR", value_name = "IP")]
+    pub(crate) remote_addr: Option<std::net::IpAddr>,
+}
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Flags of `gatewright expression`.
+#[derive(Debug, Args)]
+pub(crate) struct Expression {
+    /// The cases, one JSON object `{"expr": …, "vars": {…}}` per line; `-` is stdin.
+    #[arg(long, env = "GATEWRIGHT_CASES", value_name = "FILE")]
+    pub(crate) cases: PathBuf,
+}
+
+/// Flags of `gatewright completions`.
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell.
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Where the admin API is and what lets one in.
+#[cfg(feature = "control-plane")]
+#[derive(Debug, Args)]
+pub(crate) struct AdminAccess {
     /// Where the admin API is.
     #[arg(long, env = "GATEWRIGHT_ADMIN_URL", value_name = "URL", default_value = "http://127.0.0.1:7080")]
     pub(crate) admin_url: String,
@@ -149,16 +238,6 @@ pub(crate) struct Quick {
     pub(crate) admin_key: Option<String>,
     #[command(flatten)]
     pub(crate) data: DataDirectory,
-    /// Where the gateway answers; only for the curl that is printed.
-    #[arg(long, env = "GATEWRIGHT_PROXY", value_name = "ADDRESS", default_value = "127.0.0.1:9080")]
-    pub(crate) proxy: SocketAddr,
-}
-
-/// Flags of `gatewright completions`.
-#[derive(Debug, Args)]
-pub(crate) struct Completions {
-    /// The shell.
-    pub(crate) shell: clap_complete::Shell,
 }
 
 /// Where things are kept.
@@ -259,6 +338,18 @@ fn log_filter(text: &str) -> Result<String, String> {
     EnvFilter::builder().parse(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
+#[cfg(feature = "control-plane")]
+fn service_version(text: &str) -> Result<(String, String), String> {
+    // Ids contain no `@`; version numbers may.
+    let (service, version) = text.split_once('@').ok_or("write it as service@version")?;
+    Ok((service.to_owned(), version.to_owned()))
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("write it as `Name: value`")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
 /// A path prefix begins with `/`, holds nothing that ends a path, and is written without a closing `/`.
 #[cfg(feature = "control-plane")]
 fn path_prefix(text: &str) -> Result<String, String> {
@@ -322,6 +413,12 @@ mod tests {
             vec!["gateway", "--control-plane", "http://h:1", "--token", "t", "--token-file", "f"],
             vec!["quick", "127.0.0.1:3000"],
             vec!["quick", "http://127.0.0.1:3000", "--path", "orders"],
+            vec!["explain", "--header", "no-colon"],
+            vec!["explain", "--requests", "r.jsonl"],
+            vec!["explain", "--config", "c", "--requests", "r.jsonl", "--path", "/"],
+            vec!["explain", "--service-version", "pets"],
+            vec!["explain", "-o", "xml"],
+            vec!["expression"],
             vec!["completions", "cmd.exe"],
             vec!["serve"],
         ] {

@@ -5,6 +5,7 @@
 //! code as a remote one.
 
 pub(crate) mod control_plane;
+pub mod file;
 
 use std::future::Future;
 use std::io;

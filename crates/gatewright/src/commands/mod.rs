@@ -6,8 +6,11 @@
 pub(crate) mod completions;
 #[cfg(feature = "control-plane")]
 pub(crate) mod control_plane;
+pub(crate) mod explain;
+pub(crate) mod expression;
 #[cfg(feature = "gateway")]
 pub(crate) mod gateway;
+mod lines;
 #[cfg(feature = "control-plane")]
 pub(crate) mod quick;
 #[cfg(all(feature = "control-plane", feature = "gateway"))]
@@ -41,6 +44,17 @@ pub(crate) enum Failure {
     #[cfg(feature = "gateway")]
     #[error("cannot read the instance token from {path} (--token-file): {source}", path = path.display())]
     TokenFile { path: std::path::PathBuf, source: io::Error },
+    #[error(transparent)]
+    Explain(#[from] explain::Refusal),
+    #[error(transparent)]
+    Lines(#[from] lines::LinesError),
+    /// No key was given and none is kept.
+    #[cfg(feature = "control-plane")]
+    #[error(
+        "no admin key: set GATEWRIGHT_ADMIN_KEY (or --admin-key), or name the data directory of the control plane with --data-dir; {path}: {source}",
+        path = path.display()
+    )]
+    NoAdminKey { path: std::path::PathBuf, source: io::Error },
     #[error("stopped at once by a second signal ({signal}); requests in flight were cut off")]
     StoppedAtOnce { signal: &'static str },
 }
@@ -54,4 +68,23 @@ pub(crate) fn serve(command: impl Future<Output = Result<(), Failure>>) -> Resul
     // What still runs had its deadline; waiting for it now would be waiting without one.
     runtime.shutdown_background();
     outcome
+}
+
+/// A client of the admin API with the key that was given, or with the one in the data directory.
+#[cfg(feature = "control-plane")]
+fn admin_client(access: &crate::arguments::AdminAccess) -> Result<crate::admin_client::AdminClient, Failure> {
+    let key = match &access.admin_key {
+        Some(key) => key.clone(),
+        None => {
+            let path = access.data.data_dir.join("admin-key");
+            match std::fs::read_to_string(&path) {
+                Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
+                Ok(_) => {
+                    return Err(Failure::NoAdminKey { path, source: io::Error::other("the file is empty") });
+                }
+                Err(source) => return Err(Failure::NoAdminKey { path, source }),
+            }
+        }
+    };
+    Ok(crate::admin_client::AdminClient::new(&access.admin_url, key)?)
 }

@@ -4,13 +4,11 @@
 //! version number. Running it again with other flags changes the service. It only ever touches templates it made
 //! itself, which it knows by a label.
 
-use std::io;
-use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde_json::{Map, Value, json};
 
-use super::Failure;
+use super::{Failure, admin_client};
 use crate::admin_client::AdminClient;
 use crate::announce;
 use crate::arguments::Quick;
@@ -22,12 +20,6 @@ const LABEL: (&str, &str) = ("made-by", "gatewright-quick");
 /// Why nothing was published.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
-    /// No key was given and none is kept.
-    #[error(
-        "no admin key: set GATEWRIGHT_ADMIN_KEY (or --admin-key), or name the data directory of the control plane with --data-dir; {path}: {source}",
-        path = path.display()
-    )]
-    NoAdminKey { path: PathBuf, source: io::Error },
     /// The name leaves nothing an id can be made of.
     #[error("`{name}` has no letter or digit to make a service id of; choose another --name")]
     Name { name: String },
@@ -89,7 +81,7 @@ impl Backend {
 
 /// Publishes the service and prints the curl that reaches it.
 pub(crate) fn run(arguments: &Quick) -> Result<(), Failure> {
-    let client = AdminClient::new(&arguments.admin_url, admin_key(arguments)?)?;
+    let client = admin_client(&arguments.access)?;
     let name = arguments.name.clone().unwrap_or_else(|| name_of(&arguments.path, &arguments.backend));
     let id = id_of(&name)?;
     if client.service_template_find(&id)?.is_some_and(|found| found["labels"][LABEL.0] != LABEL.1) {
@@ -112,18 +104,6 @@ pub(crate) fn run(arguments: &Quick) -> Result<(), Failure> {
     announce::line(format_args!("published service `{id}` {version} to gateway group `{group}`"));
     announce::line(curl(arguments));
     Ok(())
-}
-
-fn admin_key(arguments: &Quick) -> Result<String, Refusal> {
-    if let Some(key) = &arguments.admin_key {
-        return Ok(key.clone());
-    }
-    let path = arguments.data.data_dir.join("admin-key");
-    match std::fs::read_to_string(&path) {
-        Ok(text) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
-        Ok(_) => Err(Refusal::NoAdminKey { path, source: io::Error::other("the file is empty") }),
-        Err(source) => Err(Refusal::NoAdminKey { path, source }),
-    }
 }
 
 /// The name of a service nobody named: its path, or where its backend is.
@@ -359,8 +339,8 @@ mod tests {
     #[test]
     fn a_missing_key_names_both_remedies() {
         let mut arguments = arguments("http://h:1 --data-dir /no/such/directory");
-        arguments.admin_key = None;
-        let message = admin_key(&arguments).unwrap_err().to_string();
+        arguments.access.admin_key = None;
+        let message = admin_client(&arguments.access).err().expect("no key").to_string();
         for part in ["GATEWRIGHT_ADMIN_KEY", "--data-dir", "/no/such/directory/admin-key"] {
             assert!(message.contains(part), "{message}");
         }

@@ -78,5 +78,5 @@ pub fn hosts_schema() -> utoipa::openapi::schema::Array {
         .build()
 }
 
-/// The documented pattern of a host.
-pub const HOST_PATTERN: &str = "^\\*?[0-9a-zA-Z-._]+$";
+/// The pattern of a host: the documented one, and beyond it `*` alone, an IPv6 address and a port.
+pub const HOST_PATTERN: &str = "^(\\*|\\*?[0-9a-zA-Z-._]+|\\[[0-9a-fA-F:.]+\\])(:[0-9]{1,5})?$";
