@@ -10,7 +10,7 @@
 //! * `router`: which route serves a request; pure.
 //! * [`rehearsal`]: the same for requests that nobody sent.
 //! * `http1`: the codec; pure.
-//! * `upstream`: nodes, balancing, connections kept open.
+//! * [`upstream`]: nodes, balancing, health, connections kept open.
 //! * `proxy`: a request on its way.
 //! * `worker`: one thread, one runtime, nothing shared on the request path.
 //! * `status`: the status listener.
@@ -24,9 +24,10 @@ pub mod router;
 
 pub mod rehearsal;
 
+pub mod upstream;
+
 mod http1;
 mod proxy;
-mod upstream;
 mod worker;
 
 mod status;
@@ -42,8 +43,9 @@ use tokio::sync::{mpsc, watch};
 
 use live::LiveConfig;
 use live::current::Current;
+use upstream::names::SystemDns;
 
-/// Threads of the background runtime: configuration, status, and later health and logs. None of it is a client
+/// Threads of the background runtime: configuration, status, health checks, names, and later logs. None of it is a client
 /// request, so two are enough.
 const BACKGROUND_THREADS: usize = 2;
 
@@ -76,7 +78,19 @@ pub fn start(settings: Settings, connector: Arc<dyn Connector>) -> Result<Gatewa
         .build()
         .map_err(|source| StartError::Thread { what: "background runtime", source })?;
     background.spawn(serve_status(status_listener, current.clone(), stopping.clone()));
-    background.spawn(source::control_plane::follow(settings, connector, current.clone(), stopping.clone()));
+    let beside = upstream::Background::new(
+        settings.workers.get(),
+        background.handle().clone(),
+        Arc::new(SystemDns::default()),
+    );
+    let follow = source::control_plane::follow(
+        settings,
+        connector,
+        current.clone(),
+        Arc::new(beside),
+        stopping.clone(),
+    );
+    background.spawn(follow);
 
     let (alive, workers_ended) = mpsc::channel(1);
     for (index, listener) in proxy_listeners.into_iter().enumerate() {

@@ -1,7 +1,8 @@
-//! The status listener: whether the gateway lives and whether it serves a configuration.
+//! The status listener: whether the gateway lives, whether it serves a configuration, and how its upstreams are.
 //!
 //! `GET /status` answers as long as the process lives; `GET /status/ready` only while a configuration is served,
 //! so that a load balancer sends no traffic to a gateway that would answer 503.
+//! `GET /status/upstreams` lists nodes and their health, with `?service_id=` those of one service.
 
 use std::convert::Infallible;
 
@@ -16,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::live::current::Current;
+use crate::upstream;
 
 /// Answers on `listener` until `stop`.
 pub(crate) async fn serve(listener: TcpListener, current: Current, mut stop: watch::Receiver<bool>) {
@@ -44,7 +46,8 @@ pub(crate) async fn serve(listener: TcpListener, current: Current, mut stop: wat
 }
 
 fn answer(request: &Request<Incoming>, current: &Current) -> Response<Full<Bytes>> {
-    let revision = current.load().revision;
+    let live = current.load();
+    let revision = live.revision;
     let (status, body) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/status") => (
             StatusCode::OK,
@@ -57,7 +60,15 @@ fn answer(request: &Request<Incoming>, current: &Current) -> Response<Full<Bytes
             StatusCode::SERVICE_UNAVAILABLE,
             json!({ "status": "not ready", "reason": "no configuration yet" }),
         ),
-        (_, "/status" | "/status/ready") => {
+        (&Method::GET | &Method::HEAD, "/status/upstreams") => {
+            let pairs = request.uri().query().unwrap_or_default().split('&');
+            let service_id = pairs.filter_map(|pair| pair.strip_prefix("service_id=")).next();
+            (
+                StatusCode::OK,
+                json!({ "revision": revision, "upstreams": upstream::status::view(&live, service_id) }),
+            )
+        }
+        (_, "/status" | "/status/ready" | "/status/upstreams") => {
             (StatusCode::METHOD_NOT_ALLOWED, json!({ "error_msg": "405 Method Not Allowed" }))
         }
         _ => (StatusCode::NOT_FOUND, json!({ "error_msg": "404 Not Found" })),

@@ -16,7 +16,7 @@ use gatewright_model::validation::Violations;
 use super::{LiveConfig, LiveRoute, LiveService};
 use crate::proxy::reject::RejectReason;
 use crate::router::{MatchSettings, ServiceRules};
-use crate::upstream::Upstream;
+use crate::upstream::{Background, Upstream};
 
 /// A service that did not compile, and why.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,11 +25,11 @@ pub(crate) struct Quarantined {
     pub(crate) reason: Violations,
 }
 
-/// Compiles `snapshot` for so many workers, starting from what is live now.
+/// Compiles `snapshot`, starting from what is live now.
 pub(crate) fn compile(
     before: &LiveConfig,
     snapshot: &Snapshot,
-    workers: usize,
+    background: &Background,
 ) -> (LiveConfig, Vec<Quarantined>) {
     let mut live = before.clone();
     live.revision = Some(snapshot.revision);
@@ -45,7 +45,7 @@ pub(crate) fn compile(
         if known.is_some_and(|known| Arc::ptr_eq(&known.published, published)) {
             continue;
         }
-        match compile_service(published, known, workers) {
+        match compile_service(published, known, background) {
             Ok(service) => {
                 let old = known.and_then(|known| known.rules.as_ref());
                 live.router.replace(old, service.rules.as_ref());
@@ -60,7 +60,7 @@ pub(crate) fn compile(
 fn compile_service(
     published: &Arc<PublishedService>,
     known: Option<&Arc<LiveService>>,
-    workers: usize,
+    background: &Background,
 ) -> Result<LiveService, Violations> {
     let takes_requests = published.kind == ServiceKind::Http && published.runtime.status == Status::Enabled;
     let rules = match takes_requests {
@@ -70,7 +70,7 @@ fn compile_service(
     let same_upstream = known.filter(|known| known.published.runtime.upstream == published.runtime.upstream);
     let upstream = match same_upstream {
         Some(known) => known.upstream.clone(),
-        None => Upstream::compile(&published.runtime.upstream, workers).map(Arc::new),
+        None => Upstream::compile(&published.runtime.upstream, background).map(Arc::new),
     };
     let routes = published.routes.iter().map(|route| LiveRoute {
         timeouts: route.route.timeout.map(Into::into),
@@ -116,9 +116,9 @@ mod tests {
             true,
             vec![service("a", "1", json!({})), service("b", "1", json!({}))],
         );
-        let (before, _) = compile(&LiveConfig::empty(), &first, 1);
+        let (before, _) = compile(&LiveConfig::empty(), &first, &Background::idle(1));
         let second = next(&first, 2, false, vec![service("b", "2", json!({"path_prefix": "/b"}))]);
-        let (after, quarantined) = compile(&before, &second, 1);
+        let (after, quarantined) = compile(&before, &second, &Background::idle(1));
         assert!(quarantined.is_empty());
         assert_eq!(after.revision, Some(Revision(2)));
         let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
@@ -134,8 +134,8 @@ mod tests {
     #[test]
     fn what_is_gone_is_not_served() {
         let first = next(&Snapshot::default(), 1, true, vec![service("a", "1", json!({}))]);
-        let (before, _) = compile(&LiveConfig::empty(), &first, 1);
-        let (after, _) = compile(&before, &next(&first, 2, true, Vec::new()), 1);
+        let (before, _) = compile(&LiveConfig::empty(), &first, &Background::idle(1));
+        let (after, _) = compile(&before, &next(&first, 2, true, Vec::new()), &Background::idle(1));
         assert!(after.services.is_empty());
     }
 
@@ -148,15 +148,24 @@ mod tests {
                 "1",
                 json!({"upstream": {"scheme": "https", "nodes": [{"host": "h", "port": 1, "weight": 1}]}}),
             ),
+            service(
+                "checks",
+                "1",
+                json!({"upstream": {"checks": {"active": {"type": "https"}}, "nodes": {"a:1": 1, "b:1": 1}}}),
+            ),
             service("empty", "1", json!({"upstream": {}})),
             service("off", "1", json!({"status": 0})),
         ];
-        let (live, quarantined) =
-            compile(&LiveConfig::empty(), &next(&Snapshot::default(), 1, true, services), 1);
+        let (live, quarantined) = compile(
+            &LiveConfig::empty(),
+            &next(&Snapshot::default(), 1, true, services),
+            &Background::idle(1),
+        );
         assert!(quarantined.is_empty());
         let service = |id: &str| &live.services[&id.parse().unwrap()];
         assert_eq!(service("plugin").routes[0].refusal, Some(RejectReason::PluginUnknown));
         assert_eq!(service("scheme").upstream.as_ref().err(), Some(&RejectReason::SchemeUnsupported));
+        assert_eq!(service("checks").upstream.as_ref().err(), Some(&RejectReason::ChecksUnsupported));
         assert_eq!(service("empty").upstream.as_ref().err(), Some(&RejectReason::NoNodes));
         assert!(service("off").rules.is_none());
     }

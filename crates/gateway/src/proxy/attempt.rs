@@ -26,6 +26,7 @@ use crate::http1::scan::{self, Progress};
 use crate::http1::{HEAD_BYTES_MAX, Malformed, response, write};
 use crate::upstream::Timeouts;
 use crate::upstream::pool::Connection;
+use crate::upstream::tries::Try;
 use crate::worker::buffers::Workspace;
 use crate::worker::timer::{Clock, Timer};
 
@@ -40,6 +41,7 @@ pub(super) struct Attempt<'a, 's> {
     pub(super) timeouts: Timeouts,
     pub(super) wish: Wish,
     pub(super) unread: &'a mut Unread,
+    pub(super) current: &'a Try<'a>,
 }
 
 /// An attempt that came to its end.
@@ -53,8 +55,15 @@ pub(super) struct Done {
 /// An attempt that failed.
 pub(super) struct Trouble {
     pub(super) failure: Failure,
-    /// Whether not a single byte of an answer arrived because the node had closed the connection.
+    /// Whether not a single byte of an answer arrived.
     pub(super) unanswered: bool,
+}
+
+impl Trouble {
+    /// Whether the node had closed a connection that was kept open, as it may at any time.
+    pub(super) fn is_stale(&self, reused: bool) -> bool {
+        reused && self.unanswered && self.failure == Failure::Reject(RejectReason::UpstreamClosed)
+    }
 }
 
 impl From<Failure> for Trouble {
@@ -71,7 +80,7 @@ impl From<RejectReason> for Trouble {
 
 impl Attempt<'_, '_> {
     pub(super) async fn run(self, connection: Connection, sending: Sending) -> Result<Done, Trouble> {
-        let Attempt { clock, client, workspace, timeouts, wish, unread } = self;
+        let Attempt { clock, client, workspace, timeouts, wish, unread, current } = self;
         let Workspace { inbound, answer, outbound, reply, request, response } = workspace;
         let Client { reader, writer, timer, upload_timer, .. } = client;
         let Connection { mut stream, served } = connection;
@@ -91,14 +100,12 @@ impl Attempt<'_, '_> {
             upgrades: wish.upgrades,
             uploading: &uploading,
             timer,
+            current,
         };
         let received = match sending {
             Sending::Whole(length) => {
                 let sent = write_all(&mut node_writer, outbound, timeouts.send, timer).await;
-                sent.map_err(|broken| Trouble {
-                    failure: send_failure(broken),
-                    unanswered: broken == Broken::SinkClosed,
-                })?;
+                sent.map_err(|broken| Trouble { failure: send_failure(broken), unanswered: true })?;
                 let received = receiving.run(response).await?;
                 inbound.advance(length);
                 *unread = Unread::Nothing;
@@ -200,6 +207,7 @@ struct Receiving<'a, 's, 'n> {
     upgrades: bool,
     uploading: &'a Cell<bool>,
     timer: &'a Timer,
+    current: &'a Try<'a>,
 }
 
 /// What an answer left behind.
@@ -213,6 +221,7 @@ struct Received {
 impl Receiving<'_, '_, '_> {
     async fn run(mut self, head: &mut ResponseHead) -> Result<Received, Trouble> {
         let framing = self.read_final_head(head).await?;
+        self.current.answered(head.status);
         if head.status == 101 {
             return self.switch(head).await;
         }
@@ -275,7 +284,10 @@ impl Receiving<'_, '_, '_> {
                 Ok(Ok(_)) => {}
                 // The node owes an answer only once it has the whole request.
                 Err(_) if self.uploading.get() => {}
-                Err(_) => return Err(RejectReason::UpstreamReadTimeout.into()),
+                Err(_) => {
+                    let failure = Failure::Reject(RejectReason::UpstreamReadTimeout);
+                    return Err(Trouble { failure, unanswered: self.answer.is_empty() });
+                }
             }
         }
     }

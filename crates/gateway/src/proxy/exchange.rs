@@ -1,9 +1,11 @@
 //! One request forwarded to one upstream.
 //!
-//! The request is matched on the live configuration it takes, and finishes on it. Nothing is sent twice unless
-//! nothing can have come of it: a request is repeated only if no connection stood, or if a reused connection turned
-//! out to be closed, nothing was answered and the method may be repeated.
+//! The request is matched on the live configuration it takes, and finishes on it. A request goes to another node
+//! if no connection stood, whatever it is; once it was sent, only if not a byte was answered, it can be sent again
+//! as it is, and its method may be repeated. A reused connection that turns out to be closed says nothing about its
+//! node: the same node is asked again on a fresh one.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -24,8 +26,10 @@ use crate::http1::framing::Framing;
 use crate::http1::write;
 use crate::live::LiveConfig;
 use crate::router;
-use crate::upstream::node::Node;
+use crate::upstream::balance::Asked;
+use crate::upstream::node::{self, Node};
 use crate::upstream::pool::Connection;
+use crate::upstream::tries::{Failed, Tries};
 use crate::upstream::{Timeouts, Upstream};
 use crate::worker::Worker;
 use crate::worker::buffers::Workspace;
@@ -67,6 +71,8 @@ struct Destination<'l> {
     stripped: usize,
     /// Whether the route lets a WebSocket be opened.
     websocket: bool,
+    /// What consistent hashing goes by.
+    hash_key: u64,
 }
 
 /// Forwards the request in `workspace` and answers the client; says whether the connection lives on.
@@ -95,40 +101,52 @@ pub(super) async fn forward(
     let upstream = destination.upstream;
     let sending = Sending::of(*unread, workspace.inbound.len());
     let replayable = matches!(sending, Sending::Whole(_)) && workspace.request.method.is_idempotent();
-    let mut tried = Vec::new();
+    let asked = Asked { worker: worker.index, key: destination.hash_key };
+    let mut tries = Tries::new(upstream, asked, worker.clock.now());
+    let mut current = tries.first().ok_or(RejectReason::NoNodes)?;
     let mut may_reuse = true;
-    let mut next = upstream.balance.next(worker.index, &tried);
-    while let Some(index) = next {
-        let node = &upstream.nodes[index];
-        let connection = match connect(worker, client, node, destination.timeouts, may_reuse).await {
-            Ok(connection) => connection,
+    loop {
+        let connecting = connect(worker, client, current.node, destination.timeouts, may_reuse).await;
+        let (address, connection) = match connecting {
+            Ok(connected) => connected,
             Err(reason) => {
-                // No connection, so nothing was sent: another node may be tried whatever the request is.
-                tried.push(index);
-                next = upstream.balance.next(worker.index, &tried);
-                if tried.len() > upstream.retries || next.is_none() {
-                    return Err(reason.into());
-                }
+                current.failed(reason);
+                current = tries.another(&current, Failed::Unsent, worker.clock.now()).ok_or(reason)?;
                 continue;
             }
         };
         let reused = connection.served > 0;
-        write_request(workspace, &destination, node, client, sending, wish);
-        let timeouts = destination.timeouts;
-        let attempt = Attempt { clock: &worker.clock, client, workspace, timeouts, wish, unread };
+        write_request(workspace, &destination, current.node, client, sending, wish);
+        let attempt = Attempt {
+            clock: &worker.clock,
+            client,
+            workspace,
+            timeouts: destination.timeouts,
+            wish,
+            unread,
+            current: &current,
+        };
         match attempt.run(connection, sending).await {
-            Err(trouble) if trouble.unanswered && reused && replayable => may_reuse = false,
-            Err(trouble) => return Err(trouble.failure),
+            Err(trouble) if trouble.is_stale(reused) && replayable => may_reuse = false,
+            Err(trouble) => {
+                if let Failure::Reject(reason) = trouble.failure {
+                    current.failed(reason);
+                }
+                let repeatable = replayable && trouble.unanswered;
+                let next =
+                    repeatable.then(|| tries.another(&current, Failed::Unanswered, worker.clock.now()));
+                current = next.flatten().ok_or(trouble.failure)?;
+                may_reuse = true;
+            }
             Ok(done) => {
                 if let Some(connection) = done.reusable {
                     let now = worker.clock.now();
-                    worker.pool.borrow_mut().put(&node.address, connection, upstream.keepalive, now);
+                    worker.pool.borrow_mut().put(address, connection, upstream.keepalive, now);
                 }
                 return Ok(done.persists);
             }
         }
     }
-    Err(RejectReason::NoNodes.into())
 }
 
 /// How the body goes to the upstream.
@@ -182,6 +200,7 @@ fn find<'l>(
         upstream,
         timeouts: route.timeouts.unwrap_or(upstream.timeouts),
         websocket: published.routes[matched.route].route.enable_websocket,
+        hash_key: upstream.hash_key(&variables),
         stripped: if published.runtime.strip_path_prefix { matched.prefix_length } else { 0 },
     })
 }
@@ -220,17 +239,19 @@ async fn connect(
     node: &Node,
     timeouts: Timeouts,
     reusable: bool,
-) -> Result<Connection, RejectReason> {
+) -> Result<(SocketAddr, Connection), RejectReason> {
+    let resolving = client.timer.limit(timeouts.connect, node.address(worker.index)).await;
+    let address = resolving.ok().flatten().ok_or(RejectReason::NameUnresolved)?;
     if reusable {
-        let kept = worker.pool.borrow_mut().take(&node.address, worker.clock.now());
+        let kept = worker.pool.borrow_mut().take(address, worker.clock.now());
         if let Some(connection) = kept {
-            return Ok(connection);
+            return Ok((address, connection));
         }
     }
-    match client.timer.limit(timeouts.connect, node.address.connect()).await {
-        Ok(Ok(stream)) => Ok(Connection { stream, served: 0 }),
+    match client.timer.limit(timeouts.connect, node::connect(address)).await {
+        Ok(Ok(stream)) => Ok((address, Connection { stream, served: 0 })),
         Ok(Err(error)) => {
-            tracing::debug!(node = ?node.address, %error, "cannot connect to a node");
+            tracing::debug!(%address, %error, "cannot connect to a node");
             Err(RejectReason::UpstreamConnectFailed)
         }
         Err(_) => Err(RejectReason::UpstreamConnectTimeout),

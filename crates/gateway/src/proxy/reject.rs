@@ -29,6 +29,10 @@ pub(crate) enum RejectReason {
     NoNodes,
     /// The upstream's scheme is not one this gateway speaks.
     SchemeUnsupported,
+    /// The upstream's health checks are not ones this gateway can make.
+    ChecksUnsupported,
+    /// The names of the upstream's nodes do not resolve.
+    NameUnresolved,
     /// No node accepted a connection.
     UpstreamConnectFailed,
     /// No node accepted a connection in time.
@@ -52,7 +56,8 @@ impl RejectReason {
             Self::WebSocketMalformed => 400,
             Self::ExpectationUnsupported => 417,
             Self::RouteNotFound => 404,
-            Self::NotConfigured | Self::PluginUnknown | Self::NoNodes | Self::SchemeUnsupported => 503,
+            Self::NotConfigured | Self::PluginUnknown | Self::NoNodes | Self::NameUnresolved => 503,
+            Self::SchemeUnsupported | Self::ChecksUnsupported => 503,
             Self::UpstreamConnectFailed | Self::UpstreamClosed | Self::UpstreamMalformed => 502,
             Self::UpstreamConnectTimeout | Self::UpstreamSendTimeout | Self::UpstreamReadTimeout => 504,
         }
@@ -71,6 +76,8 @@ impl RejectReason {
             Self::PluginUnknown => "plugin_unknown",
             Self::NoNodes => "no_nodes",
             Self::SchemeUnsupported => "scheme_unsupported",
+            Self::ChecksUnsupported => "checks_unsupported",
+            Self::NameUnresolved => "name_unresolved",
             Self::UpstreamConnectFailed => "upstream_connect_failed",
             Self::UpstreamConnectTimeout => "upstream_connect_timeout",
             Self::UpstreamSendTimeout => "upstream_send_timeout",
@@ -95,6 +102,8 @@ impl RejectReason {
             Self::PluginUnknown => "the route needs a plugin this gateway does not have".to_owned(),
             Self::NoNodes => "the upstream has no nodes".to_owned(),
             Self::SchemeUnsupported => "the upstream's scheme is not supported".to_owned(),
+            Self::ChecksUnsupported => "the upstream's health checks are not supported".to_owned(),
+            Self::NameUnresolved => "the names of the upstream's nodes do not resolve".to_owned(),
             Self::UpstreamConnectFailed => "no upstream node accepted a connection".to_owned(),
             Self::UpstreamConnectTimeout => "no upstream node accepted a connection in time".to_owned(),
             Self::UpstreamSendTimeout => "the upstream did not take the request in time".to_owned(),

@@ -24,6 +24,7 @@ use super::Connector;
 use crate::config::Settings;
 use crate::live::compile;
 use crate::live::current::Current;
+use crate::upstream::Background;
 
 /// The first pause before connecting again; each failure doubles it.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -62,10 +63,11 @@ pub(crate) async fn follow(
     settings: Settings,
     connector: Arc<dyn Connector>,
     current: Current,
+    background: Arc<Background>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut follower =
-        Follower { settings, connector, current, snapshot: Snapshot::default(), trusted: false };
+        Follower { settings, connector, current, background, snapshot: Snapshot::default(), trusted: false };
     let mut pause = PAUSE_MIN;
     loop {
         let before = follower.snapshot.revision;
@@ -96,6 +98,7 @@ struct Follower {
     settings: Settings,
     connector: Arc<dyn Connector>,
     current: Current,
+    background: Arc<Background>,
     snapshot: Snapshot,
     /// Whether `snapshot` is certain to be what the control plane sent.
     trusted: bool,
@@ -152,11 +155,11 @@ impl Follower {
         let (full, changed, removed) = (update.full, update.services.len(), update.removed.len());
         let before = self.snapshot.clone();
         let live = self.current.load();
-        let workers = self.settings.workers.get();
+        let background = Arc::clone(&self.background);
         // A panic while compiling ends this task, not the gateway: what was live stays live.
         let compiled = tokio::task::spawn_blocking(move || {
             let snapshot = before.apply(update);
-            let (live, quarantined) = compile::compile(&live, &snapshot, workers);
+            let (live, quarantined) = compile::compile(&live, &snapshot, &background);
             (snapshot, live, quarantined)
         });
         let (snapshot, live, quarantined) = compiled.await?;

@@ -1,29 +1,76 @@
 //! Upstreams as requests use them: compiled once, shared by all workers, immutable but for counters that each
 //! worker keeps for itself.
 //!
-//! * [`node`]: where a node is.
+//! * [`node`]: where a node is, and how it is.
 //! * [`balance`]: which node serves next.
+//! * [`tries`]: the tries of one request.
+//! * [`health`]: which nodes are healthy.
+//! * [`names`]: names of nodes, resolved off the request path.
 //! * [`pool`]: connections kept open, per worker.
+//! * [`status`]: what operators see of all this.
+//! * [`per_worker`]: what each worker counts for itself.
 
-pub(crate) mod balance;
+pub mod balance;
+pub(crate) mod health;
+pub(crate) mod names;
 pub(crate) mod node;
+mod per_worker;
 pub(crate) mod pool;
+pub(crate) mod status;
+pub(crate) mod tries;
 
+use std::cmp::Reverse;
+use std::sync::Arc;
 use std::time::Duration;
 
-use gatewright_model::resource::upstream::{self as resource, PassHost, Scheme, Timeout};
+use gatewright_model::expression::Variables;
+use gatewright_model::resource::checks::{CheckType, Checks};
+use gatewright_model::resource::upstream::{self as resource, Balancing, PassHost, Scheme, Timeout};
+use tokio::runtime::Handle;
 
 use crate::proxy::reject::RejectReason;
-use balance::RoundRobin;
+use balance::Balance;
+use balance::hash_key::HashKey;
+use health::passive::Passive;
+use health::{CheckPlan, Checkers};
+use names::{Lookup, Names};
 use node::Node;
+use tries::Budget;
+
+/// Tries after the first, whatever an upstream says: a request that fails this often has no luck with the rest.
+const RETRIES_MAX: usize = 64;
+
+/// What outlives a configuration and works for every upstream of the process.
+pub(crate) struct Background {
+    pub(crate) workers: usize,
+    checkers: Checkers,
+    names: Names,
+}
+
+impl Background {
+    /// For so many workers; checks and lookups run on `runtime`.
+    pub(crate) fn new(workers: usize, runtime: Handle, lookup: Arc<dyn Lookup>) -> Self {
+        Self { workers, checkers: Checkers::new(runtime.clone()), names: Names::new(runtime, lookup) }
+    }
+}
 
 /// How a backend is reached.
 pub(crate) struct Upstream {
+    /// Highest priority first.
     pub(crate) nodes: Vec<Node>,
-    pub(crate) balance: RoundRobin,
+    balance: Balance,
+    /// What consistent hashing hashes; absent with every other balancing.
+    hash_key: Option<HashKey>,
+    /// Whether the balancing goes by response times.
+    wants_times: bool,
+    /// How proxied answers are judged, if they are.
+    passive: Option<Passive>,
     pub(crate) timeouts: Timeouts,
-    /// Attempts at other nodes after the first.
-    pub(crate) retries: usize,
+    /// Tries at other nodes after the first.
+    retries: usize,
+    /// When the last try may start; zero: at any time.
+    retry_timeout: Duration,
+    budget: Budget,
     pub(crate) keepalive: Keepalive,
     pub(crate) pass_host: PassHost,
     /// The `Host` with [`PassHost::Rewrite`].
@@ -58,24 +105,43 @@ pub(crate) struct Keepalive {
 }
 
 impl Upstream {
-    /// Compiles an upstream for so many workers.
+    /// Compiles an upstream.
     ///
     /// # Errors
     /// The reason every request to it is rejected with, when this release cannot serve it: failing closed beats
     /// reaching a backend in another way than was asked for.
-    pub(crate) fn compile(upstream: &resource::Upstream, workers: usize) -> Result<Self, RejectReason> {
+    pub(crate) fn compile(
+        upstream: &resource::Upstream,
+        background: &Background,
+    ) -> Result<Self, RejectReason> {
         if upstream.scheme != Scheme::Http {
             return Err(RejectReason::SchemeUnsupported);
         }
-        let weighted = upstream.nodes.iter().filter(|node| node.weight > 0);
-        let nodes: Vec<Node> = weighted.clone().map(Node::compile).collect();
-        let weights: Vec<u16> = weighted.map(|node| node.weight).collect();
-        if nodes.is_empty() {
+        let mut written: Vec<_> = upstream.nodes.iter().filter(|node| node.weight > 0).cloned().collect();
+        written.sort_by_key(|node| Reverse(node.priority));
+        if written.is_empty() {
             return Err(RejectReason::NoNodes);
         }
+        let workers = background.workers;
+        let compiled = written.iter().map(|node| Node::compile(node, &background.names, workers));
+        let mut nodes: Vec<Node> = compiled.collect();
+        let mut passive = None;
+        // With one node there is nothing to choose: it is used whatever a check would say.
+        if let Some(checks) = upstream.checks.as_ref().filter(|_| nodes.len() > 1) {
+            passive = checks.passive.as_ref().map(Passive::compile);
+            check(&mut nodes, checks, upstream, &background.checkers)?;
+        }
+        let balance = Balance::new(upstream.balancing, &written, workers);
+        let key = upstream.key.as_deref().unwrap_or_default();
+        let hashes = upstream.balancing == Balancing::ConsistentHash;
         Ok(Self {
-            balance: RoundRobin::new(&weights, workers),
+            hash_key: hashes.then(|| HashKey::compile(upstream.hash_on, key)),
+            wants_times: balance.wants_times(),
+            balance,
+            passive,
             retries: upstream.retries.map_or(nodes.len() - 1, usize::from),
+            retry_timeout: upstream.retry_timeout.duration(),
+            budget: Budget::new(workers),
             nodes,
             timeouts: upstream.timeout.into(),
             keepalive: Keepalive {
@@ -86,5 +152,43 @@ impl Upstream {
             pass_host: upstream.pass_host,
             upstream_host: upstream.upstream_host.as_deref().unwrap_or_default().as_bytes().into(),
         })
+    }
+
+    /// What consistent hashing goes by; reads nothing with every other balancing.
+    pub(crate) fn hash_key(&self, variables: &impl Variables) -> u64 {
+        self.hash_key.as_ref().map_or(0, |key| key.of(variables))
+    }
+}
+
+/// Gives each node its checker.
+fn check(
+    nodes: &mut [Node],
+    checks: &Checks,
+    upstream: &resource::Upstream,
+    checkers: &Checkers,
+) -> Result<(), RejectReason> {
+    if checks.active.check_type == CheckType::Https {
+        return Err(RejectReason::ChecksUnsupported);
+    }
+    let rewritten = upstream.upstream_host.as_deref().filter(|_| upstream.pass_host == PassHost::Rewrite);
+    let host = checks.active.host.as_deref().or(rewritten).map(str::as_bytes);
+    let plan = CheckPlan::new(checks);
+    for node in nodes {
+        let name = (node.written.host.as_str(), node.written.port);
+        let checker = checkers.checker(&plan, name, node.place(), host.unwrap_or(&node.host));
+        node.checker = Some(checker.map_err(|error| {
+            tracing::error!(%error, upstream = %upstream.name, "no probe can be made of the checks of an upstream");
+            RejectReason::ChecksUnsupported
+        })?);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+impl Background {
+    /// Checks nothing and resolves nothing.
+    pub(crate) fn idle(workers: usize) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        Self::new(workers, runtime.handle().clone(), Arc::new(names::SystemDns::default()))
     }
 }

@@ -1,58 +1,115 @@
-//! Where a node is.
+//! Where a node is, and how it is.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use gatewright_model::resource::upstream as resource;
 use tokio::net::TcpStream;
 
+use super::health::Checker;
+use super::names::{Name, Names};
+use super::per_worker::PerWorker;
+
 /// One address of an upstream.
 pub(crate) struct Node {
-    pub(crate) address: Address,
+    /// What it was compiled from.
+    pub(crate) written: resource::Node,
+    place: Arc<Place>,
+    /// Whose turn it is among the addresses of a name.
+    turns: PerWorker<AtomicU32>,
     /// The `Host` the node sees with `pass_host: node`: the port is left out where it is the scheme's own.
     pub(crate) host: Box<[u8]>,
+    /// Absent: the node is not checked.
+    pub(super) checker: Option<Arc<Checker>>,
+}
+
+/// What to connect to.
+pub(crate) enum Place {
+    Ip(SocketAddr),
+    Name(Arc<Name>, u16),
 }
 
 impl Node {
-    pub(crate) fn compile(node: &resource::Node) -> Self {
+    pub(crate) fn compile(node: &resource::Node, names: &Names, workers: usize) -> Self {
         let bare = node.host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&node.host);
-        let address = match bare.parse::<IpAddr>() {
-            Ok(ip) => Address::Ip(SocketAddr::new(ip, node.port)),
-            Err(_) => Address::Name(node.host.as_str().into(), node.port),
+        let place = match bare.parse::<IpAddr>() {
+            Ok(ip) => Place::Ip(SocketAddr::new(ip, node.port)),
+            Err(_) => Place::Name(names.name(&node.host), node.port),
         };
         let text = if bare.contains(':') { format!("[{bare}]") } else { node.host.clone() };
         let host = if node.port == 80 { text } else { format!("{text}:{}", node.port) };
-        Self { address, host: host.into_bytes().into() }
+        Self {
+            written: node.clone(),
+            place: Arc::new(place),
+            turns: PerWorker::new(workers, |worker| AtomicU32::new(u32::try_from(worker).unwrap_or(0))),
+            host: host.into_bytes().into(),
+            checker: None,
+        }
+    }
+
+    pub(super) fn place(&self) -> &Arc<Place> {
+        &self.place
+    }
+
+    /// The address to use now: that of the node, or the next one of its name. Waits only for the first lookup of a
+    /// name; `None`: the name does not resolve.
+    pub(crate) async fn address(&self, worker: usize) -> Option<SocketAddr> {
+        if let Place::Ip(address) = *self.place {
+            return Some(address);
+        }
+        let turn = self.turns.of(worker);
+        let now = turn.load(Ordering::Relaxed);
+        turn.store(now.wrapping_add(1), Ordering::Relaxed);
+        self.place.settled(now as usize).await
+    }
+
+    /// Whether requests may go here; what is not checked is healthy.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.checker.as_ref().is_none_or(|checker| checker.health().is_healthy())
     }
 }
 
-/// What to connect to; equal addresses share a connection pool.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Address {
-    Ip(SocketAddr),
-    Name(Arc<str>, u16),
-}
-
-impl Address {
-    /// Opens a connection, resolving a name first.
-    pub(crate) async fn connect(&self) -> std::io::Result<TcpStream> {
-        let stream = match self {
-            Self::Ip(address) => TcpStream::connect(address).await?,
-            Self::Name(host, port) => TcpStream::connect((host.as_ref(), *port)).await?,
+impl Place {
+    /// The address whose turn it is, after the first lookup of a name has ended.
+    pub(super) async fn settled(&self, turn: usize) -> Option<SocketAddr> {
+        let (name, port) = match self {
+            Self::Ip(address) => return Some(*address),
+            Self::Name(name, port) => (name, *port),
         };
-        // Heads and small bodies leave in one write each; waiting to merge them only adds latency.
-        stream.set_nodelay(true)?;
-        Ok(stream)
+        if let Some(ip) = name.address(turn) {
+            return Some(SocketAddr::new(ip, port));
+        }
+        name.settled().await;
+        name.address(turn).map(|ip| SocketAddr::new(ip, port))
     }
+
+    /// Every address known.
+    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+        match self {
+            Self::Ip(address) => vec![address.ip()],
+            Self::Name(name, _) => name.addresses(),
+        }
+    }
+}
+
+/// Opens a connection.
+pub(crate) async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    // Heads and small bodies leave in one write each; waiting to merge them only adds latency.
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::Background;
 
     fn host_of(host: &str, port: u16) -> String {
         let node = resource::Node { host: host.to_owned(), port, weight: 1, priority: 0 };
-        String::from_utf8(Node::compile(&node).host.to_vec()).unwrap()
+        let names = &Background::idle(1).names;
+        String::from_utf8(Node::compile(&node, names, 1).host.to_vec()).unwrap()
     }
 
     #[test]

@@ -5,12 +5,12 @@
 //! belong to the next request.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 
 use super::Keepalive;
-use super::node::Address;
 use crate::worker::timer::ticks;
 
 /// An open connection to a node.
@@ -28,13 +28,13 @@ struct Idle {
 /// The idle connections of one worker.
 #[derive(Default)]
 pub(crate) struct Pool {
-    idle: HashMap<Address, Vec<Idle>>,
+    idle: HashMap<SocketAddr, Vec<Idle>>,
 }
 
 impl Pool {
     /// The connection to `address` that was used last, if one is still good at the tick `now`.
-    pub(crate) fn take(&mut self, address: &Address, now: u64) -> Option<Connection> {
-        let idle = self.idle.get_mut(address)?;
+    pub(crate) fn take(&mut self, address: SocketAddr, now: u64) -> Option<Connection> {
+        let idle = self.idle.get_mut(&address)?;
         while let Some(candidate) = idle.pop() {
             if candidate.expires_at > now && is_silent(&candidate.connection.stream) {
                 return Some(candidate.connection);
@@ -44,7 +44,7 @@ impl Pool {
     }
 
     /// Keeps a connection for later, within the limits of its upstream.
-    pub(crate) fn put(&mut self, address: &Address, connection: Connection, limits: Keepalive, now: u64) {
+    pub(crate) fn put(&mut self, address: SocketAddr, connection: Connection, limits: Keepalive, now: u64) {
         if connection.served >= limits.requests_max {
             return;
         }
@@ -53,12 +53,12 @@ impl Pool {
             timeout => now.saturating_add(ticks(timeout)),
         };
         let entry = Idle { connection, expires_at };
-        if let Some(idle) = self.idle.get_mut(address) {
+        if let Some(idle) = self.idle.get_mut(&address) {
             if idle.len() < limits.idle_max {
                 idle.push(entry);
             }
         } else if limits.idle_max > 0 {
-            self.idle.insert(address.clone(), vec![entry]);
+            self.idle.insert(address, vec![entry]);
         }
     }
 

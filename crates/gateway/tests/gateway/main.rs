@@ -9,3 +9,4 @@ mod answering;
 mod forwarding;
 mod framing;
 mod living;
+mod upstreams;

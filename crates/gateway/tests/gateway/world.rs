@@ -60,13 +60,17 @@ impl Connector for Script {
 impl World {
     /// A gateway without configuration.
     pub(crate) fn unconfigured() -> Self {
+        Self::with_workers(2)
+    }
+
+    fn with_workers(workers: usize) -> Self {
         let (said, hears) = watch::channel(Vec::new());
         let settings = Settings {
             gateway_group_id: "default".parse().unwrap(),
             instance_token: "token".to_owned(),
             proxy: "127.0.0.1:0".parse().unwrap(),
             status: "127.0.0.1:0".parse().unwrap(),
-            workers: NonZeroUsize::new(2).unwrap(),
+            workers: NonZeroUsize::new(workers).unwrap(),
         };
         let gateway = start(settings, Arc::new(Script(hears))).expect("a gateway");
         Self { gateway, said, revision: 0 }
@@ -75,6 +79,13 @@ impl World {
     /// A gateway that serves these services.
     pub(crate) fn serving(services: &[Value]) -> Self {
         let mut world = Self::unconfigured();
+        world.publish(services);
+        world
+    }
+
+    /// The same with a single worker, which then counts everything.
+    pub(crate) fn serving_on_one_worker(services: &[Value]) -> Self {
+        let mut world = Self::with_workers(1);
         world.publish(services);
         world
     }
@@ -98,6 +109,18 @@ impl World {
         (answer.status, serde_json::from_slice(&answer.body).expect("JSON"))
     }
 
+    /// The status of every node of service `s`, in the order of its nodes.
+    pub(crate) fn node_statuses(&self) -> Vec<String> {
+        let (_, body) = self.status("/status/upstreams?service_id=s");
+        let nodes = body["upstreams"][0]["nodes"].as_array().expect("nodes");
+        nodes.iter().map(|node| node["status"].as_str().expect("a status").to_owned()).collect()
+    }
+
+    /// Waits until the nodes of service `s` have these statuses.
+    pub(crate) fn until_nodes_are(&self, expected: &[&str]) {
+        until(|| self.node_statuses() == expected, || format!("{:?}", self.status("/status/upstreams")));
+    }
+
     pub(crate) fn client(&self) -> Client {
         Client::to(self.gateway.proxy_address())
     }
@@ -107,6 +130,15 @@ impl World {
         let mut client = self.client();
         client.send(request);
         client.answer()
+    }
+}
+
+/// Waits for `condition`; `describe` says what there is instead when patience ends.
+pub(crate) fn until(condition: impl Fn() -> bool, describe: impl Fn() -> String) {
+    let started = std::time::Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < PATIENCE, "{}", describe());
+        std::thread::yield_now();
     }
 }
 

@@ -5,6 +5,7 @@
 //! Field documentation and limits are the user reference: the JSON Schema that validates a request, the OpenAPI
 //! document and `/api/schema/core` are all generated from these declarations.
 
+pub mod checks;
 pub mod gateway_group;
 pub mod route;
 pub mod service;

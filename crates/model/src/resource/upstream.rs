@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::Labels;
+use super::checks::Checks;
 use crate::validation::Violations;
 
 /// How to reach a backend: its nodes or where to find them, balancing, timeouts, retries, host policy.
@@ -71,10 +72,10 @@ pub struct Upstream {
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     #[schema(value_type = Object)]
     pub discovery_args: Map<String, Value>,
-    /// Health checks, stored as written.
+    /// Health checks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Object, nullable = false)]
-    pub checks: Option<Value>,
+    #[schema(nullable = false)]
+    pub checks: Option<Checks>,
     /// TLS towards the nodes, stored as written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object, nullable = false)]

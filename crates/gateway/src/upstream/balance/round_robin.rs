@@ -1,4 +1,4 @@
-//! Which node serves next: smooth weighted round robin.
+//! Smooth weighted round robin: every node its share, spread as evenly as possible.
 //!
 //! The order is worked out when the upstream is compiled, so choosing a node is reading the next entry of a list.
 //! Each worker has its own place in the list, on a cache line of its own: nothing that changes is shared between
@@ -6,36 +6,35 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::upstream::per_worker::PerWorker;
+
 /// Entries in the order of one upstream. Weights that would need more are scaled down, each to at least one.
 const ORDER_LENGTH_MAX: usize = 4096;
 
-/// Gives every node its share, spread as evenly as possible.
-pub(crate) struct RoundRobin {
+/// The order, and each worker's place in it.
+pub(super) struct RoundRobin {
     order: Box<[u16]>,
-    places: Box<[Place]>,
+    places: PerWorker<AtomicU32>,
 }
-
-#[repr(align(64))]
-struct Place(AtomicU32);
 
 impl RoundRobin {
     /// For nodes of these weights, all positive, and so many workers.
-    pub(crate) fn new(weights: &[u16], workers: usize) -> Self {
+    pub(super) fn new(weights: &[u16], workers: usize) -> Self {
         // Workers start at different places, so that few requests per worker still reach every node.
         let order = smooth_order(&reduced(weights));
         let start = |worker: usize| u32::try_from(worker * order.len() / workers.max(1)).unwrap_or(0);
-        let places = (0..workers.max(1)).map(|worker| Place(AtomicU32::new(start(worker)))).collect();
+        let places = PerWorker::new(workers, |worker| AtomicU32::new(start(worker)));
         Self { order: order.into(), places }
     }
 
-    /// The next node for `worker` that is not among `tried`, if there is one.
-    pub(crate) fn next(&self, worker: usize, tried: &[usize]) -> Option<usize> {
-        let place = &self.places[worker % self.places.len()].0;
+    /// The next usable node for `worker`, if there is one.
+    pub(super) fn next(&self, worker: usize, usable: impl Fn(usize) -> bool) -> Option<usize> {
+        let place = self.places.of(worker);
         let mut at = place.load(Ordering::Relaxed) as usize % self.order.len();
         for _ in 0..self.order.len() {
             let node = usize::from(self.order[at]);
             at = if at + 1 == self.order.len() { 0 } else { at + 1 };
-            if !tried.contains(&node) {
+            if usable(node) {
                 place.store(u32::try_from(at).unwrap_or(0), Ordering::Relaxed);
                 return Some(node);
             }
@@ -85,7 +84,7 @@ mod tests {
     use super::*;
 
     fn choices(balance: &RoundRobin, count: usize) -> Vec<usize> {
-        (0..count).map(|_| balance.next(0, &[]).unwrap()).collect()
+        (0..count).map(|_| balance.next(0, |_| true).unwrap()).collect()
     }
 
     #[test]
@@ -95,16 +94,16 @@ mod tests {
     }
 
     #[test]
-    fn what_was_tried_is_not_chosen_again() {
+    fn what_is_not_usable_is_passed_over() {
         let balance = RoundRobin::new(&[3, 1], 1);
-        assert_eq!(balance.next(0, &[0]), Some(1));
-        assert_eq!(balance.next(0, &[0, 1]), None);
+        assert_eq!(balance.next(0, |node| node != 0), Some(1));
+        assert_eq!(balance.next(0, |_| false), None);
     }
 
     #[test]
     fn workers_do_not_start_at_the_same_node() {
         let balance = RoundRobin::new(&[1, 1], 2);
-        assert_ne!(balance.next(0, &[]), balance.next(1, &[]));
+        assert_ne!(balance.next(0, |_| true), balance.next(1, |_| true));
     }
 
     #[test]

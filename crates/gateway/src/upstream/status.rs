@@ -1,0 +1,91 @@
+//! What operators see of the upstreams: `GET /status/upstreams` on the status listener.
+//!
+//! Views are allow-lists: every field is written out.
+
+use serde::Serialize;
+
+use super::Upstream;
+use super::health::state::Tally;
+use super::node::Node;
+use crate::live::LiveConfig;
+
+/// The upstream of one service.
+#[derive(Serialize)]
+pub(crate) struct UpstreamView<'l> {
+    service_id: &'l str,
+    service_name: &'l str,
+    upstream: &'l str,
+    /// Why every request to it is rejected, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reject_reason: Option<&'static str>,
+    nodes: Vec<NodeView<'l>>,
+}
+
+#[derive(Serialize)]
+struct NodeView<'l> {
+    host: &'l str,
+    port: u16,
+    weight: u16,
+    priority: i32,
+    /// Empty while a name does not resolve.
+    addresses: Vec<String>,
+    status: NodeStatus,
+    /// What is counted towards the next change; absent without checks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counters: Option<Counters>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum NodeStatus {
+    Healthy,
+    Unhealthy,
+    Unchecked,
+}
+
+#[derive(Serialize)]
+struct Counters {
+    successes: u8,
+    http_failures: u8,
+    tcp_failures: u8,
+    timeouts: u8,
+}
+
+/// Every upstream of `live`, or that of one service, in the order of service ids.
+pub(crate) fn view<'l>(live: &'l LiveConfig, service_id: Option<&str>) -> Vec<UpstreamView<'l>> {
+    let wanted = live.services.iter().filter(|(id, _)| service_id.is_none_or(|wanted| id.as_str() == wanted));
+    let upstreams = wanted.map(|(id, service)| UpstreamView {
+        service_id: id.as_str(),
+        service_name: &service.published.name,
+        upstream: &service.published.runtime.upstream.name,
+        reject_reason: service.upstream.as_ref().err().map(|reason| reason.name()),
+        nodes: service.upstream.as_ref().map(|upstream| nodes(upstream)).unwrap_or_default(),
+    });
+    upstreams.collect()
+}
+
+fn nodes(upstream: &Upstream) -> Vec<NodeView<'_>> {
+    upstream.nodes.iter().map(node).collect()
+}
+
+fn node(node: &Node) -> NodeView<'_> {
+    let tally = node.checker.as_ref().map(|checker| checker.health().tally());
+    NodeView {
+        host: &node.written.host,
+        port: node.written.port,
+        weight: node.written.weight,
+        priority: node.written.priority,
+        addresses: node.place().addresses().iter().map(ToString::to_string).collect(),
+        status: match tally {
+            None => NodeStatus::Unchecked,
+            Some(Tally { healthy: true, .. }) => NodeStatus::Healthy,
+            Some(Tally { healthy: false, .. }) => NodeStatus::Unhealthy,
+        },
+        counters: tally.map(|Tally { successes, http_failures, tcp_failures, timeouts, .. }| Counters {
+            successes,
+            http_failures,
+            tcp_failures,
+            timeouts,
+        }),
+    }
+}
