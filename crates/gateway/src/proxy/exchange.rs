@@ -112,6 +112,7 @@ pub(super) async fn forward(
             Err(reason) => {
                 current.failed(reason);
                 current = tries.another(&current, Failed::Unsent, worker.clock.now()).ok_or(reason)?;
+                may_reuse = true;
                 continue;
             }
         };
@@ -129,7 +130,9 @@ pub(super) async fn forward(
         match attempt.run(connection, sending).await {
             Err(trouble) if trouble.is_stale(reused) && replayable => may_reuse = false,
             Err(trouble) => {
-                if let Failure::Reject(reason) = trouble.failure {
+                if let Failure::Reject(reason) = trouble.failure
+                    && !trouble.is_stale(reused)
+                {
                     current.failed(reason);
                 }
                 let repeatable = replayable && trouble.unanswered;

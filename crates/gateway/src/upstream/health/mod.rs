@@ -98,13 +98,13 @@ impl Checkers {
     ) -> Result<Arc<Checker>, hyper::http::Error> {
         let configuration = format!("{} {}", String::from_utf8_lossy(probe_host), plan.configuration);
         let node: NodeName = (host.into(), port);
+        let probe = Probe::compile(&plan.checks.active, probe_host)?;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let known = running.entry(node.clone()).or_default();
         let same = known.iter().find(|known| known.configuration == configuration);
         if let Some(checker) = same.and_then(|known| known.checker.upgrade()) {
             return Ok(checker);
         }
-        let probe = Probe::compile(&plan.checks.active, probe_host)?;
         let healthy = known.iter().rev().find_map(|known| known.health.upgrade());
         let health = Arc::new(Health::new(healthy.is_none_or(|health| health.is_healthy())));
         let checking = Checking {
