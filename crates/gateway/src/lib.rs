@@ -32,6 +32,11 @@ mod worker;
 
 mod status;
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
+#[cfg(test)]
+mod seeds;
+
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;

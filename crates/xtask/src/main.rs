@@ -4,6 +4,7 @@
 //! The tests of the repository itself are in `tidy` and run with every other test.
 
 mod bench;
+mod fuzz;
 mod openapi;
 mod test_dependencies;
 
@@ -22,6 +23,8 @@ enum Chore {
     Openapi,
     /// Measures the release executable against its peers and prints the ratios; see bench/README.md.
     Bench(bench::Wish),
+    /// Runs the fuzz targets, each for a minute; see docs/guides/fuzzing.md.
+    Fuzz(fuzz::Wish),
     /// Checks what the tests need and, as root, installs what is missing through apt.
     TestDependencies,
 }
@@ -30,6 +33,7 @@ fn main() -> anyhow::Result<()> {
     match Chore::parse() {
         Chore::Openapi => openapi::write(&repository()),
         Chore::Bench(wish) => bench::run(&repository(), &wish),
+        Chore::Fuzz(wish) => fuzz::run(&repository(), &wish),
         Chore::TestDependencies => test_dependencies::provide(test_dependencies::FOR_TESTS),
     }
 }

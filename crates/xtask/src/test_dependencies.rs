@@ -32,6 +32,10 @@ pub(crate) const FOR_BENCH: &[Dependency] = &[Dependency {
     purpose: "installs the peers of the bench",
 }];
 
+/// What `cargo xtask fuzz` needs besides.
+pub(crate) const FOR_FUZZ: &[Dependency] =
+    &[Dependency { programs: &["c++", "g++", "clang++"], package: "g++", purpose: "compiles libFuzzer" }];
+
 /// Makes sure that every one of `dependencies` is there.
 pub(crate) fn provide(dependencies: &[Dependency]) -> anyhow::Result<()> {
     let absent = missing(dependencies, is_on_path);

@@ -2,10 +2,10 @@
 //!
 //! The decoder consumes bytes and says which of them are data. Chunk extensions and trailers are read within
 //! limits and dropped, as a recipient may (sections 7.1.1 and 7.1.2): what is forwarded is framed anew, so nothing
-//! but data crosses the gateway. A missing carriage return, blanks around a size, or a size with a sign are
-//! refused: readers disagree about them.
+//! but data crosses the gateway. A missing carriage return, blanks around a size, a size with a sign, or a trailer
+//! that is no field are refused: readers disagree about them.
 
-use super::Malformed;
+use super::{FIELDS_MAX, Malformed};
 
 /// Hexadecimal digits of a chunk size: more than 15 could overflow.
 const SIZE_DIGITS_MAX: u8 = 15;
@@ -23,6 +23,7 @@ enum State {
     DataReturn,
     DataFeed,
     TrailerStart,
+    TrailerName,
     Trailer,
     TrailerFeed,
     EndFeed,
@@ -35,6 +36,7 @@ pub(crate) struct Decoder {
     state: State,
     remaining: u64,
     extra: u32,
+    trailers: usize,
 }
 
 /// What a piece of input means.
@@ -50,7 +52,7 @@ pub(crate) enum Step {
 
 impl Decoder {
     pub(crate) fn new() -> Self {
-        Self { state: State::Size { digits: 0 }, remaining: 0, extra: 0 }
+        Self { state: State::Size { digits: 0 }, remaining: 0, extra: 0, trailers: 0 }
     }
 
     /// Reads `input` up to and including the next run of data.
@@ -89,7 +91,9 @@ impl Decoder {
             (State::DataReturn, b'\r') => Ok(State::DataFeed),
             (State::DataFeed, b'\n') => Ok(State::Size { digits: 0 }),
             (State::TrailerStart, b'\r') => Ok(State::EndFeed),
-            (State::TrailerStart, b'!'..=b'~') => self.count_extra(State::Trailer),
+            (State::TrailerStart, _) if is_token(byte) => self.trailer(),
+            (State::TrailerName, _) if is_token(byte) => self.count_extra(State::TrailerName),
+            (State::TrailerName, b':') => self.count_extra(State::Trailer),
             (State::Trailer, b'\r') => Ok(State::TrailerFeed),
             (State::Trailer, b'\t' | b' '..=b'~' | 0x80..) => self.count_extra(State::Trailer),
             (State::TrailerFeed, b'\n') => Ok(State::TrailerStart),
@@ -110,10 +114,20 @@ impl Decoder {
         Ok(State::Size { digits: digits + 1 })
     }
 
+    fn trailer(&mut self) -> Result<State, Malformed> {
+        self.trailers += 1;
+        if self.trailers > FIELDS_MAX { Err(Malformed::Chunk) } else { self.count_extra(State::TrailerName) }
+    }
+
     fn count_extra(&mut self, state: State) -> Result<State, Malformed> {
         self.extra += 1;
         if self.extra > EXTRA_BYTES_MAX { Err(Malformed::Chunk) } else { Ok(state) }
     }
+}
+
+/// The bytes of a field name (RFC 9110 section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// The end of a chunked body without trailers.
@@ -188,6 +202,10 @@ mod tests {
             b"5;a\x00b\r\n",
             b"0\r\n folded\r\n\r\n",
             b"0\r\nX: a\nb\r\n\r\n",
+            b"0\r\nGET / HTTP/1.1\r\n\r\n",
+            b"0\r\nX\r\n\r\n",
+            b"0\r\nX : a\r\n\r\n",
+            b"0\r\n: a\r\n\r\n",
         ] {
             for piece in [1, 2, bad.len()] {
                 assert_eq!(decode(bad, piece), Err(Malformed::Chunk), "{:?}", String::from_utf8_lossy(bad));
@@ -195,6 +213,8 @@ mod tests {
         }
         let endless = [b"5;".as_slice(), &vec![b'x'; 9000]].concat();
         assert_eq!(decode(&endless, 512), Err(Malformed::Chunk));
+        let many = [b"0\r\n".as_slice(), &b"a:b\r\n".repeat(101), b"\r\n"].concat();
+        assert_eq!(decode(&many, 512), Err(Malformed::Chunk));
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub(crate) mod response;
 pub(crate) mod scan;
 pub(crate) mod write;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
+
 /// Bytes of a head we accept: request line and fields together.
 pub(crate) const HEAD_BYTES_MAX: usize = 60 * 1024;
 

@@ -1,5 +1,7 @@
 //! Finds where a head ends without parsing it, looking at every byte once however the head arrives.
 
+use bytes::{Buf, BytesMut};
+
 use super::Malformed;
 
 /// How far the search has come; start with the default for every head.
@@ -7,6 +9,17 @@ use super::Malformed;
 pub(crate) struct Progress {
     searched: usize,
     line_start: usize,
+    skipped: bool,
+}
+
+/// Takes one line break off the start of `buffer`: a client may end its last body with one too many (RFC 9112
+/// section 2.2). Call it before every [`head_end`] of a request.
+pub(crate) fn skip_line_break(buffer: &mut BytesMut, progress: &mut Progress) {
+    if !progress.skipped && buffer.starts_with(b"\r\n") {
+        buffer.advance(2);
+        // Its first byte may have been searched already: the line break may arrive in two pieces.
+        *progress = Progress { skipped: true, ..Progress::default() };
+    }
 }
 
 /// Where the head ends (just after its empty line), or `None` if more bytes are needed.
@@ -47,6 +60,27 @@ mod tests {
                 assert_eq!(head_end(head, &mut progress).unwrap(), Some(27), "cut at {cut}");
             }
         }
+    }
+
+    #[test]
+    fn one_line_break_before_a_head_is_skipped_however_it_is_cut() {
+        let received = b"\r\nGET / HTTP/1.1\r\n\r\n";
+        for cut in 0..received.len() {
+            let mut progress = Progress::default();
+            let mut buffer = BytesMut::from(&received[..cut]);
+            skip_line_break(&mut buffer, &mut progress);
+            assert_eq!(head_end(&buffer, &mut progress), Ok(None), "after {cut} bytes");
+            for byte in &received[cut..] {
+                buffer.extend_from_slice(&[*byte]);
+                skip_line_break(&mut buffer, &mut progress);
+                let end = head_end(&buffer, &mut progress).unwrap();
+                assert_eq!(end, (buffer.len() == 18).then_some(18), "cut at {cut}");
+            }
+        }
+        let mut twice = BytesMut::from(&b"\r\n\r\n"[..]);
+        let mut progress = Progress::default();
+        (0..2).for_each(|_| skip_line_break(&mut twice, &mut progress));
+        assert_eq!(head_end(&twice, &mut progress), Ok(Some(2)));
     }
 
     #[test]

@@ -161,13 +161,8 @@ async fn read_head(
     let deadline = worker.clock.now().saturating_add(ticks(HEAD_TIMEOUT));
     let inbound = &mut workspace.inbound;
     let mut progress = Progress::default();
-    let mut may_skip_line = true;
     loop {
-        // A client may end its last body with a line break too many (RFC 9112 section 2.2).
-        if may_skip_line && inbound.starts_with(b"\r\n") {
-            inbound.advance(2);
-            may_skip_line = false;
-        }
+        scan::skip_line_break(inbound, &mut progress);
         if let Some(end) = scan::head_end(inbound, &mut progress).map_err(RejectReason::Malformed)? {
             if end > HEAD_BYTES_MAX {
                 return Err(RejectReason::Malformed(too_long(&inbound[..end])));

@@ -112,5 +112,7 @@ impl<'r> Match<'r> {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod reference;
 #[cfg(test)]
 mod tests;

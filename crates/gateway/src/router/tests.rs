@@ -1,36 +1,16 @@
 //! The router against cases, and against a slow and obvious matcher on generated tables.
 
-use std::cmp::Reverse;
-
 use gatewright_model::conflict::{self, ConflictKind};
 use gatewright_model::expression::NamedVariables;
-use gatewright_model::matching::HostPattern;
-use gatewright_model::path_pattern::PathPattern;
 use gatewright_model::snapshot::PublishedService;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
+use super::reference::{reference, service};
 use super::*;
 
 const HOST_FIRST: MatchSettings = MatchSettings { order: MatchOrder::HostFirst, path_parameters: true };
 const PATH_FIRST: MatchSettings = MatchSettings { order: MatchOrder::PathFirst, path_parameters: true };
-
-/// A published service: what `fields` says over defaults; routes need `id` and `paths` only.
-fn service(id: &str, fields: Json) -> Arc<PublishedService> {
-    let mut document = json!({
-        "service_id": id, "service_version_id": format!("{id}-1"), "version": "1", "name": id, "type": "http",
-        "strip_path_prefix": true, "upstream": {}, "status": 1
-    });
-    let document_fields = document.as_object_mut().expect("an object");
-    document_fields.extend(fields.as_object().expect("an object").clone());
-    for route in document_fields["routes"].as_array_mut().expect("routes") {
-        let route = route.as_object_mut().expect("a route");
-        let id = route.remove("id").expect("an id");
-        route.insert("name".to_owned(), id.clone());
-        route.insert("route_id".to_owned(), id);
-    }
-    Arc::new(serde_json::from_value(document).expect("a published service"))
-}
 
 fn compile(service: &Arc<PublishedService>, settings: MatchSettings) -> Arc<ServiceRules> {
     Arc::new(ServiceRules::compile(service, settings).expect("rules"))
@@ -373,53 +353,6 @@ fn a_route_takes_less_than_a_kilobyte() {
     assert!(kept.is_some());
     let per_route = allocations.bytes_current / i64::try_from(SERVICES * 10).unwrap();
     assert!(per_route < 1024, "{per_route} bytes");
-}
-
-/// The obvious matcher: every place of every route, those that accept, the first in order of precedence.
-fn reference<'s>(
-    settings: MatchSettings,
-    services: &'s [Arc<PublishedService>],
-    host: &str,
-    path: &str,
-    method: &str,
-) -> Option<(&'s str, &'s str)> {
-    let mut accepting = Vec::new();
-    for service in services {
-        let prefix = service.runtime.path_prefix.as_deref().unwrap_or_default();
-        let hosts: Vec<_> =
-            service.runtime.hosts.iter().map(|host| HostPattern::parse(host).unwrap()).collect();
-        let any = hosts.is_empty().then_some((true, true, Reverse(0)));
-        let fitting = hosts.iter().filter(|pattern| pattern.accepts_name(host.as_bytes()));
-        let ranks: Vec<_> =
-            fitting.map(|host| (false, host.is_suffix(), Reverse(host.name().len()))).chain(any).collect();
-        for version in &service.routes {
-            let route = &version.route;
-            if !route.methods.is_empty() && !route.methods.iter().any(|listed| listed == method) {
-                continue;
-            }
-            for (index, written) in route.paths.iter().enumerate() {
-                let pattern = PathPattern::parse(prefix, written, settings.path_parameters).unwrap();
-                if !pattern.matches(path.as_bytes()) {
-                    continue;
-                }
-                let literal = pattern.literal().len().min(path.len());
-                let path_rank = (!pattern.is_exact(), Reverse(literal));
-                let rank = (
-                    Reverse(route.priority),
-                    Reverse(pattern.written_length()),
-                    &service.service_id,
-                    &version.route_id,
-                    index,
-                );
-                for host_rank in &ranks {
-                    let host_rank = (settings.order == MatchOrder::HostFirst).then_some(*host_rank);
-                    accepting
-                        .push(((host_rank, path_rank, rank), (service.name.as_str(), route.name.as_str())));
-                }
-            }
-        }
-    }
-    accepting.into_iter().min().map(|(_, found)| found)
 }
 
 fn any_service() -> impl Strategy<Value = Json> {
