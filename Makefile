@@ -24,7 +24,7 @@ ci: ## exactly what CI runs
 	$(MAKE) test
 
 bench: ## measure the release executable against its peers (bench/README.md)
-	cargo xtask bench
+	cargo xtask bench --write
 
 openapi: ## write openapi.json from the admin API's code
 	cargo xtask openapi

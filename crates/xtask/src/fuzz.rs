@@ -45,7 +45,8 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
         let corpus = folder.join("corpus").join(target);
         let artifacts = folder.join("artifacts").join(target);
         for created in [&corpus, &artifacts] {
-            std::fs::create_dir_all(created).with_context(|| format!("cannot create {}", created.display()))?;
+            std::fs::create_dir_all(created)
+                .with_context(|| format!("cannot create {}", created.display()))?;
         }
         let status = Command::new(programs.join(target))
             .arg(&corpus)

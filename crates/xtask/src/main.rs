@@ -23,6 +23,9 @@ enum Chore {
     Openapi,
     /// Measures the release executable against its peers and prints the ratios; see bench/README.md.
     Bench(bench::Wish),
+    /// Relays TCP without reading it: the floor of the bench, which starts it.
+    #[command(hide = true)]
+    RawRelay(bench::relay::Wish),
     /// Runs the fuzz targets, each for a minute; see docs/guides/fuzzing.md.
     Fuzz(fuzz::Wish),
     /// Checks what the tests need and, as root, installs what is missing through apt.
@@ -33,6 +36,7 @@ fn main() -> anyhow::Result<()> {
     match Chore::parse() {
         Chore::Openapi => openapi::write(&repository()),
         Chore::Bench(wish) => bench::run(&repository(), &wish),
+        Chore::RawRelay(wish) => bench::relay::run(&wish),
         Chore::Fuzz(wish) => fuzz::run(&repository(), &wish),
         Chore::TestDependencies => test_dependencies::provide(test_dependencies::FOR_TESTS),
     }

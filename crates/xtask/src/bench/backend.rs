@@ -1,6 +1,7 @@
 //! The backend of the bench: answers every request with the same bytes.
 //!
-//! It looks for the end of a head and nothing else (the load has no bodies), so that it is never the slowest part.
+//! It looks for the end of a head and for its Content-Length and for nothing else, so that it is never the slowest
+//! part.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -14,6 +15,8 @@ use super::cores;
 const LISTENER: Token = Token(usize::MAX);
 /// Larger than the head any proxy forwards here; a request that does not fit is a broken peer.
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
+/// Room for one read; bodies are large.
+const READ_BYTES: usize = 256 * 1024;
 
 /// Starts the backend on a thread of the load's core; it lives as long as the process.
 pub(crate) fn start(body_bytes: usize) -> anyhow::Result<SocketAddr> {
@@ -46,7 +49,7 @@ fn answer(body_bytes: usize) -> Vec<u8> {
 fn serve(poll: &mut Poll, listener: &TcpListener, answer: &[u8]) -> anyhow::Result<()> {
     let mut events = Events::with_capacity(1024);
     let mut connections: Vec<Option<Connection>> = Vec::new();
-    let mut buffer = vec![0; REQUEST_BYTES_MAX];
+    let mut buffer = vec![0; READ_BYTES];
     loop {
         poll.poll(&mut events, None).context("cannot poll")?;
         for event in &events {
@@ -76,7 +79,8 @@ fn accept(
         stream.set_nodelay(true)?;
         let free = connections.iter().position(Option::is_none).unwrap_or(connections.len());
         poll.registry().register(&mut stream, Token(free), Interest::READABLE | Interest::WRITABLE)?;
-        let connection = Connection { stream, request: Vec::with_capacity(1024), pending: Vec::new() };
+        let connection =
+            Connection { stream, request: Vec::with_capacity(1024), body: 0, pending: Vec::new() };
         if free == connections.len() {
             connections.push(Some(connection));
         } else {
@@ -88,6 +92,8 @@ fn accept(
 struct Connection {
     stream: TcpStream,
     request: Vec<u8>,
+    /// Bytes of the request's body that are still to come.
+    body: usize,
     /// What did not fit into the socket yet.
     pending: Vec<u8>,
 }
@@ -102,7 +108,13 @@ impl Connection {
             match self.stream.read(buffer) {
                 Ok(0) => return false,
                 Ok(count) => {
-                    self.request.extend_from_slice(&buffer[..count]);
+                    // Bodies are counted, not kept.
+                    let skipped = if self.request.is_empty() { count.min(self.body) } else { 0 };
+                    self.body -= skipped;
+                    if skipped > 0 && self.body == 0 {
+                        self.pending.extend_from_slice(answer);
+                    }
+                    self.request.extend_from_slice(&buffer[skipped..count]);
                     if !self.answer_all(answer) || self.request.len() > REQUEST_BYTES_MAX {
                         return false;
                     }
@@ -118,21 +130,34 @@ impl Connection {
     }
 
     fn answer_all(&mut self, answer: &[u8]) -> bool {
-        while let Some(end) = find_head_end(&self.request) {
+        while self.body == 0
+            && let Some(end) = find_head_end(&self.request)
+        {
+            self.body = content_length(&self.request[..end]).unwrap_or(0);
             self.request.drain(..end);
-            self.pending.extend_from_slice(answer);
+            let arrived = self.body.min(self.request.len());
+            self.request.drain(..arrived);
+            self.body -= arrived;
+            if self.body == 0 {
+                self.pending.extend_from_slice(answer);
+            }
         }
         self.flush()
     }
 
     fn flush(&mut self) -> bool {
-        while !self.pending.is_empty() {
-            match self.stream.write(&self.pending) {
-                Ok(count) => drop(self.pending.drain(..count)),
-                Err(error) => return error.kind() == ErrorKind::WouldBlock,
+        let mut written = 0;
+        let alive = loop {
+            if written == self.pending.len() {
+                break true;
             }
-        }
-        true
+            match self.stream.write(&self.pending[written..]) {
+                Ok(count) => written += count,
+                Err(error) => break error.kind() == ErrorKind::WouldBlock,
+            }
+        };
+        self.pending.drain(..written);
+        alive
     }
 }
 
@@ -140,6 +165,14 @@ impl Connection {
 pub(crate) fn find_head_end(bytes: &[u8]) -> Option<usize> {
     let end = |window: &[u8]| window == b"\r\n\r\n";
     bytes.windows(4).position(end).map(|start| start + 4)
+}
+
+/// What the head says about the length of its body.
+pub(crate) fn content_length(head: &[u8]) -> Option<usize> {
+    const NAME: &[u8] = b"content-length:";
+    let mut lines = head.split(|byte| *byte == b'\n');
+    let line = lines.find(|line| line.len() > NAME.len() && line[..NAME.len()].eq_ignore_ascii_case(NAME))?;
+    std::str::from_utf8(&line[NAME.len()..]).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]

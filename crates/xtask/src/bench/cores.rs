@@ -33,6 +33,47 @@ fn allowed() -> anyhow::Result<&'static [usize]> {
 
 /// CPU time in user and kernel mode of all threads of `pid` and of its descendants, nginx's workers among them.
 pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
+    let stats = processes()?;
+    ensure!(stats.iter().any(|stat| stat.pid == pid), "process {pid} has ended");
+    let ticks: u64 = family(pid, &stats).iter().map(|stat| stat.ticks).sum();
+    Ok(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
+}
+
+/// Resident memory of `pid` and its descendants in bytes; pages that several of them share count once.
+pub(crate) fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
+    let stats = processes()?;
+    let mut bytes = 0;
+    for stat in family(pid, &stats) {
+        let path = format!("/proc/{}/smaps_rollup", stat.pid);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        bytes += proportional_kilobytes(&text).with_context(|| format!("{path} has no Pss"))? * 1024;
+    }
+    Ok(bytes)
+}
+
+fn proportional_kilobytes(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+/// The machine, for the report: model of its processors, how many may be used, kernel.
+pub(crate) fn machine() -> anyhow::Result<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
+    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let model = model.map_or("unknown processor", |(_, model)| model.trim());
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    Ok(format!("{} cores of {model}, Linux {}", allowed()?.len(), release.trim()))
+}
+
+/// Lets this process, and those it starts, open as many files as the system allows.
+pub(crate) fn raise_open_files() -> anyhow::Result<()> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised)
+        .context("cannot raise the file limit")
+}
+
+fn processes() -> anyhow::Result<Vec<Stat>> {
     let mut stats = Vec::new();
     for entry in std::fs::read_dir("/proc").context("cannot read /proc")? {
         let path = entry.context("cannot read /proc")?.path().join("stat");
@@ -41,9 +82,7 @@ pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
             stats.push(stat);
         }
     }
-    ensure!(stats.iter().any(|stat| stat.pid == pid), "process {pid} has ended");
-    let ticks: u64 = family(pid, &stats).iter().map(|stat| stat.ticks).sum();
-    Ok(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
+    Ok(stats)
 }
 
 #[derive(Debug, PartialEq)]
@@ -93,6 +132,12 @@ mod tests {
         let all = [stat(1, 0), stat(5, 1), stat(6, 5), stat(7, 6), stat(8, 1)];
         let pids: Vec<u32> = family(5, &all).iter().map(|stat| stat.pid).collect();
         assert_eq!(pids, [5, 6, 7]);
+    }
+
+    #[test]
+    fn memory_is_the_proportional_part() {
+        assert_eq!(proportional_kilobytes("Rss:  9 kB\nPss:     7 kB\nPss_Dirty: 5 kB\n"), Some(7));
+        assert!(resident_bytes(std::process::id()).unwrap() > 0);
     }
 
     #[test]

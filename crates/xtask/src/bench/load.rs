@@ -1,7 +1,7 @@
-//! The load generator: a closed loop on keep-alive connections, each sending its next request when the answer of
-//! the previous one is complete.
+//! The load generator: a closed loop, each connection sending its next request when the answer of the previous one
+//! is complete.
 //!
-//! Every answer is checked: status 200 and a body of the expected length. A connection that closes, a failed
+//! Every answer is checked: status 200 and a body of the expected length. A connection that closes early, a failed
 //! request and an answer that does not come in time fail the run, so that errors cannot look like speed.
 
 use std::io::{ErrorKind, Read, Write};
@@ -12,58 +12,94 @@ use anyhow::{Context, bail, ensure};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use super::backend::find_head_end;
+use super::backend::{content_length, find_head_end};
+use super::scenario::{Connections, Scenario};
 
-/// The request every peer gets: routed by host and path prefix.
-const REQUEST: &[u8] =
-    b"GET /store/pets/1 HTTP/1.1\r\nHost: petstore.example.com\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n";
 const STATUS_OK: [u8; 13] = *b"HTTP/1.1 200 ";
 /// After this long without any answer on any connection, the run has failed.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
-const READ_BYTES_MAX: usize = 64 * 1024;
+const READ_BYTES_MAX: usize = 256 * 1024;
 
 /// What a run of load brought.
 #[derive(Debug)]
 pub(crate) struct Load {
     pub(crate) requests: u64,
     pub(crate) elapsed: Duration,
-    /// The time within which 99 of 100 requests were answered.
-    pub(crate) slow: Duration,
+    /// The times within which 50, 99 and 99.9 of 100 requests were answered.
+    pub(crate) latencies: [Duration; 3],
 }
 
-/// Sends requests over `connections` connections for `length`.
-pub(crate) fn run(
+/// What every client sends and expects.
+struct Plan {
     target: SocketAddr,
-    connections: usize,
-    body_bytes: usize,
-    length: Duration,
-) -> anyhow::Result<Load> {
+    request: Vec<u8>,
+    answer_bytes: usize,
+}
+
+/// Sends requests for `length`.
+pub(crate) fn run(target: SocketAddr, scenario: &Scenario, length: Duration) -> anyhow::Result<Load> {
+    let (count, renews) = match scenario.connections {
+        Connections::New(count) => (count, true),
+        Connections::KeptAlive(count) | Connections::Idle(count) => (count, false),
+    };
+    let plan = Plan { target, request: scenario.request(), answer_bytes: scenario.answer_bytes };
     let mut poll = Poll::new().context("cannot poll")?;
-    let mut clients = Vec::with_capacity(connections);
-    for index in 0..connections {
-        let mut client = Client::connect(target)?;
-        poll.registry().register(&mut client.stream, Token(index), Interest::READABLE)?;
-        clients.push(client);
+    let mut clients = Vec::with_capacity(count);
+    for index in 0..count {
+        clients.push(Client::connect(&plan, &poll, index)?);
     }
     let mut latencies = Latencies::default();
     let mut buffer = vec![0; READ_BYTES_MAX];
-    let mut events = Events::with_capacity(connections.max(16));
+    let mut events = Events::with_capacity(count.max(16));
     let start = Instant::now();
     for client in &mut clients {
-        client.send()?;
+        client.send(&plan)?;
     }
     while start.elapsed() < length {
         poll.poll(&mut events, Some(SILENCE_MAX)).context("cannot poll")?;
         ensure!(!events.is_empty(), "no answer for {} s", SILENCE_MAX.as_secs());
         for event in &events {
-            let client = &mut clients[event.token().0];
-            if client.read(&mut buffer, body_bytes)? {
-                latencies.record(client.sent.elapsed());
-                client.send()?;
+            let index = event.token().0;
+            if !clients[index].advance(&plan, &mut buffer)? {
+                continue;
+            }
+            latencies.record(clients[index].began.elapsed());
+            if renews {
+                let began = Instant::now();
+                clients[index] = Client::connect(&plan, &poll, index)?;
+                clients[index].send(&plan)?;
+                clients[index].began = began;
+            } else {
+                clients[index].send(&plan)?;
             }
         }
     }
-    Ok(Load { requests: latencies.count, elapsed: start.elapsed(), slow: latencies.percentile(99) })
+    let at = |share| latencies.percentile(share);
+    Ok(Load { requests: latencies.count, elapsed: start.elapsed(), latencies: [at(500), at(990), at(999)] })
+}
+
+/// Opens `count` connections, each answered once and then left alone for as long as the value lives.
+pub(crate) fn idle(
+    target: SocketAddr,
+    scenario: &Scenario,
+    count: usize,
+) -> anyhow::Result<Vec<std::net::TcpStream>> {
+    let request = scenario.request();
+    let mut answer = vec![0; READ_BYTES_MAX];
+    let mut one = || -> anyhow::Result<std::net::TcpStream> {
+        let mut stream = std::net::TcpStream::connect(target).context("cannot connect")?;
+        stream.set_read_timeout(Some(SILENCE_MAX))?;
+        stream.write_all(&request)?;
+        let mut reading = Reading::default();
+        loop {
+            let count = stream.read(&mut answer)?;
+            ensure!(count > 0, "the proxy closed a connection");
+            if reading.take(&answer[..count], scenario.answer_bytes)? {
+                return Ok(stream);
+            }
+        }
+    };
+    (0..count).map(|_| one()).collect()
 }
 
 /// Sends one request on a connection of its own; `false`: it was not answered with 200, for whatever reason.
@@ -71,7 +107,7 @@ pub(crate) fn is_served(target: SocketAddr) -> bool {
     let one = || -> anyhow::Result<()> {
         let mut stream = std::net::TcpStream::connect_timeout(&target, SILENCE_MAX)?;
         stream.set_read_timeout(Some(SILENCE_MAX))?;
-        stream.write_all(REQUEST)?;
+        stream.write_all(&super::scenario::ALL[0].request())?;
         let mut status = [0; STATUS_OK.len()];
         stream.read_exact(&mut status)?;
         ensure!(status == STATUS_OK, "not 200");
@@ -82,29 +118,46 @@ pub(crate) fn is_served(target: SocketAddr) -> bool {
 
 struct Client {
     stream: TcpStream,
-    answer: Vec<u8>,
-    sent: Instant,
+    sent: usize,
+    reading: Reading,
+    began: Instant,
 }
 
 impl Client {
-    fn connect(target: SocketAddr) -> anyhow::Result<Self> {
-        let stream = std::net::TcpStream::connect(target).context("cannot connect")?;
+    fn connect(plan: &Plan, poll: &Poll, index: usize) -> anyhow::Result<Self> {
+        let stream = std::net::TcpStream::connect(plan.target).context("cannot connect")?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
-        let stream = TcpStream::from_std(stream);
-        Ok(Self { stream, answer: Vec::with_capacity(READ_BYTES_MAX), sent: Instant::now() })
+        let mut stream = TcpStream::from_std(stream);
+        // A request that fits into the send buffer needs no event to go on.
+        let large = plan.request.len() > 16 * 1024;
+        let interest = if large { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        poll.registry().register(&mut stream, Token(index), interest)?;
+        Ok(Self { stream, sent: 0, reading: Reading::default(), began: Instant::now() })
     }
 
-    fn send(&mut self) -> anyhow::Result<()> {
-        self.sent = Instant::now();
-        // The send buffer is empty, since the previous request was answered: it is taken whole or something broke.
-        let count = self.stream.write(REQUEST).context("cannot send a request")?;
-        ensure!(count == REQUEST.len(), "a request was only sent in part");
+    fn send(&mut self, plan: &Plan) -> anyhow::Result<()> {
+        self.began = Instant::now();
+        self.sent = 0;
+        self.reading = Reading { head: std::mem::take(&mut self.reading.head), body: None };
+        self.reading.head.clear();
+        self.continue_sending(plan)
+    }
+
+    fn continue_sending(&mut self, plan: &Plan) -> anyhow::Result<()> {
+        while self.sent < plan.request.len() {
+            match self.stream.write(&plan.request[self.sent..]) {
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error).context("cannot send a request"),
+            }
+        }
         Ok(())
     }
 
-    /// Reads what is there; `true`: the answer is complete.
-    fn read(&mut self, buffer: &mut [u8], body_bytes: usize) -> anyhow::Result<bool> {
+    /// Sends and reads what is possible; `true`: the answer is complete.
+    fn advance(&mut self, plan: &Plan, buffer: &mut [u8]) -> anyhow::Result<bool> {
+        self.continue_sending(plan)?;
         loop {
             let count = match self.stream.read(buffer) {
                 Ok(0) => bail!("the proxy closed a connection"),
@@ -112,32 +165,40 @@ impl Client {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error).context("cannot read an answer"),
             };
-            self.answer.extend_from_slice(&buffer[..count]);
-            if is_complete(&self.answer, body_bytes)? {
-                self.answer.clear();
+            if self.reading.take(&buffer[..count], plan.answer_bytes)? {
                 return Ok(true);
             }
         }
     }
 }
 
-/// Whether `bytes` are one whole answer; an error if they can never become the expected one.
-fn is_complete(bytes: &[u8], body_bytes: usize) -> anyhow::Result<bool> {
-    let Some(head_end) = find_head_end(bytes) else { return Ok(false) };
-    let head = &bytes[..head_end];
-    if !head.starts_with(&STATUS_OK) || content_length(head) != Some(body_bytes) {
-        bail!("expected 200 with {body_bytes} bytes, got: {}", String::from_utf8_lossy(bytes));
-    }
-    let have = bytes.len() - head_end;
-    ensure!(have <= body_bytes, "{have} bytes of body instead of {body_bytes}");
-    Ok(have == body_bytes)
+/// An answer that arrives.
+#[derive(Default)]
+struct Reading {
+    head: Vec<u8>,
+    /// Bytes of body that came, once the head is complete.
+    body: Option<usize>,
 }
 
-fn content_length(head: &[u8]) -> Option<usize> {
-    const NAME: &[u8] = b"content-length:";
-    let mut lines = head.split(|byte| *byte == b'\n');
-    let line = lines.find(|line| line.len() > NAME.len() && line[..NAME.len()].eq_ignore_ascii_case(NAME))?;
-    std::str::from_utf8(&line[NAME.len()..]).ok()?.trim().parse().ok()
+impl Reading {
+    /// Takes more bytes; `true`: the answer is complete. An error if it can never become the expected one.
+    fn take(&mut self, bytes: &[u8], body_bytes: usize) -> anyhow::Result<bool> {
+        let have = match self.body {
+            Some(have) => have + bytes.len(),
+            None => {
+                self.head.extend_from_slice(bytes);
+                let Some(end) = find_head_end(&self.head) else { return Ok(false) };
+                let head = &self.head[..end];
+                if !head.starts_with(&STATUS_OK) || content_length(head) != Some(body_bytes) {
+                    bail!("expected 200 with {body_bytes} bytes, got: {}", String::from_utf8_lossy(head));
+                }
+                self.head.len() - end
+            }
+        };
+        self.body = Some(have);
+        ensure!(have <= body_bytes, "{have} bytes of body instead of {body_bytes}");
+        Ok(have == body_bytes)
+    }
 }
 
 /// How many requests took how many microseconds.
@@ -158,8 +219,8 @@ impl Latencies {
         self.count += 1;
     }
 
-    fn percentile(&self, percent: u64) -> Duration {
-        let wanted = (self.count * percent).div_ceil(100);
+    fn percentile(&self, per_mille: u64) -> Duration {
+        let wanted = (self.count * per_mille).div_ceil(1000);
         let mut seen = 0;
         let reached = self.by_microseconds.iter().position(|count| {
             seen += count;
@@ -171,35 +232,44 @@ impl Latencies {
 
 #[cfg(test)]
 mod tests {
+    use super::super::scenario;
     use super::*;
 
     #[test]
     fn an_answer_is_complete_with_its_last_byte_and_wrong_ones_are_errors() {
         let answer = b"HTTP/1.1 200 OK\r\nServer: x\r\ncontent-LENGTH: 3\r\n\r\nabc";
-        for cut in 0..answer.len() {
-            assert!(!is_complete(&answer[..cut], 3).unwrap(), "{cut}");
+        let mut reading = Reading::default();
+        for (index, byte) in answer.iter().enumerate() {
+            assert_eq!(reading.take(&[*byte], 3).unwrap(), index + 1 == answer.len(), "{index}");
         }
-        assert!(is_complete(answer, 3).unwrap());
-        assert!(is_complete(answer, 4).is_err());
-        assert!(is_complete(b"HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nabc", 3).is_err());
-        assert!(is_complete(b"HTTP/1.1 200 OK\r\n\r\nabc", 3).is_err());
-        assert!(is_complete(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcd", 3).is_err());
+        let check = |bytes: &[u8], body| Reading::default().take(bytes, body);
+        assert!(check(answer, 3).unwrap());
+        assert!(check(answer, 4).is_err());
+        assert!(check(b"HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nabc", 3).is_err());
+        assert!(check(b"HTTP/1.1 200 OK\r\n\r\nabc", 3).is_err());
+        assert!(check(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcd", 3).is_err());
     }
 
     #[test]
     fn the_percentile_is_the_first_time_that_covers_it() {
         let mut latencies = Latencies::default();
         (1..=200).for_each(|microseconds| latencies.record(Duration::from_micros(microseconds)));
-        assert_eq!(latencies.percentile(99), Duration::from_micros(198));
-        assert_eq!(latencies.percentile(50), Duration::from_micros(100));
-        assert_eq!(Latencies::default().percentile(99), Duration::ZERO);
+        assert_eq!(latencies.percentile(990), Duration::from_micros(198));
+        assert_eq!(latencies.percentile(500), Duration::from_micros(100));
+        assert_eq!(Latencies::default().percentile(990), Duration::ZERO);
     }
 
     #[test]
-    fn load_on_the_backend_is_answered() {
-        let backend = super::super::backend::start(1024).unwrap();
-        assert!(is_served(backend));
-        let load = run(backend, 4, 1024, Duration::from_millis(50)).unwrap();
-        assert!(load.requests > 4, "{load:?}");
+    fn load_of_every_scenario_is_answered_by_the_backend() {
+        for scenario in scenario::ALL {
+            let backend = super::super::backend::start(scenario.answer_bytes).unwrap();
+            assert!(is_served(backend));
+            if let Connections::Idle(_) = scenario.connections {
+                assert_eq!(idle(backend, scenario, 3).unwrap().len(), 3);
+                continue;
+            }
+            let load = run(backend, scenario, Duration::from_millis(50)).unwrap();
+            assert!(load.requests > 0, "{}: {load:?}", scenario.name);
+        }
     }
 }

@@ -8,95 +8,149 @@ mod backend;
 mod cores;
 mod load;
 mod peers;
+pub(crate) mod relay;
 mod report;
+mod scenario;
 
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use peers::{Peer, Site};
-use report::Run;
+use peers::{Peer, Running, Site};
+use report::{Memory, Run};
+use scenario::{Connections, Scenario};
 
 /// What to measure.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Wish {
-    /// How often each peer is measured; the median counts.
+    /// How often each peer is measured in each scenario; the median counts.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// Client connections.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=10_000))]
-    connections: u16,
-    /// Bytes in an answer's body.
-    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
-    body_bytes: u32,
     /// The peers, by name; none: all.
     #[arg(long = "peer")]
     peers: Vec<String>,
+    /// The scenarios, by name; none: all.
+    #[arg(long = "scenario")]
+    scenarios: Vec<String>,
+    /// Writes bench/RESULTS.md.
+    #[arg(long)]
+    write: bool,
 }
 
-/// Starts the backend and the peers, measures them in turns, prints the table.
+/// Measures the chosen peers in the chosen scenarios and prints the tables.
 pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
-    let chosen = chosen(&wish.peers)?;
-    let work_dir = repository.join("bench/.work");
-    // What an earlier bench left behind belongs to peers that are gone.
-    let _ = std::fs::remove_dir_all(&work_dir);
-    std::fs::create_dir_all(&work_dir).with_context(|| format!("cannot create {}", work_dir.display()))?;
-    let prepared: Vec<_> =
-        chosen.iter().map(|peer| (peer.prepare)(repository)).collect::<anyhow::Result<_>>()?;
-
+    let peers = chosen("peer", &wish.peers, peers::ALL, |peer| peer.name)?;
+    let scenarios = chosen("scenario", &wish.scenarios, scenario::ALL, |scenario| scenario.name)?;
+    let programs: Vec<PathBuf> =
+        peers.iter().map(|peer| (peer.prepare)(repository)).collect::<anyhow::Result<_>>()?;
+    cores::raise_open_files()?;
     cores::pin(cores::LOAD).context("the bench needs two cores")?;
-    let site = Site { work_dir, backend: backend::start(wish.body_bytes as usize)? };
-    let mut running = Vec::new();
-    for (peer, program) in chosen.iter().zip(&prepared) {
-        running.push((peer.start)(&site, program).with_context(|| format!("cannot start {}", peer.name))?);
+
+    let mut text = heading(&peers, wish)?;
+    for scenario in scenarios {
+        eprintln!("{}", scenario.title);
+        let work_dir = repository.join("bench/.work").join(scenario.name);
+        // What an earlier bench left behind belongs to peers that are gone.
+        let _ = std::fs::remove_dir_all(&work_dir);
+        let backend = backend::start(scenario.answer_bytes)?;
+        let site = Site { work_dir, backend, more_services: scenario.more_services };
+        let table = measure_all(&peers, &programs, &site, scenario, wish)?;
+        std::io::stdout().write_all(format!("\n{table}\n").as_bytes())?;
+        text += &format!("\n{table}");
     }
-    let mut runs = vec![Vec::new(); chosen.len()];
+    if wish.write {
+        let path = repository.join("bench/RESULTS.md");
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn chosen<'a, T>(
+    what: &str,
+    names: &[String],
+    all: &'a [T],
+    name_of: fn(&T) -> &'static str,
+) -> anyhow::Result<Vec<&'a T>> {
+    let find = |name: &String| {
+        let known = || all.iter().map(name_of).collect::<Vec<_>>().join(", ");
+        let found = all.iter().find(|candidate| name_of(candidate) == name);
+        found.with_context(|| format!("no {what} is called `{name}`; there are {}", known()))
+    };
+    if names.is_empty() { Ok(all.iter().collect()) } else { names.iter().map(find).collect() }
+}
+
+fn heading(peers: &[&Peer], wish: &Wish) -> anyhow::Result<String> {
+    let versions: Vec<String> =
+        peers.iter().map(|peer| format!("{} ({})", peer.name, peer.version)).collect();
+    Ok(format!(
+        "# Results of the bench\n\nWritten by `make bench`; what the columns mean is in [README.md](README.md).\n\n\
+         - Machine: {}.\n- Median of {} interleaved runs of {} s; one core for the proxy, one for load and backend.\n\
+         - Peers: {}.\n",
+        cores::machine()?,
+        wish.runs,
+        wish.seconds,
+        versions.join(", ")
+    ))
+}
+
+fn measure_all(
+    peers: &[&Peer],
+    programs: &[PathBuf],
+    site: &Site,
+    scenario: &Scenario,
+    wish: &Wish,
+) -> anyhow::Result<String> {
+    let start = |(peer, program): (&&Peer, &PathBuf)| {
+        (peer.start)(site, program).with_context(|| format!("cannot start {}", peer.name))
+    };
+    let running: Vec<Running> = peers.iter().zip(programs).map(start).collect::<anyhow::Result<_>>()?;
+    if let Connections::Idle(count) = scenario.connections {
+        let mut rows = Vec::new();
+        for (peer, running) in peers.iter().zip(&running) {
+            let memory = occupy(running, scenario, count).with_context(|| peer.name)?;
+            rows.push((peer.name, memory));
+        }
+        return Ok(report::memory_table(scenario.title, &rows));
+    }
+    let mut runs = vec![Vec::new(); peers.len()];
     for round in 0..=wish.runs {
         for (index, peer) in running.iter().enumerate() {
             // Round 0 warms caches, connection pools and branch predictors; it is not counted.
             let length = Duration::from_secs(if round == 0 { 1 } else { wish.seconds });
-            let measured = measure(peer, length, wish).with_context(|| chosen[index].name)?;
+            let measured = measure(peer, length, scenario).with_context(|| peers[index].name)?;
             if round > 0 {
-                eprintln!("run {round} {:<12} {measured}", chosen[index].name);
+                eprintln!("run {round} {:<12} {measured}", peers[index].name);
                 runs[index].push(measured);
             }
         }
     }
-    let rows: Vec<_> = chosen.iter().zip(runs).map(|(peer, runs)| (peer.name, runs)).collect();
-    eprintln!();
-    report::print(&wish.title(), &rows)
+    let rows: Vec<_> = peers.iter().zip(runs).map(|(peer, runs)| (peer.name, runs)).collect();
+    Ok(report::load_table(scenario.title, &rows))
 }
 
-impl Wish {
-    fn title(&self) -> String {
-        format!(
-            "HTTP/1.1 keep-alive, GET by host and path prefix, {} connections, {} byte answers; one core per proxy; \
-             median of {} interleaved runs of {} s",
-            self.connections, self.body_bytes, self.runs, self.seconds
-        )
-    }
-}
-
-fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Peer>> {
-    if names.is_empty() {
-        return Ok(peers::ALL.iter().collect());
-    }
-    let find = |name: &String| {
-        let known = || peers::ALL.iter().map(|peer| peer.name).collect::<Vec<_>>().join(", ");
-        let found = peers::ALL.iter().find(|peer| peer.name == name);
-        found.with_context(|| format!("no peer is called `{name}`; there are {}", known()))
-    };
-    names.iter().map(find).collect()
-}
-
-fn measure(peer: &peers::Running, length: Duration, wish: &Wish) -> anyhow::Result<Run> {
+fn measure(peer: &Running, length: Duration, scenario: &Scenario) -> anyhow::Result<Run> {
     let before = cores::cpu_time(peer.pid())?;
-    let load = load::run(peer.address(), usize::from(wish.connections), wish.body_bytes as usize, length)?;
+    let load = load::run(peer.address(), scenario, length)?;
     let cpu = cores::cpu_time(peer.pid())?.saturating_sub(before);
     ensure!(load.requests > 0, "no request was answered");
-    Ok(Run { requests: load.requests, elapsed: load.elapsed, cpu, slow: load.slow })
+    Ok(Run {
+        requests: load.requests,
+        elapsed: load.elapsed,
+        cpu,
+        latencies: load.latencies,
+        resident_bytes: cores::resident_bytes(peer.pid())?,
+    })
+}
+
+fn occupy(peer: &Running, scenario: &Scenario, count: usize) -> anyhow::Result<Memory> {
+    let before = cores::resident_bytes(peer.pid())?;
+    let connections = load::idle(peer.address(), scenario, count)?;
+    let with = cores::resident_bytes(peer.pid())?;
+    drop(connections);
+    Ok(Memory { before, with })
 }

@@ -9,10 +9,13 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use super::{Running, Site};
+use super::{ROUTES_PER_SERVICE, Running, Site};
 
 /// The administrator's key of an instance that lives as long as the bench and listens on loopback only.
 const ADMIN_KEY: &str = "bench-administrator-key";
+
+/// Services published at once.
+const SERVICES_PER_PUBLISH: usize = 10;
 
 pub(super) fn prepare(repository: &Path) -> anyhow::Result<PathBuf> {
     let build = Command::new(env!("CARGO"))
@@ -68,7 +71,7 @@ pub(super) fn start(site: &Site, program: &Path) -> anyhow::Result<Running> {
     std::thread::spawn(move || lines.for_each(drop));
     let (admin, proxy) = addresses.complete().context("no addresses")?;
     running.address = proxy;
-    publish(admin, site.backend)?;
+    publish(admin, site)?;
     running.until_served(&log)
 }
 
@@ -105,34 +108,48 @@ fn address(line: &str) -> Option<SocketAddr> {
     url.split(|character: char| character == '/' || character.is_whitespace()).next()?.parse().ok()
 }
 
-fn publish(admin: SocketAddr, backend: SocketAddr) -> anyhow::Result<()> {
-    let service = json!({
-        "name": "pet-store",
-        "hosts": ["petstore.example.com"],
-        "path_prefix": "/store",
-        "upstream": {
-            "nodes": [{"host": backend.ip().to_string(), "port": backend.port(), "weight": 1}],
-            "keepalive_pool": {"size": 64, "idle_timeout": 60, "requests": 1_000_000_000},
-        },
-    });
-    let route = json!({"service_id": "pet-store", "name": "get", "paths": ["/pets/*"], "methods": ["GET"]});
-    let wish = json!({
-        "create_new_version": true,
-        "gateway_group_id": "default",
-        "services": [{"service_id": "pet-store", "version": "1.0.0"}],
-    });
+fn publish(admin: SocketAddr, site: &Site) -> anyhow::Result<()> {
     let client = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
     let url = |path: &str| format!("http://{admin}/api/{path}");
-    let key = "X-API-KEY";
-    let answers = [
-        client.put(url("services/template/pet-store")).header(key, ADMIN_KEY).send_json(service)?,
-        client.put(url("routes/template/get")).header(key, ADMIN_KEY).send_json(route)?,
-        client.post(url("services/publish")).header(key, ADMIN_KEY).send_json(wish)?,
-    ];
-    for mut answer in answers {
-        let body = answer.body_mut().read_to_string()?;
-        ensure!(answer.status().is_success(), "the admin API answered {}: {body}", answer.status());
+    let put = |path: &str, body: Value| -> anyhow::Result<()> {
+        accepted(client.put(url(path)).header("X-API-KEY", ADMIN_KEY).send_json(body)?)
+    };
+    let service = |name: &str, prefix: &str| {
+        json!({
+            "name": name,
+            "hosts": ["petstore.example.com"],
+            "path_prefix": prefix,
+            "upstream": {
+                "nodes": [{"host": site.backend.ip().to_string(), "port": site.backend.port(), "weight": 1}],
+                "keepalive_pool": {"size": 64, "idle_timeout": 60, "requests": 1_000_000_000},
+            },
+        })
+    };
+    put("services/template/pet-store", service("pet-store", "/store"))?;
+    let pets =
+        json!({"service_id": "pet-store", "name": "pets", "paths": ["/pets/*"], "methods": ["GET", "POST"]});
+    put("routes/template/pets", pets)?;
+    let mut wishes = vec![json!({"service_id": "pet-store", "version": "1.0.0"})];
+    for number in 0..site.more_services {
+        let id = format!("team-{number}");
+        put(&format!("services/template/{id}"), service(&id, &format!("/{id}")))?;
+        for route in 0..ROUTES_PER_SERVICE {
+            let name = format!("items-{route}");
+            let fields = json!({"service_id": id, "name": name, "paths": [format!("/{name}/*")]});
+            put(&format!("routes/template/{id}-{name}"), fields)?;
+        }
+        wishes.push(json!({"service_id": id, "version": "1.0.0"}));
     }
+    for services in wishes.chunks(SERVICES_PER_PUBLISH) {
+        let wish = json!({"create_new_version": true, "gateway_group_id": "default", "services": services});
+        accepted(client.post(url("services/publish")).header("X-API-KEY", ADMIN_KEY).send_json(wish)?)?;
+    }
+    Ok(())
+}
+
+fn accepted(mut answer: ureq::http::Response<ureq::Body>) -> anyhow::Result<()> {
+    let body = answer.body_mut().read_to_string()?;
+    ensure!(answer.status().is_success(), "the admin API answered {}: {body}", answer.status());
     Ok(())
 }
 

@@ -1,9 +1,17 @@
 //! The proxies that are compared. A good addition is one file with `prepare` and `start`, one line in [`ALL`], and
 //! a configuration that the peer's own documentation recommends for a reverse proxy.
 
+mod caddy;
+mod envoy;
 mod gatewright;
+mod haproxy;
 mod nginx;
+mod raw;
+mod traefik;
 
+mod python;
+
+use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -14,17 +22,32 @@ use anyhow::{Context, bail};
 use super::{cores, load};
 
 /// How long a peer may take until it serves the scenario.
-const START_MAX: Duration = Duration::from_secs(20);
+const START_MAX: Duration = Duration::from_secs(60);
 
-/// The peers in the order they are measured and printed; ratios refer to the last one.
+/// Routes of each further service in the scenario with many routes.
+pub(crate) const ROUTES_PER_SERVICE: usize = 100;
+
+/// The peers in the order they are measured and printed.
 pub(crate) const ALL: &[Peer] = &[
-    Peer { name: "gatewright", prepare: gatewright::prepare, start: gatewright::start },
-    Peer { name: "nginx", prepare: nginx::prepare, start: nginx::start },
+    Peer {
+        name: "gatewright",
+        version: "this checkout",
+        prepare: gatewright::prepare,
+        start: gatewright::start,
+    },
+    Peer { name: "raw-relay", version: "this checkout", prepare: raw::prepare, start: raw::start },
+    Peer { name: "haproxy", version: haproxy::PACKAGE, prepare: haproxy::prepare, start: haproxy::start },
+    Peer { name: "nginx", version: nginx::PACKAGE, prepare: nginx::prepare, start: nginx::start },
+    Peer { name: "envoy", version: envoy::PACKAGE, prepare: envoy::prepare, start: envoy::start },
+    Peer { name: "traefik", version: traefik::PACKAGE, prepare: traefik::prepare, start: traefik::start },
+    Peer { name: "caddy", version: caddy::PACKAGE, prepare: caddy::prepare, start: caddy::start },
 ];
 
 /// One proxy of the comparison.
 pub(crate) struct Peer {
     pub(crate) name: &'static str,
+    /// The package it comes from, for the report.
+    pub(crate) version: &'static str,
     /// Builds or installs the peer; answers with its program.
     pub(crate) prepare: fn(repository: &Path) -> anyhow::Result<PathBuf>,
     /// Starts it on the proxy's core with one worker, configured for the scenario.
@@ -36,6 +59,8 @@ pub(crate) struct Site {
     /// Peers keep configuration, data and logs in a folder of their name here.
     pub(crate) work_dir: PathBuf,
     pub(crate) backend: SocketAddr,
+    /// Services beside the one that is asked for, with [`ROUTES_PER_SERVICE`] routes each.
+    pub(crate) more_services: usize,
 }
 
 impl Site {
@@ -43,6 +68,26 @@ impl Site {
         let folder = self.work_dir.join(peer);
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         Ok(folder)
+    }
+
+    /// Writes a file of a peer's configuration.
+    fn write(&self, peer: &str, file: &str, text: &str) -> anyhow::Result<PathBuf> {
+        let path = self.folder(peer)?.join(file);
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// The path prefixes of all further routes.
+    fn more_prefixes(&self) -> impl Iterator<Item = String> {
+        let routes =
+            |service| (0..ROUTES_PER_SERVICE).map(move |route| format!("/team-{service}/items-{route}/"));
+        (0..self.more_services).flat_map(routes)
+    }
+
+    #[cfg(test)]
+    fn example() -> Self {
+        let backend = SocketAddr::from(([127, 0, 0, 1], 4321));
+        Self { work_dir: PathBuf::new(), backend, more_services: 1 }
     }
 }
 
@@ -60,6 +105,15 @@ impl Running {
             command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()));
         cores::pin(cores::LOAD)?;
         child
+    }
+
+    /// Starts a peer that listens on `address` and waits until it serves; what it prints goes to a log.
+    fn start(command: &mut Command, site: &Site, peer: &str, address: SocketAddr) -> anyhow::Result<Self> {
+        let log = site.folder(peer)?.join("output.log");
+        let output = File::create(&log)?;
+        command.stdout(output.try_clone()?).stderr(output);
+        let child = Self::spawn(command)?;
+        Self { child, address }.until_served(&log)
     }
 
     pub(crate) fn pid(&self) -> u32 {

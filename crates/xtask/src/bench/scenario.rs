@@ -1,0 +1,94 @@
+//! What is measured: requests, answers and connections of each scenario.
+//!
+//! A good addition is one entry in [`ALL`] that every peer can serve with the configuration its file writes. TLS,
+//! HTTP/2 and WebSocket become scenarios together with the gateway's support for them: they need listeners in the
+//! peers' configurations and a client in `load`.
+
+/// Bytes of a large body.
+const LARGE: usize = 1024 * 1024;
+
+/// One situation in which all peers are compared.
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    /// For the report.
+    pub(crate) title: &'static str,
+    /// Bytes in the body of a request.
+    pub(crate) request_bytes: usize,
+    /// Bytes in the body of an answer.
+    pub(crate) answer_bytes: usize,
+    /// Services beside the one that is asked for.
+    pub(crate) more_services: usize,
+    pub(crate) connections: Connections,
+}
+
+/// What happens on client connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Connections {
+    /// So many, each with one request after the other.
+    KeptAlive(usize),
+    /// So many at a time, each for one request.
+    New(usize),
+    /// So many that were answered once and then wait.
+    Idle(usize),
+}
+
+const PLAIN: Scenario = Scenario {
+    name: "",
+    title: "",
+    request_bytes: 0,
+    answer_bytes: 1024,
+    more_services: 0,
+    connections: Connections::KeptAlive(64),
+};
+
+/// Every scenario, in the order of the report.
+pub(crate) const ALL: &[Scenario] = &[
+    Scenario { name: "keep-alive", title: "HTTP/1.1 keep-alive, 1 KB answers, 64 connections", ..PLAIN },
+    Scenario { name: "routes", title: "The same with 10,000 further routes", more_services: 100, ..PLAIN },
+    Scenario {
+        name: "download",
+        title: "1 MB answers, 16 connections",
+        answer_bytes: LARGE,
+        connections: Connections::KeptAlive(16),
+        ..PLAIN
+    },
+    Scenario {
+        name: "upload",
+        title: "1 MB requests, 16 connections",
+        request_bytes: LARGE,
+        connections: Connections::KeptAlive(16),
+        ..PLAIN
+    },
+    Scenario {
+        name: "connections",
+        title: "A new TCP connection for each request, 1 KB answers, 32 at a time",
+        connections: Connections::New(32),
+        ..PLAIN
+    },
+    Scenario {
+        name: "idle",
+        title: "10,000 idle connections",
+        connections: Connections::Idle(10_000),
+        ..PLAIN
+    },
+];
+
+impl Scenario {
+    /// The request that is sent: routed by host and path prefix.
+    pub(crate) fn request(&self) -> Vec<u8> {
+        let method = if self.request_bytes > 0 { "POST" } else { "GET" };
+        let mut head = format!(
+            "{method} /store/pets/1 HTTP/1.1\r\nHost: petstore.example.com\r\nUser-Agent: bench\r\nAccept: */*\r\n"
+        );
+        if self.request_bytes > 0 {
+            head += &format!("Content-Length: {}\r\n", self.request_bytes);
+        }
+        if matches!(self.connections, Connections::New(_)) {
+            head += "Connection: close\r\n";
+        }
+        let mut request = (head + "\r\n").into_bytes();
+        request.resize(request.len() + self.request_bytes, b'x');
+        request
+    }
+}
