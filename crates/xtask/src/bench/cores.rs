@@ -10,6 +10,9 @@ pub(crate) const PROXY: usize = 0;
 /// The core of the load generator and the backend.
 pub(crate) const LOAD: usize = 1;
 
+/// Two for each of 10,000 idle connections, with room for more.
+const OPEN_FILES: u64 = 65_536;
+
 /// Binds the calling thread, and every process and thread it starts from now on, to one core.
 ///
 /// `index` counts the cores this process may use, which need not begin at 0 in a container.
@@ -65,12 +68,15 @@ pub(crate) fn machine() -> anyhow::Result<String> {
     Ok(format!("{} cores of {model}, Linux {}", allowed()?.len(), release.trim()))
 }
 
-/// Lets this process, and those it starts, open as many files as the system allows.
+/// Lets this process, and those it starts, open as many files as the scenarios need, if the system allows.
 pub(crate) fn raise_open_files() -> anyhow::Result<()> {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised)
-        .context("cannot raise the file limit")
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: Some(OPEN_FILES), maximum: Some(OPEN_FILES) };
+    let allowed = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // Only root may raise the maximum.
+    let raised = setrlimit(Resource::Nofile, wanted).or_else(|_| setrlimit(Resource::Nofile, allowed));
+    raised.context("cannot raise the limit of open files")
 }
 
 fn processes() -> anyhow::Result<Vec<Stat>> {

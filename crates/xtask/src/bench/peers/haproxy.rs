@@ -32,7 +32,8 @@ fn configure(listen: SocketAddr, backend: SocketAddr, routes: &Path) -> String {
     format!(
         "global
   nbthread 1
-  maxconn 30000
+  maxconn 12000
+  no strict-limits
 defaults
   mode http
   option http-keep-alive

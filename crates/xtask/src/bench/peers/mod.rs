@@ -27,6 +27,9 @@ const START_MAX: Duration = Duration::from_secs(60);
 /// Routes of each further service in the scenario with many routes.
 pub(crate) const ROUTES_PER_SERVICE: usize = 100;
 
+/// The peer that reads nothing of what it passes on.
+pub(crate) const FLOOR: &str = "raw-relay";
+
 /// The peers in the order they are measured and printed.
 pub(crate) const ALL: &[Peer] = &[
     Peer {
@@ -35,7 +38,7 @@ pub(crate) const ALL: &[Peer] = &[
         prepare: gatewright::prepare,
         start: gatewright::start,
     },
-    Peer { name: "raw-relay", version: "this checkout", prepare: raw::prepare, start: raw::start },
+    Peer { name: FLOOR, version: "this checkout", prepare: raw::prepare, start: raw::start },
     Peer { name: "haproxy", version: haproxy::PACKAGE, prepare: haproxy::prepare, start: haproxy::start },
     Peer { name: "nginx", version: nginx::PACKAGE, prepare: nginx::prepare, start: nginx::start },
     Peer { name: "envoy", version: envoy::PACKAGE, prepare: envoy::prepare, start: envoy::start },
