@@ -119,7 +119,7 @@ impl Reader {
 
     fn service(&mut self, service: Value, index: usize, at: &str) -> Option<PublishedService> {
         static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<ServiceTemplate>);
-        let Some(mut members) = self.object(service, at) else { return None };
+        let mut members = self.object(service, at)?;
         let id = self.id::<ServiceId>(&mut members, &format!("service-{index:06}"), at)?;
         if !self.service_ids.insert(id.clone()) {
             self.violations.add(format!("{at}/id"), format!("`{id}` is the id of another service already"));
