@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use gatewright_model::rehearsal::Rehearse;
 
 /// What a control plane is told at its start.
 #[derive(Clone, Debug)]
@@ -16,6 +19,8 @@ pub struct Settings {
     pub admin_password: Option<String>,
     /// The administrator's API key of a first start; none: a random one.
     pub admin_key: Option<String>,
+    /// Who explains how gateways match; none: explaining is refused.
+    pub rehearsal: Option<Arc<dyn Rehearse>>,
 }
 
 /// Secrets that a first start made at random, each kept in the data directory with mode 0600.

@@ -84,6 +84,7 @@ fn default_group_content() -> GatewayGroup {
         desc: String::new(),
         labels: Labels::new(),
         kind: GatewayGroupKind::default(),
+        settings: None,
     }
 }
 

@@ -80,7 +80,8 @@ pub async fn start(settings: Settings) -> Result<ControlPlane, StartError> {
         access_tokens: BTreeMap::from([(Digest::of(&operator_key), app::ADMIN.to_owned())]),
         instance_tokens: BTreeMap::from([(Digest::of(&instance_token), first_start::default_group())]),
     };
-    let app = App::new(store.clone(), world, distribution::Hints::default(), secrets);
+    let hints = distribution::Hints::default();
+    let app = App::new(store.clone(), world, hints, secrets, settings.rehearsal);
     let stopping = Stopping::default();
     let watch = distribution::watch_router(app.clone(), stopping.graceful.clone());
     let serve = |listener, router, connections_max| {

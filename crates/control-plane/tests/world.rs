@@ -37,6 +37,7 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         sync: None,
         admin_password: Some(PASSWORD.to_owned()),
         admin_key: Some(KEY.to_owned()),
+        rehearsal: None,
     }
 }
 

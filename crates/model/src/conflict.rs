@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
+use crate::id::ServiceId;
 use crate::lifecycle::{RouteVersion, Status};
 use crate::limits;
 use crate::matching::{HostPattern, MatchOrder, MatchSettings};
@@ -37,6 +38,21 @@ pub struct Conflict {
     pub loser: RoutePlace,
     /// What decides.
     pub reason: String,
+}
+
+impl Conflict {
+    /// Whether the two routes belong to different services.
+    #[must_use]
+    pub fn spans_services(&self) -> bool {
+        self.winner.as_ref().is_some_and(|winner| winner.service_id != self.loser.service_id)
+    }
+
+    /// Whether one of the two routes belongs to this service.
+    #[must_use]
+    pub fn concerns(&self, service: &ServiceId) -> bool {
+        let winner = self.winner.as_ref().map(|winner| winner.service_id.as_str());
+        winner == Some(service.as_str()) || self.loser.service_id == service.as_str()
+    }
 }
 
 /// How two routes are in conflict.
@@ -67,6 +83,14 @@ pub struct RoutePlace {
     pub path: String,
     /// None: every method.
     pub methods: Vec<String>,
+}
+
+impl RoutePlace {
+    /// Host and path as one text; only the path where every host is meant.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("{}{}", self.host.as_deref().unwrap_or_default(), self.path)
+    }
 }
 
 struct Place<'a> {

@@ -90,6 +90,10 @@ pub struct RuntimeConfiguration {
     pub path_prefix: Option<String>,
     /// Whether the path prefix is removed before the request goes to the upstream.
     pub strip_path_prefix: bool,
+    /// Whether the path is forwarded as the client wrote it instead of normalised (our extension).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schema(default = false)]
+    pub forward_raw_path: bool,
     /// How the backend is reached in this group.
     pub upstream: Upstream,
     /// Whether the service takes traffic: 1 yes, 0 no.
@@ -105,6 +109,7 @@ impl RuntimeConfiguration {
             hosts: template.hosts.clone(),
             path_prefix: template.path_prefix.clone(),
             strip_path_prefix: template.strip_path_prefix,
+            forward_raw_path: template.forward_raw_path,
             upstream: template.upstream.clone().unwrap_or_default(),
             status: Status::Enabled,
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{GatewayGroupId, ServiceId};
+use crate::matching::MatchSettings;
 use crate::snapshot::{PublishedService, Revision};
 
 /// Where a control plane serves the watch.
@@ -70,6 +71,9 @@ pub struct Update {
     pub revision: Revision,
     /// Whether this is everything, so that what it does not mention is gone.
     pub full: bool,
+    /// How the group matches; always said, because it is small.
+    #[serde(default)]
+    pub settings: MatchSettings,
     /// The services that are new or changed.
     pub services: Vec<PublishedService>,
     /// The services that are gone.

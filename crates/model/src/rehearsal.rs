@@ -135,7 +135,7 @@ pub enum RehearsalError {
 }
 
 /// Explains which of `services` would serve a request under `settings`, as a gateway would decide it.
-pub trait Rehearse: Send + Sync + 'static {
+pub trait Rehearse: std::fmt::Debug + Send + Sync + 'static {
     /// The explanation.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ServiceId, ServiceVersionId};
 use crate::lifecycle::{RouteVersion, RuntimeConfiguration, ServiceVersion};
+use crate::matching::MatchSettings;
 use crate::protocol::Update;
 use crate::resource::Plugins;
 use crate::resource::service::ServiceKind;
@@ -83,6 +84,8 @@ impl PublishedService {
 pub struct Snapshot {
     /// The revision this is the content of.
     pub revision: Revision,
+    /// How requests are matched.
+    pub settings: MatchSettings,
     /// The published services by id.
     pub services: BTreeMap<ServiceId, Arc<PublishedService>>,
 }
@@ -100,7 +103,7 @@ impl Snapshot {
             let shared = unchanged.map_or_else(|| Arc::new(service.shrink()), Arc::clone);
             services.insert(shared.service_id.clone(), shared);
         }
-        Self { revision: update.revision, services }
+        Self { revision: update.revision, settings: update.settings, services }
     }
 }
 
@@ -118,7 +121,7 @@ mod tests {
 
     fn update(revision: u64, full: bool, services: Vec<PublishedService>, removed: &[&str]) -> Update {
         let removed = removed.iter().map(|id| id.parse().unwrap()).collect();
-        Update { revision: Revision(revision), full, services, removed }
+        Update { revision: Revision(revision), full, settings: MatchSettings::default(), services, removed }
     }
 
     fn contents(snapshot: &Snapshot) -> Vec<(&str, &str)> {

@@ -70,6 +70,7 @@ impl ApiError {
                 | Refusal::VersionNotRestorable { .. }
                 | Refusal::StillPublished { .. }
                 | Refusal::Conflict => StatusCode::CONFLICT,
+                Refusal::NoRehearsal => StatusCode::NOT_IMPLEMENTED,
                 Refusal::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             },
         }

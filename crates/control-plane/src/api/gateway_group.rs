@@ -1,6 +1,7 @@
 //! Gateway groups.
 
 use axum::extract::State;
+use gatewright_model::matching::MatchSettings;
 use gatewright_model::resource::Labels;
 use gatewright_model::resource::gateway_group::{GatewayGroup, GatewayGroupKind};
 use serde::Serialize;
@@ -26,6 +27,8 @@ pub(super) struct GatewayGroupView {
     labels: Labels,
     #[serde(rename = "type")]
     kind: GatewayGroupKind,
+    /// How requests are matched.
+    settings: MatchSettings,
     /// The newest revision of what the group's gateways serve; a gateway's status says which one it has applied.
     revision: u64,
     created_at: i64,
@@ -36,6 +39,7 @@ impl From<GatewayGroupRow> for GatewayGroupView {
     fn from(row: GatewayGroupRow) -> Self {
         Self {
             id: row.id.into(),
+            settings: row.group.match_settings(),
             name: row.group.name,
             desc: row.group.desc,
             labels: row.group.labels,
@@ -68,6 +72,21 @@ pub(super) async fn gateway_group_create(
     Json(body): Json,
 ) -> SingleAnswer<GatewayGroupView> {
     let (row, warnings) = app.gateway_group_create(&caller, gateway_group_parse(body)?).await?;
+    Ok(warned(row.into(), &warnings))
+}
+
+/// Changes a gateway group; `settings` that are left out stay as they are.
+#[utoipa::path(put, path = "/api/gateway_groups/{gateway_group_id}", tag = "gateway group",
+    params(("gateway_group_id" = String, Path)), request_body = GatewayGroup,
+    responses((status = 200, body = Single<GatewayGroupView>), Refusals))]
+pub(super) async fn gateway_group_put(
+    caller: Caller,
+    State(app): State<App>,
+    ids: Ids,
+    Json(body): Json,
+) -> SingleAnswer<GatewayGroupView> {
+    let document = gateway_group_parse(body)?;
+    let (row, warnings) = app.gateway_group_put(&caller, &ids.id("gateway_group_id")?, document).await?;
     Ok(warned(row.into(), &warnings))
 }
 

@@ -8,12 +8,15 @@ mod error;
 mod request;
 mod router;
 
+mod conflict_check;
+mod explain;
 mod gateway_group;
 mod published_service;
 mod route_template;
 mod runtime_configuration;
 mod service_publish;
 mod service_template;
+mod variable;
 mod version;
 
 use axum::Json;

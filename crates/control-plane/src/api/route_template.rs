@@ -34,6 +34,12 @@ pub(super) struct RouteTemplateView {
     methods: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
+    hosts: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    remote_addrs: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
     vars: Vec<Value>,
     priority: i64,
     enable_websocket: bool,
@@ -59,6 +65,8 @@ impl From<RouteTemplateRow> for RouteTemplateView {
             labels: route.labels,
             paths: route.paths,
             methods: route.methods,
+            hosts: route.hosts,
+            remote_addrs: route.remote_addrs,
             vars: route.vars,
             priority: route.priority,
             enable_websocket: route.enable_websocket,

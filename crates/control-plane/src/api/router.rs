@@ -12,8 +12,8 @@ use utoipa_axum::routes;
 
 use super::error::{ApiError, ErrorBody};
 use super::{
-    gateway_group, published_service, route_template, runtime_configuration, service_publish,
-    service_template, version,
+    conflict_check, explain, gateway_group, published_service, route_template, runtime_configuration,
+    service_publish, service_template, variable, version,
 };
 use crate::app::App;
 
@@ -46,7 +46,8 @@ fn operations() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Api::openapi())
         .routes(routes!(version::version_get))
         .routes(routes!(gateway_group::gateway_group_list, gateway_group::gateway_group_create))
-        .routes(routes!(gateway_group::gateway_group_get))
+        .routes(routes!(gateway_group::gateway_group_get, gateway_group::gateway_group_put))
+        .routes(routes!(explain::explain))
         .routes(routes!(service_template::service_template_list, service_template::service_template_create))
         .routes(routes!(
             service_template::service_template_get,
@@ -62,6 +63,7 @@ fn operations() -> OpenApiRouter<App> {
             route_template::route_template_delete
         ))
         .routes(routes!(service_publish::service_publish))
+        .routes(routes!(conflict_check::conflict_check))
         .routes(routes!(published_service::published_service_list))
         .routes(routes!(
             published_service::published_service_get,
@@ -72,6 +74,7 @@ fn operations() -> OpenApiRouter<App> {
             runtime_configuration::runtime_configuration_get,
             runtime_configuration::runtime_configuration_patch
         ))
+        .routes(routes!(variable::variable_list))
 }
 
 /// The OpenAPI document, as it is served and committed.

@@ -48,5 +48,6 @@ pub(super) async fn service_publish(
 ) -> SingleAnswer<PublishView> {
     let document = publish_parse(body)?;
     let outcome = app.service_publish(&caller, document.content).await?;
-    Ok(warned(outcome.into(), &document.warnings))
+    let warnings = outcome.warnings.clone();
+    Ok(warned(outcome.into(), &warnings))
 }

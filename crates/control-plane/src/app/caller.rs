@@ -24,6 +24,7 @@ pub(crate) struct Caller {
 pub(crate) enum Action {
     GetGatewayGroup,
     CreateGatewayGroup,
+    UpdateGatewayGroup,
     GetServiceTemplate,
     CreateServiceTemplate,
     UpdateServiceTemplate,
@@ -39,6 +40,7 @@ impl Action {
         match self {
             Self::GetGatewayGroup => "gateway:GetGatewayGroup",
             Self::CreateGatewayGroup => "gateway:CreateGatewayGroup",
+            Self::UpdateGatewayGroup => "gateway:UpdateGatewayGroup",
             Self::GetServiceTemplate => "gateway:GetServiceTemplate",
             Self::CreateServiceTemplate => "gateway:CreateServiceTemplate",
             Self::UpdateServiceTemplate => "gateway:UpdateServiceTemplate",

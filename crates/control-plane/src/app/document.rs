@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 
 use gatewright_model::id::{GatewayGroupId, RouteId, ServiceId, ServiceVersionId};
 use gatewright_model::lifecycle::{RuntimeConfiguration, Status};
+use gatewright_model::rehearsal::RehearsedRequest;
 use gatewright_model::resource::Plugins;
 use gatewright_model::resource::gateway_group::GatewayGroup;
 use gatewright_model::resource::route::Route;
@@ -47,6 +48,10 @@ impl Warnings {
     pub(crate) fn message(&self) -> Option<String> {
         (!self.0.is_empty()).then(|| self.0.join(" | "))
     }
+
+    pub(crate) fn add(&mut self, warning: impl Into<String>) {
+        self.0.push(warning.into());
+    }
 }
 
 /// A parsed document.
@@ -63,6 +68,7 @@ pub(crate) type RouteTemplateDocument = Document<RouteTemplate, RouteId>;
 pub(crate) type GatewayGroupDocument = Document<GatewayGroup>;
 pub(crate) type PublishDocument = Document<PublishWish>;
 pub(crate) type RuntimeDocument = Document<RuntimeWish>;
+pub(crate) type ExplainDocument = Document<ExplainWish>;
 
 /// What a group should change about a published service; what is absent stays.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
@@ -79,6 +85,10 @@ pub(crate) struct RuntimeWish {
     #[serde(default)]
     #[schema(nullable = false)]
     pub(crate) strip_path_prefix: Option<bool>,
+    /// Whether the path is forwarded as the client wrote it instead of normalised (our extension).
+    #[serde(default)]
+    #[schema(nullable = false)]
+    pub(crate) forward_raw_path: Option<bool>,
     /// How the backend is reached in this group.
     #[serde(default)]
     #[schema(nullable = false)]
@@ -96,6 +106,7 @@ impl RuntimeWish {
             hosts: self.hosts.unwrap_or(base.hosts),
             path_prefix: self.path_prefix.or(base.path_prefix),
             strip_path_prefix: self.strip_path_prefix.unwrap_or(base.strip_path_prefix),
+            forward_raw_path: self.forward_raw_path.unwrap_or(base.forward_raw_path),
             upstream: self.upstream.unwrap_or(base.upstream),
             status: self.status.unwrap_or(base.status),
         }
@@ -132,6 +143,27 @@ pub(crate) struct ServicePublishWish {
     pub(crate) service_version_id: Option<ServiceVersionId>,
     #[serde(flatten)]
     pub(crate) runtime: RuntimeWish,
+}
+
+/// A request to explain, and the versions to explain it with.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub(crate) struct ExplainWish {
+    /// Versions that take the place of the published ones, or stand beside them; past ones too.
+    #[serde(default)]
+    #[schema(max_items = 1000)]
+    pub(crate) services: Vec<ExplainedVersion>,
+    #[serde(flatten)]
+    pub(crate) request: RehearsedRequest,
+}
+
+/// A version of a service, by its number.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub(crate) struct ExplainedVersion {
+    /// The service.
+    pub(crate) service_id: ServiceId,
+    /// The number of its version.
+    #[schema(min_length = 1, max_length = 256)]
+    pub(crate) version: String,
 }
 
 const fn enabled() -> bool {
@@ -172,6 +204,10 @@ pub(crate) fn route_template_parse(mut value: Value) -> Result<RouteTemplateDocu
     let service_id = ServiceId::deserialize(service_id)
         .map_err(|error| Violations::one("/service_id", error.to_string()))?;
     let (route, mut warnings) = parse::<Route>(value)?;
+    let (mut violations, mut doubts) = (Violations::default(), Violations::default());
+    route.check("", &mut violations, &mut doubts);
+    violations.into_result()?;
+    warnings.0.extend(doubts.iter().map(|doubt| format!("`{}`: {}", doubt.path, doubt.message)));
     plugins_warn(&route.plugins, &mut warnings);
     Ok(Document { id, content: RouteTemplate { service_id, route }, warnings })
 }
@@ -197,6 +233,21 @@ pub(crate) fn publish_parse(value: Value) -> Result<PublishDocument, Violations>
     SCHEMA.violations(&value).into_result()?;
     let (content, warnings) = parse::<PublishWish>(value)?;
     publish_check(&content)?;
+    Ok(Document { id: None, content, warnings })
+}
+
+/// A conflict check is sent like a publish, but the new version need not have a number yet.
+pub(crate) fn conflict_check_parse(value: Value) -> Result<PublishDocument, Violations> {
+    static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<PublishWish>);
+    SCHEMA.violations(&value).into_result()?;
+    let (content, warnings) = parse::<PublishWish>(value)?;
+    Ok(Document { id: None, content, warnings })
+}
+
+pub(crate) fn explain_parse(value: Value) -> Result<ExplainDocument, Violations> {
+    static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<ExplainWish>);
+    SCHEMA.violations(&value).into_result()?;
+    let (content, warnings) = parse(value)?;
     Ok(Document { id: None, content, warnings })
 }
 

@@ -47,9 +47,39 @@ impl App {
         tx.commit().await?;
         Ok((row, document.warnings))
     }
+
+    /// Replaces what the group says about itself. Settings that are not mentioned stay: clients that do not know
+    /// them must not change how traffic is matched.
+    pub(crate) async fn gateway_group_put(
+        &self,
+        caller: &Caller,
+        id: &GatewayGroupId,
+        document: GatewayGroupDocument,
+    ) -> Result<(GatewayGroupRow, Warnings), Refusal> {
+        caller.must(Action::UpdateGatewayGroup, id.as_str())?;
+        let mut group = document.content;
+        let mut tx = self.store().write().await?;
+        let before = gateway_group(&mut tx, id).await?.group;
+        if let Some(other) = tx.gateway_group_named(&group.name).await?.filter(|other| other != id) {
+            return Err(Refusal::NameTaken { noun: NOUN, name: group.name, by: other.to_string() });
+        }
+        group.settings = group.settings.or(before.settings);
+        let stamp = tx.stamp(self.world().now()).await?;
+        tx.gateway_group_update(stamp, id, &group).await?;
+        let rematches = group.match_settings() != before.match_settings();
+        if rematches {
+            tx.gateway_group_raise(id).await?;
+        }
+        let row = gateway_group(&mut tx, id).await?;
+        tx.commit().await?;
+        if rematches {
+            self.hints().changed(id);
+        }
+        Ok((row, document.warnings))
+    }
 }
 
-async fn gateway_group(tx: &mut Reading, id: &GatewayGroupId) -> Result<GatewayGroupRow, Refusal> {
+pub(super) async fn gateway_group(tx: &mut Reading, id: &GatewayGroupId) -> Result<GatewayGroupRow, Refusal> {
     let row = tx.gateway_group_get(id).await?;
     row.ok_or_else(|| Refusal::NotFound { noun: NOUN, id: id.to_string() })
 }

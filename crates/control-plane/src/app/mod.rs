@@ -12,6 +12,8 @@ mod refusal;
 mod token;
 mod world;
 
+mod conflict_check;
+mod explain;
 mod gateway_group;
 mod published_service;
 mod route_template;
@@ -36,6 +38,7 @@ pub(crate) use token::{Digest, token_new};
 pub(crate) use world::World;
 
 use gatewright_model::id::GatewayGroupId;
+use gatewright_model::rehearsal::Rehearse;
 use tokio::sync::Semaphore;
 
 use crate::distribution::Hints;
@@ -56,6 +59,7 @@ struct Parts {
     world: World,
     hints: Hints,
     secrets: ProcessSecrets,
+    rehearsal: Option<Arc<dyn Rehearse>>,
     password_checks: Semaphore,
 }
 
@@ -69,9 +73,15 @@ pub(crate) struct ProcessSecrets {
 }
 
 impl App {
-    pub(crate) fn new(store: Store, world: World, hints: Hints, secrets: ProcessSecrets) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        world: World,
+        hints: Hints,
+        secrets: ProcessSecrets,
+        rehearsal: Option<Arc<dyn Rehearse>>,
+    ) -> Self {
         let password_checks = Semaphore::new(PASSWORD_CHECKS_MAX);
-        Self { parts: Arc::new(Parts { store, world, hints, secrets, password_checks }) }
+        Self { parts: Arc::new(Parts { store, world, hints, secrets, rehearsal, password_checks }) }
     }
 
     pub(crate) fn store(&self) -> &Store {

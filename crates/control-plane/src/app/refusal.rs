@@ -82,6 +82,12 @@ pub(crate) enum Refusal {
         /// Where, quoted and separated.
         groups: String,
     },
+    /// Nobody in this process knows how gateways match.
+    #[error(
+        "this control plane was built without the gateway and cannot explain requests; ask one that was built with it, \
+         or run `gatewright explain --config FILE`"
+    )]
+    NoRehearsal,
     /// Somebody else changed the same thing at the same time.
     #[error("the object was changed by somebody else at the same time; read it and try again")]
     Conflict,

@@ -57,6 +57,7 @@ fn empty() -> RuntimeConfiguration {
         hosts: Vec::new(),
         path_prefix: None,
         strip_path_prefix: true,
+        forward_raw_path: false,
         upstream: Upstream::default(),
         status: gatewright_model::lifecycle::Status::Enabled,
     }

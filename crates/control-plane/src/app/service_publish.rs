@@ -6,6 +6,8 @@
 //!   (synchronise), so that nothing becomes active that nobody has seen working.
 //! * The group's runtime configuration survives: explicit wishes first, then what the group has, then the template.
 
+use std::collections::BTreeSet;
+
 use gatewright_model::id::{GatewayGroupId, ServiceId, ServiceVersionId};
 use gatewright_model::lifecycle::{RuntimeConfiguration, ServiceVersion};
 use gatewright_model::limits;
@@ -18,7 +20,7 @@ use super::document::{PublishWish, ServicePublishWish};
 use super::published_service::group_must_exist;
 use super::runtime_configuration::runtime_default;
 use super::service_template::service_template;
-use super::{Action, App, Caller, Refusal};
+use super::{Action, App, Caller, Refusal, Warnings};
 use crate::store::{Placement, Reading, Stamp, Writing};
 
 /// What is active after a publish.
@@ -27,6 +29,8 @@ pub(crate) struct PublishOutcome {
     /// The group's revision that contains it.
     pub(crate) revision: Revision,
     pub(crate) versions: Vec<(ServiceId, ServiceVersionId, String)>,
+    /// What the publisher should know, such as routes that are never served.
+    pub(crate) warnings: Warnings,
 }
 
 /// What one service of a publish comes to.
@@ -62,9 +66,12 @@ impl App {
         }
         tx.commit().await?;
         self.hints().changed(group);
+        let published: BTreeSet<ServiceId> =
+            plans.iter().map(|plan| plan.version.service_id.clone()).collect();
+        let warnings = self.duplicates_warn(group, &published).await;
         let versions = plans.into_iter().map(|plan| plan.version);
         let versions = versions.map(|version| (version.service_id, version.id, version.version)).collect();
-        Ok(PublishOutcome { revision, versions })
+        Ok(PublishOutcome { revision, versions, warnings })
     }
 
     async fn plan(
@@ -164,6 +171,10 @@ fn must_be_servable(version: &ServiceVersion, at: &str, violations: &mut Violati
     if version.routes.len() > limits::ROUTES_PER_SERVICE_MAX {
         let (count, max) = (version.routes.len(), limits::ROUTES_PER_SERVICE_MAX);
         violations.add(at, format!("service `{service}` has {count} routes, more than {max}; split it"));
+    }
+    for (index, route) in version.routes.iter().enumerate() {
+        let at = format!("{at}/routes/{index}");
+        route.route.check(&at, violations, &mut Violations::default());
     }
     let mut must_be_known = |plugins: &Plugins, place: &str| {
         for name in plugins.keys().filter(|name| !gatewright_plugins::is_known(name)) {

@@ -16,7 +16,7 @@ pub(crate) async fn app() -> (App, TempDir) {
     let store = Store::open_sqlite(&dir.path().join("test.db")).await.unwrap();
     let counter = AtomicU8::new(0);
     let world = World::new(|| 1000, move || [counter.fetch_add(1, Ordering::SeqCst) + 1; 32]);
-    (App::new(store, world, Hints::default(), ProcessSecrets::default()), dir)
+    (App::new(store, world, Hints::default(), ProcessSecrets::default(), None), dir)
 }
 
 fn template(name: &str) -> document::ServiceTemplateDocument {

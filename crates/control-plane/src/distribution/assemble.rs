@@ -32,10 +32,17 @@ pub(crate) async fn assemble(
         return Ok(Assembled::Nothing);
     }
     let base = have.filter(|have| *have < revision && revision.0 - have.0 <= DELTA_REVISIONS_MAX);
+    let settings = tx.gateway_group_get(group).await?.map(|row| row.group.match_settings());
     let services = tx.published_service_changes(group, base.unwrap_or_default()).await?;
     let removed = match base {
         Some(base) => tx.removed_service_list(group, base).await?,
         None => Vec::new(),
     };
-    Ok(Assembled::Update(Update { revision, full: base.is_none(), services, removed }))
+    Ok(Assembled::Update(Update {
+        revision,
+        full: base.is_none(),
+        settings: settings.unwrap_or_default(),
+        services,
+        removed,
+    }))
 }

@@ -87,6 +87,20 @@ impl Writing {
         self.tx.execute_one(insert.bind(to_json(group)?).bind(stamp.at).bind(stamp.number)).await
     }
 
+    pub(crate) async fn gateway_group_update(
+        &mut self,
+        stamp: Stamp,
+        id: &GatewayGroupId,
+        group: &GatewayGroup,
+    ) -> Result<(), StoreError> {
+        let update = query(
+            "UPDATE gateway_group SET name = $2, labels = $3, content = $4, updated_at = $5, change_number = $6 \
+             WHERE id = $1",
+        );
+        let update = update.bind(id.as_str()).bind(group.name.as_str()).bind(to_json(&group.labels)?);
+        self.tx.execute_one(update.bind(to_json(group)?).bind(stamp.at).bind(stamp.number)).await
+    }
+
     /// Raises the group's revision, because what its gateways serve changes in this transaction.
     pub(crate) async fn gateway_group_raise(&mut self, id: &GatewayGroupId) -> Result<Revision, StoreError> {
         let raise =

@@ -77,6 +77,18 @@ impl Reading {
         self.tx.row(one.bind(id.as_str())).await?.as_ref().map(read_whole).transpose()
     }
 
+    /// The version of a service that has this number.
+    pub(crate) async fn service_version_numbered(
+        &mut self,
+        service_id: &ServiceId,
+        version: &str,
+    ) -> Result<Option<ServiceVersion>, StoreError> {
+        let one = query(format!(
+            "SELECT {SUMMARY_COLUMNS}, v.routes FROM service_version v WHERE v.service_id = $1 AND v.version = $2"
+        ));
+        self.tx.row(one.bind(service_id.as_str()).bind(version)).await?.as_ref().map(read_whole).transpose()
+    }
+
     /// Whether this service has a version of this number.
     pub(crate) async fn service_version_exists(
         &mut self,

@@ -150,6 +150,7 @@ fn resolve_path(head: &mut RequestHead) -> Result<Option<Span>, Malformed> {
         };
         (target.authority.map(part), part(target.raw_path), normal.is_none(), target.query.map(part), normal)
     };
+    head.raw_path = path;
     head.path = match normal {
         Some(normal) => head.fields.intern(&normal),
         // `http://host` names no path, which means the root.

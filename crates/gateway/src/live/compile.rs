@@ -1,7 +1,8 @@
 //! A snapshot into a live configuration.
 //!
 //! The unit is the published service: one that did not change is taken over as it is, with its upstream's
-//! counters, so publishing one service among many costs one service. A service that does not compile is
+//! counters, so publishing one service among many costs one service; only other match settings cost all of them.
+//! A service that does not compile is
 //! quarantined: its last good form keeps serving, it is named with the reason, and everything else moves on.
 
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use gatewright_model::validation::Violations;
 
 use super::{LiveConfig, LiveRoute, LiveService};
 use crate::proxy::reject::RejectReason;
-use crate::router::{MatchSettings, ServiceRules};
+use crate::router::{MatchSettings, Router, ServiceRules};
 use crate::upstream::{Background, Upstream};
 
 /// A service that did not compile, and why.
@@ -33,25 +34,36 @@ pub(crate) fn compile(
 ) -> (LiveConfig, Vec<Quarantined>) {
     let mut live = before.clone();
     live.revision = Some(snapshot.revision);
+    let settings = snapshot.settings;
+    let rematched = settings != before.router.settings();
+    if rematched {
+        live.router = Router::new(settings);
+    }
+    // What stands in the router now: nothing, if it is a new one.
+    let placed = |service: &Arc<LiveService>| service.rules.clone().filter(|_| !rematched);
     let mut quarantined = Vec::new();
     for (id, service) in &before.services {
         if !snapshot.services.contains_key(id) {
-            live.router.replace(service.rules.as_ref(), None);
+            live.router.replace(placed(service).as_ref(), None);
             live.services.remove(id);
         }
     }
     for (id, published) in &snapshot.services {
         let known = before.services.get(id);
-        if known.is_some_and(|known| Arc::ptr_eq(&known.published, published)) {
+        if !rematched && known.is_some_and(|known| Arc::ptr_eq(&known.published, published)) {
             continue;
         }
-        match compile_service(published, known, background) {
+        match compile_service(published, settings, known, background) {
             Ok(service) => {
-                let old = known.and_then(|known| known.rules.as_ref());
-                live.router.replace(old, service.rules.as_ref());
+                live.router.replace(known.and_then(placed).as_ref(), service.rules.as_ref());
                 live.services.insert(id.clone(), Arc::new(service));
             }
-            Err(reason) => quarantined.push(Quarantined { service_id: id.clone(), reason }),
+            Err(reason) => {
+                if rematched {
+                    live.router.replace(None, known.and_then(|known| known.rules.as_ref()));
+                }
+                quarantined.push(Quarantined { service_id: id.clone(), reason });
+            }
         }
     }
     (live, quarantined)
@@ -59,12 +71,13 @@ pub(crate) fn compile(
 
 fn compile_service(
     published: &Arc<PublishedService>,
+    settings: MatchSettings,
     known: Option<&Arc<LiveService>>,
     background: &Background,
 ) -> Result<LiveService, Violations> {
     let takes_requests = published.kind == ServiceKind::Http && published.runtime.status == Status::Enabled;
     let rules = match takes_requests {
-        true => Some(Arc::new(ServiceRules::compile(published, MatchSettings::default())?)),
+        true => Some(Arc::new(ServiceRules::compile(published, settings)?)),
         false => None,
     };
     let same_upstream = known.filter(|known| known.published.runtime.upstream == published.runtime.upstream);
@@ -105,7 +118,8 @@ mod tests {
     }
 
     fn next(snapshot: &Snapshot, revision: u64, full: bool, services: Vec<PublishedService>) -> Snapshot {
-        snapshot.apply(Update { revision: Revision(revision), full, services, removed: Vec::new() })
+        let settings = snapshot.settings;
+        snapshot.apply(Update { revision: Revision(revision), full, settings, services, removed: Vec::new() })
     }
 
     #[test]
@@ -129,6 +143,35 @@ mod tests {
             Arc::ptr_eq(&upstream(&before, &b), &upstream(&after, &b)),
             "an equal upstream keeps its counters"
         );
+    }
+
+    #[test]
+    fn other_match_settings_recompile_everything_and_keep_counters() {
+        let routes = json!([{"route_id": "r", "name": "r", "paths": ["/u/:id"]}]);
+        let first =
+            next(&Snapshot::default(), 1, true, vec![service("a", "1", json!({"routes": routes.clone()}))]);
+        let (before, _) = compile(&LiveConfig::empty(), &first, 1);
+        let settings = MatchSettings { path_parameters: false, ..MatchSettings::default() };
+        let second = Snapshot { revision: Revision(2), settings, ..first.clone() };
+        let (after, quarantined) = compile(&before, &second, 1);
+        assert!(quarantined.is_empty());
+        let serves = |live: &LiveConfig, path: &str| {
+            let variables = gatewright_model::expression::NamedVariables::default();
+            let request = crate::router::Request {
+                host: b"",
+                path: path.as_bytes(),
+                method: gatewright_model::message::Method::Get,
+                remote_addr: None,
+                variables: &variables,
+            };
+            live.router.find(&request).is_some()
+        };
+        assert!(serves(&before, "/u/1") && !serves(&after, "/u/1") && serves(&after, "/u/:id"));
+        let a = "a".parse().unwrap();
+        assert!(Arc::ptr_eq(
+            before.services[&a].upstream.as_ref().unwrap(),
+            after.services[&a].upstream.as_ref().unwrap()
+        ));
     }
 
     #[test]

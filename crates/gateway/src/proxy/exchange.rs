@@ -73,6 +73,8 @@ struct Destination<'l> {
     websocket: bool,
     /// What consistent hashing goes by.
     hash_key: u64,
+    /// Whether the service asks for the path as the client wrote it.
+    raw_path: bool,
 }
 
 /// Forwards the request in `workspace` and answers the client; says whether the connection lives on.
@@ -205,6 +207,7 @@ fn find<'l>(
         websocket: published.routes[matched.route].route.enable_websocket,
         hash_key: upstream.hash_key(&variables),
         stripped: if published.runtime.strip_path_prefix { matched.prefix_length } else { 0 },
+        raw_path: published.runtime.forward_raw_path,
     })
 }
 
@@ -272,7 +275,7 @@ fn write_request(
 ) {
     let Workspace { inbound, outbound, request, .. } = workspace;
     outbound.clear();
-    write::request_start(request, |out| write_target(request, destination.stripped, out), outbound);
+    write::request_start(request, |out| write_target(request, destination, out), outbound);
     let host = match destination.upstream.pass_host {
         PassHost::Pass => request.bytes(request.authority),
         PassHost::Node => &node.host,
@@ -296,13 +299,17 @@ fn write_request(
     }
 }
 
-/// Writes the path as it was matched, without what the service strips, and the query.
-fn write_target(request: &RequestHead, stripped: usize, out: &mut Vec<u8>) {
-    let path = &request.bytes(request.path)[stripped..];
+/// Writes the path as it was matched, or as it was written if the service asks for that, without what the service
+/// strips, and the query.
+fn write_target(request: &RequestHead, destination: &Destination<'_>, out: &mut Vec<u8>) {
+    let path = &request.bytes(request.path)[destination.stripped..];
+    let raw_path = if destination.raw_path { raw_rest(request, destination.stripped) } else { None };
     if path.first() != Some(&b'/') {
         out.push(b'/');
     }
-    if request.path_is_plain {
+    if let Some(raw_path) = raw_path {
+        out.extend_from_slice(raw_path);
+    } else if request.path_is_plain {
         out.extend_from_slice(path);
     } else {
         target::encode_path(path, out);
@@ -311,4 +318,13 @@ fn write_target(request: &RequestHead, stripped: usize, out: &mut Vec<u8>) {
         out.push(b'?');
         out.extend_from_slice(request.bytes(query));
     }
+}
+
+/// The path as it was written, without what is stripped; `None` unless it still reads as the path that was matched:
+/// `/api/../api/x` without `/api` would be another path.
+fn raw_rest(request: &RequestHead, stripped: usize) -> Option<&[u8]> {
+    let path = request.bytes(request.path);
+    let rest = request.bytes(request.raw_path).strip_prefix(&path[..stripped])?;
+    let read = target::parse_target(rest).ok()?;
+    (*read.path == path[stripped..]).then_some(rest)
 }

@@ -1,6 +1,9 @@
 //! `gatewright control-plane`: the admin API, and the configuration that gateways follow.
 
+use std::sync::Arc;
+
 use gatewright_control_plane::{ControlPlane, Settings};
+use gatewright_model::rehearsal::Rehearse;
 
 use super::Failure;
 use crate::announce;
@@ -40,7 +43,16 @@ pub(super) fn settings(
         sync,
         admin_password: admin.admin_password.clone(),
         admin_key: admin.admin_key.clone(),
+        rehearsal: rehearsal(),
     }
+}
+
+/// What lets the control plane explain how gateways match, where the gateway is part of the executable.
+fn rehearsal() -> Option<Arc<dyn Rehearse>> {
+    #[cfg(feature = "gateway")]
+    return Some(Arc::new(gatewright_gateway::rehearsal::Rehearsal));
+    #[cfg(not(feature = "gateway"))]
+    None
 }
 
 /// Prints where the admin API answers.

@@ -13,6 +13,8 @@ pub struct RequestHead {
     pub method_text: Span,
     /// The request target as written.
     pub target: Span,
+    /// The path as written; empty where the target names none.
+    pub raw_path: Span,
     /// The normalised path: what is matched and, unless changed since, what is forwarded.
     pub path: Span,
     /// Whether the path can be forwarded byte by byte, without encoding it again.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Labels;
+use crate::matching::MatchSettings;
 
 /// The id of the group that exists from the first start on.
 pub const DEFAULT_ID: &str = "default";
@@ -24,6 +25,18 @@ pub struct GatewayGroup {
     /// What kind of gateways the group holds.
     #[serde(default, rename = "type")]
     pub kind: GatewayGroupKind,
+    /// How requests are matched (our extension). Absent in a change: as before; absent at first: the defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub settings: Option<MatchSettings>,
+}
+
+impl GatewayGroup {
+    /// How the group's gateways match requests.
+    #[must_use]
+    pub fn match_settings(&self) -> MatchSettings {
+        self.settings.unwrap_or_default()
+    }
 }
 
 /// What kind of gateways a group holds.

@@ -38,6 +38,10 @@ pub struct ServiceTemplate {
     #[serde(default = "enabled")]
     #[schema(default = true)]
     pub strip_path_prefix: bool,
+    /// Whether the path is forwarded as the client wrote it instead of normalised (our extension).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schema(default = false)]
+    pub forward_raw_path: bool,
     /// Plugins of all routes of this service.
     #[serde(default, skip_serializing_if = "Plugins::is_empty")]
     #[schema(value_type = std::collections::BTreeMap<String, Object>)]

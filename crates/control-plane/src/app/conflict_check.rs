@@ -1,0 +1,143 @@
+//! Which routes would get in each other's way if services were published.
+//!
+//! The analysis is the model's; here is only what it is asked about: the published services of the group, with the
+//! wished-for ones in their place. What the wish does not touch is not reported.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gatewright_model::conflict::{self, Conflict, ConflictKind, Conflicts};
+use gatewright_model::id::{GatewayGroupId, ServiceId};
+use gatewright_model::lifecycle::{RuntimeConfiguration, ServiceVersion};
+use gatewright_model::limits;
+use gatewright_model::matching::MatchSettings;
+use gatewright_model::snapshot::{PublishedService, Revision};
+
+use super::document::{PublishWish, ServicePublishWish};
+use super::gateway_group::gateway_group;
+use super::runtime_configuration::runtime_default;
+use super::service_template::service_template;
+use super::{Action, App, Caller, Refusal, Warnings};
+use crate::store::{ListFilter, Page, Reading};
+
+/// Duplicates that a publish names; the conflict check names all of them.
+const WARNED_MAX: usize = 10;
+
+impl App {
+    /// What publishing `wish` would bring; nothing is changed.
+    pub(crate) async fn conflict_check(
+        &self,
+        caller: &Caller,
+        wish: PublishWish,
+    ) -> Result<Conflicts, Refusal> {
+        caller.must(Action::PublishServices, wish.gateway_group_id.as_str())?;
+        let mut tx = self.store().read().await?;
+        let (settings, mut services) = published(&mut tx, &wish.gateway_group_id).await?;
+        let mut touched = BTreeSet::new();
+        for service in &wish.services {
+            let candidate = candidate(&mut tx, &wish, service, &services).await?;
+            touched.insert(candidate.service_id.clone());
+            services.insert(candidate.service_id.clone(), candidate);
+        }
+        drop(tx);
+        analyse(services, settings, touched).await
+    }
+
+    /// Names the routes of just `published` services that another service's route duplicates. A publish has
+    /// succeeded by then, so trouble here is worth a log line and no more.
+    pub(super) async fn duplicates_warn(
+        &self,
+        group: &GatewayGroupId,
+        published: &BTreeSet<ServiceId>,
+    ) -> Warnings {
+        let mut warnings = Warnings::default();
+        match self.duplicates(group, published).await {
+            Ok(duplicates) => {
+                for Conflict { winner, loser, reason, .. } in duplicates.iter().take(WARNED_MAX) {
+                    let winner = winner.as_ref().map_or_else(String::new, |winner| {
+                        format!("route `{}` of service `{}`", winner.route_name, winner.service_name)
+                    });
+                    warnings.add(format!(
+                        "route `{}` of service `{}` is never served at `{}`, because {winner} matches the same: {reason}",
+                        loser.route_name, loser.service_name, loser.url()
+                    ));
+                }
+                if duplicates.len() > WARNED_MAX {
+                    let more = duplicates.len() - WARNED_MAX;
+                    warnings.add(format!("{more} more duplicates: see POST /api/services/conflict_check"));
+                }
+            }
+            Err(error) => tracing::warn!(%group, %error, "duplicates were not looked for after a publish"),
+        }
+        warnings
+    }
+
+    async fn duplicates(
+        &self,
+        group: &GatewayGroupId,
+        touched: &BTreeSet<ServiceId>,
+    ) -> Result<Vec<Conflict>, Refusal> {
+        let mut tx = self.store().read().await?;
+        let filter = ListFilter { page: Some(Page { offset: 0, limit: 1 }), ..ListFilter::default() };
+        let count = tx.published_service_list(group, &filter).await?.total;
+        if usize::try_from(count).is_ok_and(|count| count > limits::CONFLICT_SERVICES_ON_PUBLISH_MAX) {
+            return Ok(Vec::new());
+        }
+        let (settings, services) = published(&mut tx, group).await?;
+        drop(tx);
+        let mut found = analyse(services, settings, touched.clone()).await?.conflicts;
+        found.retain(|conflict| conflict.kind == ConflictKind::Duplicate && conflict.spans_services());
+        Ok(found)
+    }
+}
+
+/// The published services of a group, whole, and how the group matches.
+pub(super) async fn published(
+    tx: &mut Reading,
+    group: &GatewayGroupId,
+) -> Result<(MatchSettings, BTreeMap<ServiceId, PublishedService>), Refusal> {
+    let settings = gateway_group(tx, group).await?.group.match_settings();
+    let services = tx.published_service_changes(group, Revision::default()).await?;
+    Ok((settings, services.into_iter().map(|service| (service.service_id.clone(), service)).collect()))
+}
+
+async fn candidate(
+    tx: &mut Reading,
+    wish: &PublishWish,
+    service: &ServicePublishWish,
+    published: &BTreeMap<ServiceId, PublishedService>,
+) -> Result<PublishedService, Refusal> {
+    let id = &service.service_id;
+    let (version, default) = match &service.service_version_id {
+        Some(version_id) if !wish.create_new_version => {
+            let found = tx.service_version_get(version_id).await?.filter(|version| version.service_id == *id);
+            let not_found = || Refusal::NotFound { noun: "service version", id: version_id.to_string() };
+            let template = tx.service_template_get(id).await?.map(|row| row.template);
+            (found.ok_or_else(not_found)?, runtime_default(template.as_ref()))
+        }
+        _ => {
+            let template = service_template(tx, id).await?.template;
+            let routes = tx.route_template_snapshot(id).await?;
+            let number = service.version.clone().unwrap_or_default();
+            // The version is never written, so any id does.
+            let version_id = id.as_str().parse().map_err(|_| Refusal::Conflict)?;
+            let version = ServiceVersion::of_template(version_id, id.clone(), number, &template, routes);
+            (version, RuntimeConfiguration::of_template(&template))
+        }
+    };
+    let base = published.get(id).map_or(default, |active| active.runtime.clone());
+    Ok(PublishedService::new(version, service.runtime.clone().over(base)))
+}
+
+/// Off the threads that serve calls: it may take a second.
+async fn analyse(
+    services: BTreeMap<ServiceId, PublishedService>,
+    settings: MatchSettings,
+    touched: BTreeSet<ServiceId>,
+) -> Result<Conflicts, Refusal> {
+    let analysis = tokio::task::spawn_blocking(move || {
+        let mut found = conflict::analyse(services.values(), settings);
+        found.conflicts.retain(|conflict| touched.iter().any(|id| conflict.concerns(id)));
+        found
+    });
+    analysis.await.map_err(|error| Refusal::Unavailable { reason: error.to_string() })
+}
