@@ -48,6 +48,15 @@ impl World {
         Self { control_plane, dir }
     }
 
+    /// A control plane that knows somebody who explains.
+    pub(crate) async fn start_with(
+        rehearsal: std::sync::Arc<dyn gatewright_model::rehearsal::Rehearse>,
+    ) -> Self {
+        let dir = TempDir::new().unwrap();
+        let settings = Settings { rehearsal: Some(rehearsal), ..settings(dir.path()) };
+        Self { control_plane: start(settings).await.unwrap(), dir }
+    }
+
     /// The same data directory under a new control plane.
     pub(crate) async fn restart(self) -> Self {
         self.control_plane.stop(Duration::from_secs(10)).await;

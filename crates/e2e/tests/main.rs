@@ -15,6 +15,7 @@ mod quick;
 mod publish;
 mod templates;
 
+mod explain;
 mod headers;
 mod refusals;
 mod routing;

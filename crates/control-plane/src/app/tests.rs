@@ -73,6 +73,17 @@ async fn every_operation_asks_whether_the_caller_may() {
         app.gateway_group_create(&somebody, document::gateway_group_parse(json!({"name": "h"})).unwrap())
             .await
             .err(),
+        app.gateway_group_put(
+            &somebody,
+            &group,
+            document::gateway_group_parse(json!({"name": "h"})).unwrap(),
+        )
+        .await
+        .err(),
+        app.explain(&somebody, &group, document::explain_parse(json!({"uri": "/"})).unwrap().content)
+            .await
+            .err(),
+        app.conflict_check(&somebody, publish("2")).await.err(),
         app.service_template_list(&somebody, &all).await.err(),
         app.service_template_get(&somebody, &service).await.err(),
         app.service_template_create(&somebody, template("t")).await.err(),

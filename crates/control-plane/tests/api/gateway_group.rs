@@ -28,6 +28,29 @@ async fn a_group_is_found_by_its_exact_name() {
 }
 
 #[tokio::test]
+async fn match_settings_are_kept_by_those_who_do_not_know_them_and_raise_the_revision() {
+    let world = World::start().await;
+    let path = "/api/gateway_groups/default";
+    let before = world.value("GET", path, None).await;
+    assert_eq!(before["settings"], json!({"match": "host_first", "path_parameters": true}));
+    let changed = json!({"name": "default", "settings": {"match": "path_first", "path_parameters": false}});
+    let after = world.value("PUT", path, Some(changed.clone())).await;
+    assert_eq!(after["settings"], changed["settings"]);
+    let revision = |group: &serde_json::Value| group["revision"].as_u64().unwrap();
+    assert_eq!(revision(&after), revision(&before) + 1);
+    let renamed = world.value("PUT", path, Some(json!({"name": "eu", "desc": "d"}))).await;
+    assert_eq!((&renamed["name"], &renamed["settings"]), (&json!("eu"), &changed["settings"]));
+    assert_eq!(revision(&renamed), revision(&after), "a name says nothing to gateways");
+
+    world.group_create("us").await;
+    world.refused(409, "PUT", path, Some(json!({"name": "us"}))).await;
+    world.refused(404, "PUT", "/api/gateway_groups/nowhere", Some(json!({"name": "x"}))).await;
+    let wrong = json!({"name": "eu", "settings": {"match": "sideways"}});
+    let message = world.refused(400, "PUT", path, Some(wrong)).await;
+    assert!(message.contains("/settings/match"), "{message}");
+}
+
+#[tokio::test]
 async fn a_group_that_does_not_exist_is_not_found() {
     let world = World::start().await;
     let message = world.refused(404, "GET", "/api/gateway_groups/nowhere", None).await;

@@ -1,6 +1,8 @@
 //! The admin API, noun by noun.
 
 mod access;
+mod conflict_check;
+mod explain;
 mod gateway_group;
 mod openapi;
 mod published_service;
@@ -8,3 +10,4 @@ mod route_template;
 mod runtime_configuration;
 mod service_publish;
 mod service_template;
+mod variable;

@@ -80,3 +80,23 @@ async fn what_clients_send_besides_is_accepted_and_named() {
     assert_eq!(answer.status, 200);
     assert_eq!(answer.body["warning_msg"], "unknown field `/upstream` is ignored");
 }
+
+#[tokio::test]
+async fn what_could_not_be_matched_is_refused_with_its_place() {
+    let world = World::start().await;
+    world.design("s").await;
+    let body = json!({
+        "service_id": "s", "name": "x", "paths": ["/a"], "remote_addrs": ["10.0.0.0/8", "x"],
+        "vars": [["arg_a", "==", "1"], ["arg_b", "=", "1"]]
+    });
+    let answer = world.call("PUT", "/api/routes/template/x", Some(body)).await;
+    assert_eq!(answer.status, 400);
+    let places: Vec<_> =
+        answer.body["errors"].as_array().unwrap().iter().map(|error| &error["path"]).collect();
+    assert_eq!(places, ["/remote_addrs/1", "/vars/1/1"]);
+
+    let odd = json!({"service_id": "s", "name": "x", "paths": ["/a"], "hosts": ["h.test"], "vars": [["uri", "~~", "[0"]]});
+    let answer = world.call("PUT", "/api/routes/template/x", Some(odd)).await;
+    assert_eq!((answer.status, &answer.body["value"]["hosts"]), (200, &json!(["h.test"])));
+    assert!(answer.body["warning_msg"].as_str().unwrap().contains("/vars/0/2"), "{}", answer.body);
+}

@@ -53,6 +53,38 @@ fn the_path_prefix_is_cut_at_a_segment_boundary_only() {
 }
 
 #[test]
+fn the_path_is_forwarded_as_written_where_the_service_asks_for_it_and_it_still_means_the_same() {
+    let node = Node::greeting();
+    for (prefix, target, normal, raw) in [
+        (None, "/a%2Fb//c/./d%41?q=%41", "/a/b/c/dA?q=%41", "/a%2Fb//c/./d%41?q=%41"),
+        (None, "/x/../y", "/y", "/x/../y"),
+        (None, "http://a/%41", "/A", "/%41"),
+        (None, "http://a", "/", "/"),
+        (Some("/api"), "/api/%41", "/A", "/%41"),
+        (Some("/api"), "/api", "/", "/"),
+        // Without the prefix these would be other paths, or leave the root.
+        (Some("/api"), "/%61pi/%41", "/A", "/A"),
+        (Some("/api"), "/api/../api/%41", "/A", "/A"),
+        (Some("/api"), "/x/../api/%41", "/A", "/A"),
+    ] {
+        for (forward_raw_path, expected) in [(false, normal), (true, raw)] {
+            let mut more = json!({"forward_raw_path": forward_raw_path});
+            if let Some(prefix) = prefix {
+                more["path_prefix"] = json!(prefix);
+            }
+            let world = World::serving(&[service(&[node.address], more)]);
+            let answer = world.ask(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+            assert_eq!(answer.status, 200, "{target}");
+            let head = node.heads().pop().expect("a request");
+            assert!(
+                head.starts_with(&format!("GET {expected} HTTP/1.1\r\n")),
+                "{target} {forward_raw_path}: {head}"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_host_the_node_sees_is_chosen_by_pass_host() {
     let node = Node::greeting();
     for (upstream, expected) in [
