@@ -26,7 +26,10 @@ pub const FILE_BYTES_MAX: usize = 64 << 20;
 /// Services in one file: as many as a gateway group is designed for.
 pub const SERVICES_MAX: usize = 10_000;
 
-/// Keys, values and lists in one file, with what aliases repeat; the default of the parser is for smaller files.
+/// What all aliases of one file together may repeat.
+const ALIASED_MAX: usize = 100_000;
+
+/// Keys, values and lists in one file; the default of the parser is for smaller files.
 const NODES_MAX: usize = 10_000_000;
 
 /// The version of a service that names none.
@@ -68,6 +71,7 @@ pub fn parse(text: &str) -> Result<Standalone, FileError> {
     // Only `true` and `false` are booleans: a service may be called `off`.
     let options = serde_saphyr::options! {
         strict_booleans: true,
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: ALIASED_MAX },
         budget: serde_saphyr::budget! {
             max_nodes: NODES_MAX,
             max_events: 2 * NODES_MAX,

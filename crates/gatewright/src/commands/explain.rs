@@ -175,7 +175,8 @@ fn describe(outcome: &Outcome) -> String {
     }
 }
 
-#[cfg(all(test, feature = "gateway"))]
+#[cfg(test)]
+#[cfg(feature = "gateway")]
 mod tests {
     use super::*;
 
