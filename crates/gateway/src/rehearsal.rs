@@ -3,6 +3,7 @@
 //! A rehearsed request becomes a head like a received one and is matched by the same router with the same variables;
 //! nothing here decides anything by itself.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -118,8 +119,9 @@ impl Rehearse for Rehearsal {
 }
 
 fn head_of(request: &RehearsedRequest) -> Result<RequestHead, RehearsalError> {
+    let target = sendable(&request.uri);
     // Asked first, because it says what is wrong; composing only says that something is.
-    parse_target(request.uri.as_bytes())?;
+    parse_target(target.as_bytes())?;
     let mut fields: Vec<(&str, &str)> = Vec::new();
     for (name, value) in &request.headers {
         match value {
@@ -137,9 +139,22 @@ fn head_of(request: &RehearsedRequest) -> Result<RequestHead, RehearsalError> {
     if !fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         fields.extend(host.map(|host| ("Host", host)));
     }
-    let composition =
-        Composition { method: request.method.as_deref(), target: &request.uri, fields: &fields };
+    let composition = Composition { method: request.method.as_deref(), target: &target, fields: &fields };
     request::compose(&composition).map_err(|malformed| RehearsalError::Head(malformed.to_string()))
+}
+
+/// The target with what no client can send, spaces and control characters, escaped as a client would have to.
+fn sendable(uri: &str) -> Cow<'_, str> {
+    let unsendable = |character: char| character == ' ' || character.is_ascii_control();
+    if !uri.contains(unsendable) {
+        return Cow::Borrowed(uri);
+    }
+    let escaped = uri.chars().map(|character| match character {
+        // A NUL stays one, and is refused like one.
+        character if unsendable(character) => format!("%{:02X}", u32::from(character)),
+        character => character.to_string(),
+    });
+    Cow::Owned(escaped.collect())
 }
 
 fn not_text(name: &str) -> RehearsalError {

@@ -25,7 +25,8 @@ pub struct RehearsedRequest {
     #[serde(default)]
     #[schema(example = "petstore.example.com")]
     pub host: Option<String>,
-    /// The request target as a client writes it: path and query, or an absolute URI.
+    /// The request target as a client writes it: path and query, or an absolute URI. Spaces and control characters,
+    /// which no client can send, count as if they were escaped.
     #[schema(max_length = 16384, example = "/store/pets/1?version=2")]
     pub uri: String,
     /// The headers: a text, or a list of texts for one that is repeated.

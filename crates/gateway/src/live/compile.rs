@@ -150,10 +150,10 @@ mod tests {
         let routes = json!([{"route_id": "r", "name": "r", "paths": ["/u/:id"]}]);
         let first =
             next(&Snapshot::default(), 1, true, vec![service("a", "1", json!({"routes": routes.clone()}))]);
-        let (before, _) = compile(&LiveConfig::empty(), &first, 1);
+        let (before, _) = compile(&LiveConfig::empty(), &first, &Background::idle(1));
         let settings = MatchSettings { path_parameters: false, ..MatchSettings::default() };
         let second = Snapshot { revision: Revision(2), settings, ..first.clone() };
-        let (after, quarantined) = compile(&before, &second, 1);
+        let (after, quarantined) = compile(&before, &second, &Background::idle(1));
         assert!(quarantined.is_empty());
         let serves = |live: &LiveConfig, path: &str| {
             let variables = gatewright_model::expression::NamedVariables::default();

@@ -157,7 +157,11 @@ impl Reader {
         static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<Route>);
         let mut members = self.object(route, at)?;
         let route_id = self.id::<RouteId>(&mut members, &format!("route-{index:06}"), at);
-        let route: Route = self.checked(&SCHEMA, Value::Object(members), at)?;
+        let everything = rewrite_everything(&mut members);
+        let mut route: Route = self.checked(&SCHEMA, Value::Object(members), at)?;
+        for place in everything {
+            "*".clone_into(&mut route.paths[place]);
+        }
         route.check(at, &mut self.violations, &mut self.warnings);
         Some(RouteVersion { route_id: route_id?, route })
     }
@@ -244,6 +248,20 @@ impl Reader {
         });
         parsed.map_err(|error| self.violations.add(at, error.to_string())).ok()
     }
+}
+
+/// A file may say `*` for every path, as those it is often made from do; the documented schema, in which every path
+/// begins with `/`, then checks `/*` in its place. Gives the places.
+fn rewrite_everything(route: &mut Map<String, Value>) -> Vec<usize> {
+    let Some(Value::Array(paths)) = route.get_mut("paths") else { return Vec::new() };
+    let mut places = Vec::new();
+    for (place, path) in paths.iter_mut().enumerate() {
+        if *path == "*" {
+            *path = Value::from("/*");
+            places.push(place);
+        }
+    }
+    places
 }
 
 #[cfg(test)]
