@@ -18,6 +18,7 @@ pub(crate) mod scan;
 pub(crate) mod write;
 
 #[cfg(any(test, fuzzing))]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a check that fails says where")]
 pub(crate) mod properties;
 
 /// Bytes of a head we accept: request line and fields together.

@@ -113,6 +113,7 @@ impl<'r> Match<'r> {
 }
 
 #[cfg(any(test, fuzzing))]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a check that fails says where")]
 pub(crate) mod reference;
 #[cfg(test)]
 mod tests;

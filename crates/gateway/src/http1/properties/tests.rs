@@ -188,7 +188,9 @@ fn hyper_lets_two_meanings_through_that_are_refused_here() {
 
 #[test]
 fn the_properties_hold_on_every_seed() {
-    crate::seeds::each("request_head", |seed| drop(request_head(seed)));
+    crate::seeds::each("request_head", |seed| {
+        let _ = request_head(seed);
+    });
     crate::seeds::each("response_head", response_head);
     crate::seeds::each("chunked", chunked);
     crate::seeds::each("request_head", |seed| compare(seed).expect("as hyper reads it"));
