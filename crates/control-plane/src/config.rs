@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gatewright_model::rehearsal::Rehearse;
 
@@ -21,6 +22,27 @@ pub struct Settings {
     pub admin_key: Option<String>,
     /// Who explains how gateways match; none: explaining is refused.
     pub rehearsal: Option<Arc<dyn Rehearse>>,
+    /// The admin API over TLS; none: only without.
+    pub admin_tls: Option<AdminTls>,
+    /// Which version of the documented interface `/api/version` answers; clients choose their behaviour by it.
+    pub api_version: String,
+    /// How long rows of the audit log are kept.
+    pub audit_retention: Duration,
+}
+
+/// How long rows of the audit log are kept unless something else is asked for.
+pub const AUDIT_RETENTION_DEFAULT: Duration = Duration::from_secs(60 * 24 * 60 * 60);
+
+/// Which version of the documented interface is spoken unless something else is asked for.
+pub const API_VERSION_DEFAULT: &str = "3.9.14";
+
+/// The admin API over TLS.
+#[derive(Clone, Debug)]
+pub struct AdminTls {
+    /// Where it answers.
+    pub address: SocketAddr,
+    /// PEM files with the certificate chain and its private key; none: a self-signed one, kept in the data directory.
+    pub certificate: Option<(PathBuf, PathBuf)>,
 }
 
 /// Secrets that a first start made at random, each kept in the data directory with mode 0600.
@@ -56,6 +78,14 @@ pub enum StartError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// The certificate of the admin API cannot be used.
+    #[error("cannot serve the admin API over TLS (--admin-tls) with {path}: {reason}", path = path.display())]
+    AdminTls {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
     /// The store cannot be opened.
     #[error("cannot open the store {path}: {reason}", path = path.display())]

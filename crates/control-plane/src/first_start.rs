@@ -12,12 +12,9 @@ use gatewright_model::id::GatewayGroupId;
 use gatewright_model::resource::Labels;
 use gatewright_model::resource::gateway_group::{self, GatewayGroup, GatewayGroupKind};
 
-use crate::app::{ADMIN, Digest, World, password_hash, password_new, token_new};
+use crate::app::{ACCESS_TOKEN_PREFIX, ADMIN, Digest, World, password_hash, password_new, token_new};
 use crate::config::{CreatedSecrets, Settings};
-use crate::store::{Store, StoreError, UserRow};
-
-/// What access tokens begin with.
-pub(crate) const ACCESS_TOKEN_PREFIX: &str = "gw-";
+use crate::store::{NewAccessToken, PasswordState, Store, StoreError, UserRow};
 
 /// What instance tokens begin with.
 pub(crate) const INSTANCE_TOKEN_PREFIX: &str = "gwi-";
@@ -59,10 +56,23 @@ pub(crate) async fn first_start(
         id: world.id(),
         username: ADMIN.to_owned(),
         password_hash: password_hash(world, &password)?,
+        password_state: if created.admin_password.is_some() {
+            PasswordState::Generated
+        } else {
+            PasswordState::Chosen
+        },
     };
     tx.user_insert(stamp, &admin).await?;
     let key_id: String = world.id();
-    tx.access_token_insert(stamp, &key_id, &admin.id, "first start", Digest::of(&key).as_str()).await?;
+    let digest = Digest::of(&key);
+    let token = NewAccessToken {
+        id: &key_id,
+        user_id: &admin.id,
+        name: "first start",
+        sha256: digest.as_str(),
+        expires_at: 0,
+    };
+    tx.access_token_insert(stamp, &token).await?;
     let group = default_group();
     tx.gateway_group_insert(stamp, &group, &default_group_content()).await?;
     let token_id: String = world.id();

@@ -14,6 +14,7 @@ mod app;
 mod distribution;
 mod store;
 
+mod admin_tls;
 mod first_start;
 mod listener;
 
@@ -24,9 +25,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use app::{App, Digest, ProcessSecrets, World, token_new};
+use app::{ACCESS_TOKEN_PREFIX, App, Digest, ProcessSecrets, World, token_new};
+pub use config::{API_VERSION_DEFAULT, AUDIT_RETENTION_DEFAULT, AdminTls};
 pub use config::{CreatedSecrets, Settings, StartError};
-use first_start::{ACCESS_TOKEN_PREFIX, FirstStartError, INSTANCE_TOKEN_PREFIX};
+use first_start::{FirstStartError, INSTANCE_TOKEN_PREFIX};
 use listener::Stopping;
 use store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -39,6 +41,9 @@ const ADMIN_CONNECTIONS_MAX: usize = 1024;
 /// Gateways that watch at the same time.
 const WATCH_CONNECTIONS_MAX: usize = 10_000;
 
+/// How often old rows of the audit log are deleted.
+const AUDIT_EXPIRE_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
 /// The database in the data directory.
 const DATABASE_FILE: &str = "gatewright.db";
 
@@ -48,6 +53,7 @@ const LOCK_FILE: &str = "lock";
 /// A running control plane.
 pub struct ControlPlane {
     admin_address: SocketAddr,
+    admin_tls_address: Option<SocketAddr>,
     sync_address: Option<SocketAddr>,
     created_secrets: CreatedSecrets,
     operator_key: String,
@@ -66,11 +72,11 @@ pub struct ControlPlane {
 /// When the data directory, the store or a listener cannot be used; the error names it and the remedy.
 pub async fn start(settings: Settings) -> Result<ControlPlane, StartError> {
     let (admin, admin_address) = bind(settings.admin, "--admin").await?;
-    let sync = match settings.sync {
-        Some(address) => Some(bind(address, "--sync").await?),
-        None => None,
-    };
+    let admin_tls = bind_if(settings.admin_tls.as_ref().map(|tls| tls.address), "--admin-tls").await?;
+    let sync = bind_if(settings.sync, "--sync").await?;
     let lock = data_directory_take(&settings.data_dir)?;
+    let acceptor = settings.admin_tls.as_ref().map(|tls| admin_tls::acceptor(tls, &settings.data_dir));
+    let acceptor = acceptor.transpose()?;
     let world = world();
     let (store, created_secrets) = store_open(&settings, &world).await?;
 
@@ -84,18 +90,25 @@ pub async fn start(settings: Settings) -> Result<ControlPlane, StartError> {
     let app = App::new(store.clone(), world, hints, secrets, settings.rehearsal);
     let stopping = Stopping::default();
     let watch = distribution::watch_router(app.clone(), stopping.graceful.clone());
-    let serve = |listener, router, connections_max| {
-        let task = listener::serve(listener, router, connections_max, stopping.clone());
+    let serve = |listener, tls, router, connections_max| {
+        let task = listener::serve(listener, tls, router, connections_max, stopping.clone());
         stopping.tasks.spawn(task);
     };
-    serve(admin, api::admin_router(app), ADMIN_CONNECTIONS_MAX);
+    stopping.tasks.spawn(audit_log_expire(app.clone(), settings.audit_retention, stopping.clone()));
+    let router = api::admin_router(app, &settings.api_version);
+    serve(admin, None, router.clone(), ADMIN_CONNECTIONS_MAX);
+    let admin_tls_address = admin_tls.map(|(listener, address)| {
+        serve(listener, acceptor, router, ADMIN_CONNECTIONS_MAX);
+        address
+    });
     let sync_address = sync.map(|(listener, address)| {
-        serve(listener, watch.clone(), WATCH_CONNECTIONS_MAX);
+        serve(listener, None, watch.clone(), WATCH_CONNECTIONS_MAX);
         address
     });
     tracing::info!(%admin_address, ?sync_address, "the control plane serves");
     Ok(ControlPlane {
         admin_address,
+        admin_tls_address,
         sync_address,
         created_secrets,
         operator_key,
@@ -118,6 +131,32 @@ async fn bind(address: SocketAddr, flag: &'static str) -> Result<(TcpListener, S
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
+}
+
+async fn bind_if(
+    address: Option<SocketAddr>,
+    flag: &'static str,
+) -> Result<Option<(TcpListener, SocketAddr)>, StartError> {
+    match address {
+        Some(address) => Ok(Some(bind(address, flag).await?)),
+        None => Ok(None),
+    }
+}
+
+/// Deletes what is too old from the audit log, now and then.
+async fn audit_log_expire(app: App, retention: Duration, stopping: Stopping) {
+    let seconds = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX);
+    loop {
+        match app.audit_log_expire(seconds).await {
+            Ok(0) => {}
+            Ok(rows) => tracing::info!(rows, "old rows of the audit log were deleted"),
+            Err(refusal) => tracing::warn!(%refusal, "the audit log could not be shortened"),
+        }
+        tokio::select! {
+            () = stopping.graceful.cancelled() => return,
+            () = tokio::time::sleep(AUDIT_EXPIRE_INTERVAL) => {}
+        }
+    }
 }
 
 /// Creates the data directory if needed and keeps every other control plane out of it.
@@ -172,6 +211,12 @@ impl ControlPlane {
         self.admin_address
     }
 
+    /// Where the admin API answers over TLS, if that was asked for.
+    #[must_use]
+    pub fn admin_tls_address(&self) -> Option<SocketAddr> {
+        self.admin_tls_address
+    }
+
     /// Where remote gateways are answered, if a sync listener was asked for.
     #[must_use]
     pub fn sync_address(&self) -> Option<SocketAddr> {
@@ -220,7 +265,7 @@ pub struct WatchServer {
 impl WatchServer {
     /// Serves one connection until it closes.
     pub async fn serve<I: AsyncRead + AsyncWrite + Send + Unpin + 'static>(&self, stream: I) {
-        let serving = listener::serve_connection(stream, self.router.clone(), &self.stopping);
+        let serving = listener::serve_connection(stream, None, self.router.clone(), &self.stopping);
         self.stopping.tasks.track_future(serving).await;
     }
 }

@@ -1,18 +1,29 @@
 //! Connections: accepted up to a limit, served with time limits, and finished gracefully.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::Peer;
+
 /// How long a request head may take, and a kept connection may idle: slow writers hold no connection for ever.
 const HEAD_READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes buffered per connection while a head is read.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -43,10 +54,11 @@ impl Stopping {
     }
 }
 
-/// Serves `router` on every connection to `listener`, at most `connections_max` at a time; more wait in the
-/// system's queue.
+/// Serves `router` on every connection to `listener`, over TLS if there is `tls`, at most `connections_max` at a
+/// time; more wait in the system's queue.
 pub(crate) async fn serve(
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     router: axum::Router,
     connections_max: usize,
     stopping: Stopping,
@@ -57,25 +69,50 @@ pub(crate) async fn serve(
             () = stopping.graceful.cancelled() => return,
             accepted = accept(&listener, &places) => accepted,
         };
-        let Some((stream, place)) = accepted else { continue };
-        let (router, connection_stopping) = (router.clone(), stopping.clone());
+        let Some((stream, address, place)) = accepted else { continue };
+        let (tls, router, connection_stopping) = (tls.clone(), router.clone(), stopping.clone());
         stopping.tasks.spawn(async move {
-            serve_connection(stream, router, &connection_stopping).await;
+            let peer = Some(Peer { address: address.ip().to_canonical(), is_tls: tls.is_some() });
+            match tls {
+                None => serve_connection(stream, peer, router, &connection_stopping).await,
+                Some(tls) => {
+                    if let Some(stream) = shake_hands(tls, stream, &connection_stopping).await {
+                        serve_connection(stream, peer, router, &connection_stopping).await;
+                    }
+                }
+            }
             drop(place);
         });
     }
 }
 
+async fn shake_hands(
+    tls: TlsAcceptor,
+    stream: TcpStream,
+    stopping: &Stopping,
+) -> Option<TlsStream<TcpStream>> {
+    let shaken = tokio::select! {
+        () = stopping.graceful.cancelled() => return None,
+        shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)) => shaken,
+    };
+    match shaken {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+    None
+}
+
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> Option<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => {
+        Ok((stream, address)) => {
             // Answers are small and written whole; waiting for more to send would only delay them.
             let _ = stream.set_nodelay(true);
-            Some((stream, place))
+            Some((stream, address, place))
         }
         Err(error) => {
             tracing::warn!(%error, "a connection could not be accepted");
@@ -85,17 +122,25 @@ async fn accept(
     }
 }
 
-/// Serves `router` on one connection until it closes.
+/// Serves `router` on one connection until it closes; `peer`: who is at its other end, if that is another process.
 pub(crate) async fn serve_connection<I: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: I,
+    peer: Option<Peer>,
     router: axum::Router,
     stopping: &Stopping,
 ) {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
+        router.call(request)
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_READ_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,

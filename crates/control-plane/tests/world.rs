@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use gatewright_control_plane::{ControlPlane, Settings, start};
+use gatewright_control_plane::{API_VERSION_DEFAULT, AUDIT_RETENTION_DEFAULT, ControlPlane, Settings, start};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap};
@@ -38,6 +38,9 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         admin_password: Some(PASSWORD.to_owned()),
         admin_key: Some(KEY.to_owned()),
         rehearsal: None,
+        admin_tls: None,
+        api_version: API_VERSION_DEFAULT.to_owned(),
+        audit_retention: AUDIT_RETENTION_DEFAULT,
     }
 }
 

@@ -256,9 +256,25 @@ pub(crate) struct AdminListener {
     /// Where the admin API answers.
     #[arg(long, env = "GATEWRIGHT_ADMIN", value_name = "ADDRESS", default_value = "127.0.0.1:7080")]
     pub(crate) admin: SocketAddr,
-    /// Where the admin API answers over TLS; reserved: 127.0.0.1:7443 once this is served.
+    /// Where the admin API answers over TLS as well; without an address: 127.0.0.1:7443. Without the flag: nowhere.
     #[arg(long, env = "GATEWRIGHT_ADMIN_TLS", value_name = "ADDRESS")]
+    #[arg(num_args = 0..=1, default_missing_value = "127.0.0.1:7443")]
     pub(crate) admin_tls: Option<SocketAddr>,
+    /// A PEM file with the certificate chain of the admin API; without: a self-signed one in the data directory.
+    #[arg(long, env = "GATEWRIGHT_ADMIN_TLS_CERTIFICATE", value_name = "FILE")]
+    #[arg(requires = "admin_tls", requires = "admin_tls_key")]
+    pub(crate) admin_tls_certificate: Option<PathBuf>,
+    /// A PEM file with the private key of that certificate.
+    #[arg(long, env = "GATEWRIGHT_ADMIN_TLS_KEY", value_name = "FILE", requires = "admin_tls_certificate")]
+    pub(crate) admin_tls_key: Option<PathBuf>,
+    /// Which version of the documented interface `/api/version` answers; clients choose their behaviour by it.
+    #[arg(long, env = "GATEWRIGHT_API_VERSION", value_name = "VERSION")]
+    #[arg(default_value = gatewright_control_plane::API_VERSION_DEFAULT, value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) api_version: String,
+    /// How long rows of the audit log are kept, such as `60d` or `36h`.
+    #[arg(long, env = "GATEWRIGHT_AUDIT_RETENTION", value_name = "TIME", default_value = "60d")]
+    #[arg(value_parser = retention)]
+    pub(crate) audit_retention: Duration,
     /// The administrator's key of a first start; without: a random one, printed once. Prefer the environment.
     #[arg(long, env = "GATEWRIGHT_ADMIN_KEY", value_name = "KEY", hide_env_values = true)]
     #[arg(value_parser = NonEmptyStringValueParser::new())]
@@ -297,22 +313,9 @@ impl TrafficListeners {
 
     /// Says so if TLS was asked for, instead of silently not listening.
     pub(crate) fn warn_of_reserved(&self) {
-        warn_of_reserved("--proxy-tls", self.proxy_tls);
-    }
-}
-
-#[cfg(feature = "control-plane")]
-impl AdminListener {
-    /// Says so if TLS was asked for, instead of silently not listening.
-    pub(crate) fn warn_of_reserved(&self) {
-        warn_of_reserved("--admin-tls", self.admin_tls);
-    }
-}
-
-#[cfg(any(feature = "control-plane", feature = "gateway"))]
-fn warn_of_reserved(flag: &str, address: Option<SocketAddr>) {
-    if let Some(address) = address {
-        tracing::warn!(%address, "{flag} is reserved: this release serves no TLS listeners, nothing listens there");
+        if let Some(address) = self.proxy_tls {
+            tracing::warn!(%address, "--proxy-tls is reserved: this release serves no TLS, nothing listens there");
+        }
     }
 }
 
@@ -348,6 +351,21 @@ fn service_version(text: &str) -> Result<(String, String), String> {
 fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("write it as `Name: value`")?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// A whole number of days or hours, at least one.
+#[cfg(feature = "control-plane")]
+fn retention(text: &str) -> Result<Duration, String> {
+    let (number, hours) = match (text.strip_suffix('d'), text.strip_suffix('h')) {
+        (Some(number), _) => (number, 24),
+        (_, Some(number)) => (number, 1),
+        _ => return Err("write days or hours, such as `60d` or `36h`".to_owned()),
+    };
+    let number: u32 = number.parse().map_err(|_| "a whole number comes before the unit".to_owned())?;
+    if number == 0 {
+        return Err("an audit log is kept for an hour at least".to_owned());
+    }
+    Ok(Duration::from_secs(u64::from(number) * hours * 60 * 60))
 }
 
 /// A path prefix begins with `/`, holds nothing that ends a path, and is written without a closing `/`.
@@ -420,10 +438,31 @@ mod tests {
             vec!["explain", "-o", "xml"],
             vec!["expression"],
             vec!["completions", "cmd.exe"],
+            vec!["up", "--audit-retention", "60"],
+            vec!["up", "--audit-retention", "0d"],
+            vec!["up", "--admin-tls", "--admin-tls-certificate", "c.pem"],
+            vec!["up", "--admin-tls-certificate", "c.pem", "--admin-tls-key", "k.pem"],
             vec!["serve"],
         ] {
             let parsed = Arguments::try_parse_from(["gatewright"].iter().chain(&wrong));
             assert_eq!(parsed.expect_err(&wrong.join(" ")).exit_code(), 2, "{wrong:?}");
+        }
+    }
+
+    #[cfg(feature = "control-plane")]
+    #[test]
+    fn tls_is_served_where_it_is_asked_for_and_the_log_kept_as_long() {
+        for (line, address, seconds) in [
+            (&["--admin-tls"][..], Some("127.0.0.1:7443"), 60 * 86_400),
+            (&["--admin-tls", "0.0.0.0:443", "--audit-retention", "36h"], Some("0.0.0.0:443"), 36 * 3600),
+            (&[], None, 60 * 86_400),
+        ] {
+            let line = ["gatewright", "control-plane"].iter().chain(line);
+            let Command::ControlPlane(arguments) = Arguments::try_parse_from(line).unwrap().command else {
+                panic!("not `control-plane`");
+            };
+            assert_eq!(arguments.admin.admin_tls.map(|found| found.to_string()).as_deref(), address);
+            assert_eq!(arguments.admin.audit_retention, Duration::from_secs(seconds));
         }
     }
 

@@ -33,6 +33,8 @@ pub(crate) enum ApiError {
     NoSuchPath,
     #[error("this path does not have that method; /openapi.json lists all operations")]
     NoSuchMethod,
+    #[error("a page of another origin asks for a change; send the call from the dashboard itself")]
+    CrossSite,
 }
 
 impl From<Violations> for ApiError {
@@ -40,6 +42,10 @@ impl From<Violations> for ApiError {
         Self::Refused(Refusal::Invalid(violations))
     }
 }
+
+/// What a refusal said, beside the answer, for the audit log.
+#[derive(Clone)]
+pub(super) struct ErrorMessage(pub(super) String);
 
 /// The body of every answer that is not a success.
 #[derive(Serialize, ToSchema)]
@@ -59,9 +65,13 @@ impl ApiError {
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::NoSuchPath => StatusCode::NOT_FOUND,
             Self::NoSuchMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::CrossSite => StatusCode::FORBIDDEN,
             Self::Refused(refusal) => match refusal {
-                Refusal::Unauthenticated => StatusCode::UNAUTHORIZED,
-                Refusal::Forbidden { .. } => StatusCode::FORBIDDEN,
+                Refusal::Unauthenticated | Refusal::WrongPassword => StatusCode::UNAUTHORIZED,
+                Refusal::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
+                Refusal::Forbidden { .. } | Refusal::PasswordDue { .. } | Refusal::AdminProtected => {
+                    StatusCode::FORBIDDEN
+                }
                 Refusal::Invalid(_) | Refusal::PatchFailed { .. } => StatusCode::BAD_REQUEST,
                 Refusal::NotFound { .. } => StatusCode::NOT_FOUND,
                 Refusal::IdTaken { .. }
@@ -86,8 +96,11 @@ impl IntoResponse for ApiError {
             Self::Refused(Refusal::Invalid(violations)) => violations.iter().cloned().collect(),
             _ => Vec::new(),
         };
-        let body = ErrorBody { error_msg: self.to_string(), errors };
-        (self.status(), Json(body)).into_response()
+        let message = self.to_string();
+        let body = ErrorBody { error_msg: message.clone(), errors };
+        let mut response = (self.status(), Json(body)).into_response();
+        response.extensions_mut().insert(ErrorMessage(message));
+        response
     }
 }
 
@@ -113,6 +126,9 @@ pub(super) enum Refusals {
     /// The body is too large.
     #[response(status = 413)]
     TooLarge(ErrorBody),
+    /// Too many wrong passwords.
+    #[response(status = 429)]
+    TooManyAttempts(ErrorBody),
     /// The store does not answer.
     #[response(status = 503)]
     Unavailable(ErrorBody),

@@ -102,3 +102,23 @@ pub(super) async fn gateway_group_get(
     let row = app.gateway_group_get(&caller, &ids.id("gateway_group_id")?).await?;
     Ok(single(row.into()))
 }
+
+/// The admin key of a gateway group.
+#[derive(Serialize, ToSchema)]
+pub(super) struct GroupAdminKeyView {
+    /// The key, to be sent in `X-API-KEY`; it is answered this once.
+    key: String,
+}
+
+/// Gives a gateway group another admin key, which opens this group only; the one before is worth nothing any more.
+#[utoipa::path(put, path = "/api/gateway_groups/{gateway_group_id}/admin_key", tag = "gateway group",
+    params(("gateway_group_id" = String, Path)),
+    responses((status = 200, body = Single<GroupAdminKeyView>), Refusals))]
+pub(super) async fn gateway_group_admin_key_put(
+    caller: Caller,
+    State(app): State<App>,
+    ids: Ids,
+) -> SingleAnswer<GroupAdminKeyView> {
+    let key = app.gateway_group_admin_key_put(&caller, &ids.id("gateway_group_id")?).await?;
+    Ok(single(GroupAdminKeyView { key }))
+}

@@ -4,18 +4,24 @@
 //! structs written out field by field, so that nothing stored becomes public by accident.
 //! A good addition is a handler of three lines: the call into `app`, and the view of what came back.
 
+mod call;
 mod error;
 mod request;
 mod router;
 
+mod access_token;
+mod audit_log;
 mod conflict_check;
 mod explain;
 mod gateway_group;
+mod license;
 mod published_service;
 mod route_template;
 mod runtime_configuration;
 mod service_publish;
 mod service_template;
+mod session;
+mod user;
 mod variable;
 mod version;
 
@@ -23,6 +29,7 @@ use axum::Json;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+pub(crate) use request::Peer;
 pub(crate) use router::{admin_router, document};
 
 use crate::app::Warnings;

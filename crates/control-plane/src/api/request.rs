@@ -1,11 +1,12 @@
 //! What callers send: credentials, ids in paths, lists' parameters, and bodies within limits.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::{HeaderMap, header, request::Parts};
+use axum::http::{Extensions, HeaderMap, header, request::Parts};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use gatewright_model::limits;
@@ -14,7 +15,7 @@ use serde_json::Value;
 use utoipa::IntoParams;
 
 use super::error::ApiError;
-use crate::app::{App, Caller, Credentials, Refusal, json_depth};
+use crate::app::{App, Caller, Credentials, Refusal, audit_log_note_body, json_depth};
 use crate::store::{Direction, ListFilter, Order, Page};
 
 /// Bytes of one body: clients write documents of hundreds of kilobytes, and nothing legitimate is larger than this.
@@ -29,24 +30,54 @@ const PAGE_SIZE_DEFAULT: i64 = 20;
 const TOKEN_HEADER: &str = "x-api-key";
 const TOKEN_COOKIE: &str = "X-API-KEY";
 
+/// The cookie of a session.
+pub(super) const SESSION_COOKIE: &str = "gatewright_session";
+
+/// Where a call came from, as its connection says; never a header, which anybody can write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: IpAddr,
+    pub(crate) is_tls: bool,
+}
+
+impl Peer {
+    pub(super) fn of(extensions: &Extensions) -> Self {
+        let unknown = Self { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), is_tls: false };
+        extensions.get().copied().unwrap_or(unknown)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Peer {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self::of(&parts.extensions))
+    }
+}
+
 impl FromRequestParts<App> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let credentials = credentials(&parts.headers).ok_or(Refusal::Unauthenticated)?;
-        Ok(app.caller_identify(credentials).await?)
+        Ok(app.caller_identify(credentials, Peer::of(&parts.extensions).address).await?)
     }
 }
 
-/// The first credentials that are there decide: header, then cookie, then HTTP Basic.
+/// The first credentials that are there decide: header, then cookies, then HTTP Basic.
 fn credentials(headers: &HeaderMap) -> Option<Credentials> {
     if let Some(token) = headers.get(TOKEN_HEADER) {
         return Some(Credentials::Token(token.to_str().ok()?.to_owned()));
     }
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    if let Some((_, token)) = pairs.into_iter().find(|(name, _)| *name == TOKEN_COOKIE) {
-        return Some(Credentials::Token(token.to_owned()));
+    for (name, value) in
+        cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='))
+    {
+        match name {
+            TOKEN_COOKIE => return Some(Credentials::Token(value.to_owned())),
+            SESSION_COOKIE => return Some(Credentials::Session(value.to_owned())),
+            _ => {}
+        }
     }
     let (scheme, encoded) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -69,6 +100,7 @@ impl FromRequest<App> for Json {
         if json_depth(&value) > limits::JSON_DEPTH_MAX {
             return Err(ApiError::TooDeep);
         }
+        audit_log_note_body(&value);
         Ok(Self(value))
     }
 }
@@ -96,6 +128,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Ids {
 }
 
 impl Ids {
+    /// The text that the path calls `name`, for ids that only we make.
+    pub(super) fn text(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+
     /// The id that the path calls `name`.
     pub(super) fn id<I: TryFrom<String, Error: std::fmt::Display>>(&self, name: &str) -> Result<I, ApiError> {
         let text = self.0.get(name).cloned().unwrap_or_default();
@@ -189,7 +226,7 @@ impl ListQuery {
     }
 }
 
-fn positive(at: &str, value: &str, violations: &mut Violations) -> Option<i64> {
+pub(super) fn positive(at: &str, value: &str, violations: &mut Violations) -> Option<i64> {
     let number = value.parse().ok().filter(|number: &i64| *number >= 1);
     if number.is_none() {
         violations.add(at, "value must be an integer of at least 1");
@@ -214,7 +251,7 @@ fn order(value: &str, violations: &mut Violations) -> Order {
     }
 }
 
-fn direction(value: &str, violations: &mut Violations) -> Direction {
+pub(super) fn direction(value: &str, violations: &mut Violations) -> Direction {
     if value.is_empty() || value.eq_ignore_ascii_case("desc") {
         return Direction::Descending;
     }

@@ -1,19 +1,23 @@
 //! Every operation of the admin API, on one page; the OpenAPI document is made of the same list.
 
-use axum::Router;
 use axum::http::header;
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use axum::{Extension, Router};
 use gatewright_model::validation::Violation;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::call::{Operations, call_serve, dry_run_document};
 use super::error::{ApiError, ErrorBody};
+use super::version::ApiVersion;
 use super::{
-    conflict_check, explain, gateway_group, published_service, route_template, runtime_configuration,
-    service_publish, service_template, variable, version,
+    access_token, audit_log, conflict_check, explain, gateway_group, license, published_service,
+    route_template, runtime_configuration, service_publish, service_template, session, user, variable,
+    version,
 };
 use crate::app::App;
 
@@ -48,6 +52,7 @@ fn operations() -> OpenApiRouter<App> {
         .routes(routes!(gateway_group::gateway_group_list, gateway_group::gateway_group_create))
         .routes(routes!(gateway_group::gateway_group_get, gateway_group::gateway_group_put))
         .routes(routes!(explain::explain))
+        .routes(routes!(gateway_group::gateway_group_admin_key_put))
         .routes(routes!(service_template::service_template_list, service_template::service_template_create))
         .routes(routes!(
             service_template::service_template_get,
@@ -75,23 +80,54 @@ fn operations() -> OpenApiRouter<App> {
             runtime_configuration::runtime_configuration_patch
         ))
         .routes(routes!(variable::variable_list))
+        .merge(identity_operations())
+}
+
+/// Who may do what, and who did.
+fn identity_operations() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(session::session_create))
+        .routes(routes!(session::session_delete))
+        .routes(routes!(session::password_put))
+        .routes(routes!(user::user_invite))
+        .routes(routes!(user::user_list))
+        .routes(routes!(user::user_get, user::user_delete))
+        .routes(routes!(user::user_password_reset))
+        .routes(routes!(user::user_roles_put))
+        .routes(routes!(access_token::access_token_list, access_token::access_token_create))
+        .routes(routes!(access_token::access_token_check_name))
+        .routes(routes!(
+            access_token::access_token_get,
+            access_token::access_token_put,
+            access_token::access_token_delete
+        ))
+        .routes(routes!(access_token::access_token_regenerate))
+        .routes(routes!(audit_log::audit_log_list))
+        .routes(routes!(audit_log::audit_log_event_type_list))
+        .routes(routes!(audit_log::audit_log_export))
+        .routes(routes!(license::license_get, license::license_put))
 }
 
 /// The OpenAPI document, as it is served and committed.
 pub(crate) fn document() -> String {
-    let (_, openapi) = operations().split_for_parts();
+    let (_, mut openapi) = operations().split_for_parts();
+    dry_run_document(&mut openapi);
     let text = openapi.to_pretty_json();
     let text =
         text.unwrap_or_else(|error| unreachable!("the document is made of plain JSON values: {error}"));
     format!("{text}\n")
 }
 
-/// The admin API over `app`.
-pub(crate) fn admin_router(app: App) -> Router {
-    let (router, _) = operations().split_for_parts();
+/// The admin API over `app`, which says that it speaks `api_version`.
+pub(crate) fn admin_router(app: App, api_version: &str) -> Router {
+    let (router, openapi) = operations().split_for_parts();
+    let operations = Operations::of(&openapi);
     let text = document();
     let openapi = move || std::future::ready(([(header::CONTENT_TYPE, "application/json")], text.clone()));
     router
+        .route_layer(from_fn_with_state((app.clone(), operations.clone()), call_serve))
+        .layer(Extension(operations))
+        .layer(Extension(ApiVersion(api_version.into())))
         .route("/openapi.json", get(openapi))
         .fallback(|| async { ApiError::NoSuchPath.into_response() })
         .method_not_allowed_fallback(|| async { ApiError::NoSuchMethod.into_response() })

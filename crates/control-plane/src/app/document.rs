@@ -311,7 +311,7 @@ fn plugins_warn(plugins: &Plugins, warnings: &mut Warnings) {
 }
 
 /// The value of a checked document, and which of its fields mean nothing.
-fn parse<T: DeserializeOwned>(value: Value) -> Result<(T, Warnings), Violations> {
+pub(super) fn parse<T: DeserializeOwned>(value: Value) -> Result<(T, Warnings), Violations> {
     let mut warnings = Warnings::default();
     let mut track = serde_path_to_error::Track::new();
     let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);

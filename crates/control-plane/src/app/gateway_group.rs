@@ -3,11 +3,14 @@
 use gatewright_model::id::GatewayGroupId;
 
 use super::document::GatewayGroupDocument;
-use super::{Action, App, Caller, Refusal, Warnings};
-use crate::store::{GatewayGroupRow, ListFilter, Listed, Reading};
+use super::{Action, App, Caller, Digest, Refusal, Warnings, token_new};
+use crate::store::{Call, GatewayGroupRow, ListFilter, Listed, Reading};
 
 /// What callers call it.
 pub(super) const NOUN: &str = "gateway group";
+
+/// What admin keys of gateway groups begin with; published clients leave the group out when they see it.
+const ADMIN_KEY_PREFIX: &str = "a7adm-";
 
 impl App {
     pub(crate) async fn gateway_group_list(
@@ -44,6 +47,7 @@ impl App {
         let stamp = tx.stamp(self.world().now()).await?;
         tx.gateway_group_insert(stamp, &id, &group).await?;
         let row = gateway_group(&mut tx, &id).await?;
+        Call::concerns(id.as_str(), &group.name);
         tx.commit().await?;
         Ok((row, document.warnings))
     }
@@ -76,6 +80,23 @@ impl App {
             self.hints().changed(id);
         }
         Ok((row, document.warnings))
+    }
+
+    /// Gives the group another admin key, which opens this group and nothing else; answered this once.
+    pub(crate) async fn gateway_group_admin_key_put(
+        &self,
+        caller: &Caller,
+        id: &GatewayGroupId,
+    ) -> Result<String, Refusal> {
+        caller.must(Action::UpdateGatewayGroup, id.as_str())?;
+        let mut tx = self.store().write().await?;
+        let row = gateway_group(&mut tx, id).await?;
+        let key = token_new(self.world(), ADMIN_KEY_PREFIX);
+        let stamp = tx.stamp(self.world().now()).await?;
+        tx.group_admin_key_put(stamp, id, Digest::of(&key).as_str()).await?;
+        Call::concerns(id.as_str(), &row.group.name);
+        tx.commit().await?;
+        Ok(key)
     }
 }
 

@@ -6,12 +6,17 @@
 
 mod caller;
 pub(crate) mod document;
+mod mask;
 mod password;
 mod patch;
 mod refusal;
+mod throttle;
 mod token;
+pub(crate) mod user_document;
 mod world;
 
+mod access_token;
+mod audit_log;
 mod conflict_check;
 mod explain;
 mod gateway_group;
@@ -20,6 +25,8 @@ mod route_template;
 mod runtime_configuration;
 mod service_publish;
 mod service_template;
+mod session;
+mod user;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -27,13 +34,16 @@ pub(crate) mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub(crate) use caller::{ADMIN, Action, Caller, Credentials};
+pub(crate) use audit_log::{NAME_BYTES_MAX, audit_log_note_body, cut};
+pub(crate) use caller::{ADMIN, Action, Caller, Credentials, SUPER_ADMIN};
 pub(crate) use document::Warnings;
+pub(crate) use mask::{mask_uri, scrub};
 pub(crate) use password::{password_hash, password_new};
 pub(crate) use patch::{Patch, json_depth};
 pub(crate) use refusal::Refusal;
 pub(crate) use route_template::RouteTemplate;
 pub(crate) use service_publish::PublishOutcome;
+pub(crate) use session::SESSION_SECONDS;
 pub(crate) use token::{Digest, token_new};
 pub(crate) use world::World;
 
@@ -43,6 +53,10 @@ use tokio::sync::Semaphore;
 
 use crate::distribution::Hints;
 use crate::store::Store;
+use throttle::Throttle;
+
+/// What access tokens begin with.
+pub(crate) const ACCESS_TOKEN_PREFIX: &str = "gw-";
 
 /// How many passwords are verified at once: one costs tens of milliseconds and 19 MiB, so this is also what
 /// guessing is slowed down to.
@@ -61,6 +75,27 @@ struct Parts {
     secrets: ProcessSecrets,
     rehearsal: Option<Arc<dyn Rehearse>>,
     password_checks: Semaphore,
+    throttles: Throttles,
+}
+
+/// What may not fail too often.
+struct Throttles {
+    /// Wrong passwords of one user from one address.
+    by_user: Throttle,
+    /// Wrong passwords from one address.
+    by_address: Throttle,
+    /// Audit rows of callers nobody knows, from one address.
+    unknown_rows: Throttle,
+}
+
+impl Throttles {
+    fn new() -> Self {
+        Self {
+            by_user: Throttle::new(10, 300),
+            by_address: Throttle::new(50, 300),
+            unknown_rows: Throttle::new(1000, 60),
+        }
+    }
 }
 
 /// Secrets that live as long as the process and are stored nowhere.
@@ -81,7 +116,17 @@ impl App {
         rehearsal: Option<Arc<dyn Rehearse>>,
     ) -> Self {
         let password_checks = Semaphore::new(PASSWORD_CHECKS_MAX);
-        Self { parts: Arc::new(Parts { store, world, hints, secrets, rehearsal, password_checks }) }
+        Self {
+            parts: Arc::new(Parts {
+                store,
+                world,
+                hints,
+                secrets,
+                rehearsal,
+                password_checks,
+                throttles: Throttles::new(),
+            }),
+        }
     }
 
     pub(crate) fn store(&self) -> &Store {

@@ -30,6 +30,11 @@ pub(crate) fn password_hash(world: &World, password: &str) -> Result<String, arg
     Ok(hash.to_string())
 }
 
+/// The hash of a password that nobody has, for users that do not exist: comparing takes as long as with any other.
+pub(super) fn password_decoy() -> &'static str {
+    "$argon2id$v=19$m=19456,t=2,p=1$BwcHBwcHBwcHBwcHBwcHBw$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+}
+
 /// Whether `password` is the one that `hash` was made of. Slow on purpose.
 pub(super) fn password_matches(hash: &str, password: &str) -> bool {
     let Ok(hash) = PasswordHash::new(hash) else { return false };
@@ -48,6 +53,15 @@ mod tests {
         assert!(password_matches(&hash, "correct horse"));
         assert!(!password_matches(&hash, "battery staple"));
         assert!(!password_matches("no hash at all", "correct horse"));
+    }
+
+    #[test]
+    fn the_decoy_costs_what_a_password_costs() {
+        let hash = password_hash(&World::new(|| 0, || [7; 32]), "x").unwrap();
+        let cost = |hash: &str| hash.rsplitn(3, '$').last().map(str::to_owned);
+        assert_eq!(cost(password_decoy()), cost(&hash));
+        assert!(PasswordHash::new(password_decoy()).is_ok());
+        assert!(!password_matches(password_decoy(), ""));
     }
 
     #[test]

@@ -10,6 +10,24 @@ pub(crate) enum Refusal {
     /// Nobody is known by these credentials.
     #[error("missing or wrong credentials: send a valid access token in the header X-API-KEY")]
     Unauthenticated,
+    /// Nobody has this name and this password; which of them is wrong is not said.
+    #[error("the user name or the password is wrong")]
+    WrongPassword,
+    /// Too many wrong passwords.
+    #[error("too many attempts with a wrong password; wait five minutes")]
+    TooManyAttempts,
+    /// The user has to choose a password first.
+    #[error(
+        "user `{username}` has to choose a password first: log in with POST /api/login, then send old_password and \
+         new_password to PUT /api/password"
+    )]
+    PasswordDue {
+        /// Who asked.
+        username: String,
+    },
+    /// The root user stays what it is.
+    #[error("user `admin` cannot be deleted, and nobody else may change its password or roles")]
+    AdminProtected,
     /// The caller is known but may not do this.
     #[error("user `{username}` may not perform `{action}`")]
     Forbidden {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::document::{self, RouteTemplateDocument};
 use super::service_template::service_template;
 use super::{Action, App, Caller, Patch, Refusal, Warnings};
-use crate::store::{ListFilter, Listed, Reading, RouteTemplateRow};
+use crate::store::{Call, ListFilter, Listed, Reading, RouteTemplateRow};
 
 /// What callers call it.
 const NOUN: &str = "route template";
@@ -57,6 +57,7 @@ impl App {
         let stamp = tx.stamp(self.world().now()).await?;
         tx.route_template_insert(stamp, &id, service_id, route).await?;
         let row = route_template(&mut tx, &id).await?;
+        Call::concerns(id.as_str(), &route.name);
         tx.commit().await?;
         Ok((row, document.warnings))
     }

@@ -21,7 +21,7 @@ use super::published_service::group_must_exist;
 use super::runtime_configuration::runtime_default;
 use super::service_template::service_template;
 use super::{Action, App, Caller, Refusal, Warnings};
-use crate::store::{Placement, Reading, Stamp, Writing};
+use crate::store::{Call, Placement, Reading, Stamp, Writing};
 
 /// What is active after a publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +62,7 @@ impl App {
         let stamp = tx.stamp(self.world().now()).await?;
         let revision = tx.gateway_group_raise(group).await?;
         for plan in &plans {
+            Call::concerns(plan.version.service_id.as_str(), &plan.version.name);
             self.place(&mut tx, stamp, group, revision, plan, caller).await?;
         }
         tx.commit().await?;

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::document::{self, ServiceTemplateDocument};
 use super::{Action, App, Caller, Patch, Refusal, Warnings};
-use crate::store::{ListFilter, Listed, Reading, ServiceTemplateRow};
+use crate::store::{Call, ListFilter, Listed, Reading, ServiceTemplateRow};
 
 /// What callers call it.
 pub(super) const NOUN: &str = "service template";
@@ -49,6 +49,7 @@ impl App {
         let stamp = tx.stamp(self.world().now()).await?;
         tx.service_template_insert(stamp, &id, &document.content).await?;
         let row = service_template(&mut tx, &id).await?;
+        Call::concerns(id.as_str(), &row.template.name);
         tx.commit().await?;
         Ok((row, document.warnings))
     }

@@ -10,18 +10,25 @@ mod database;
 mod list;
 
 mod access_token;
+mod audit_log;
+mod call;
 mod gateway_group;
+mod group_admin_key;
 mod instance_token;
 mod publication;
 mod published_service;
 mod route_template;
 mod service_template;
 mod service_version;
+mod session;
 mod user;
 
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
+pub(crate) use access_token::{AccessTokenRow, NewAccessToken};
+pub(crate) use audit_log::{AuditFilter, AuditRow};
+pub(crate) use call::Call;
 pub(crate) use gateway_group::GatewayGroupRow;
 pub(crate) use list::{Direction, ListFilter, Listed, Order, Page};
 pub(crate) use publication::PublicationRow;
@@ -30,7 +37,7 @@ pub(crate) use route_template::RouteTemplateRow;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 pub(crate) use service_template::ServiceTemplateRow;
-pub(crate) use user::UserRow;
+pub(crate) use user::{KnownUser, PasswordState, UserRow, UserSummary};
 
 use database::{Database, Transaction, query};
 
@@ -123,8 +130,23 @@ impl Writing {
         Ok(Stamp { at: now, number })
     }
 
-    /// Makes the change durable. Once this has answered, a crash cannot undo it.
-    pub(crate) async fn commit(self) -> Result<(), StoreError> {
+    /// Makes the change durable, together with the audit row of the call that it is made for. Once this has
+    /// answered, a crash cannot undo it. In a dry run it answers the same, and nothing is stored.
+    pub(crate) async fn commit(mut self) -> Result<(), StoreError> {
+        let Some(call) = Call::current() else { return self.commit_aside().await };
+        if call.is_dry_run() {
+            return Ok(());
+        }
+        if !call.is_recorded() {
+            self.audit_log_append(&call).await?;
+        }
+        self.commit_aside().await?;
+        call.set_recorded();
+        Ok(())
+    }
+
+    /// Makes a change durable that happens beside what the call asks for, such as when a token was last used.
+    pub(crate) async fn commit_aside(self) -> Result<(), StoreError> {
         self.reading.tx.commit().await
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gatewright_control_plane::{ControlPlane, Settings};
+use gatewright_control_plane::{AdminTls, ControlPlane, Settings};
 use gatewright_model::rehearsal::Rehearse;
 
 use super::Failure;
@@ -13,7 +13,6 @@ use crate::signals::Signals;
 /// Runs a control plane until it is told to stop.
 pub(crate) async fn run(arguments: arguments::ControlPlane) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    arguments.admin.warn_of_reserved();
     let settings = settings(&arguments.data, &arguments.admin, Some(arguments.sync));
     let control_plane = Box::pin(gatewright_control_plane::start(settings)).await?;
 
@@ -44,6 +43,12 @@ pub(super) fn settings(
         admin_password: admin.admin_password.clone(),
         admin_key: admin.admin_key.clone(),
         rehearsal: rehearsal(),
+        admin_tls: admin.admin_tls.map(|address| AdminTls {
+            address,
+            certificate: admin.admin_tls_certificate.clone().zip(admin.admin_tls_key.clone()),
+        }),
+        api_version: admin.api_version.clone(),
+        audit_retention: admin.audit_retention,
     }
 }
 
@@ -58,6 +63,9 @@ fn rehearsal() -> Option<Arc<dyn Rehearse>> {
 /// Prints where the admin API answers.
 pub(super) fn announce_admin(control_plane: &ControlPlane) {
     announce::listener("admin API", format_args!("http://{}", control_plane.admin_address()));
+    if let Some(address) = control_plane.admin_tls_address() {
+        announce::listener("admin TLS", format_args!("https://{address}"));
+    }
 }
 
 /// Prints the administrator's secrets and `further` ones, as far as this start made them at random.

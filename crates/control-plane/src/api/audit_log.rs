@@ -1,0 +1,335 @@
+//! The audit log: lists, what there is to filter by, and exports.
+
+use axum::body::Body;
+use axum::extract::{Extension, FromRequestParts, Query, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use gatewright_model::validation::Violations;
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use super::call::Operations;
+use super::error::{ApiError, Refusals};
+use super::request::{direction, positive};
+use super::{Many, ManyAnswer, many};
+use crate::app::{App, Caller, Refusal};
+use crate::store::{AuditFilter, AuditRow, Listed, Page};
+
+/// Rows of one page: unlike other lists this one has no end, so without a page it is this many.
+const PAGE_SIZE_MAX: i64 = 1000;
+
+/// One thing that was done, or refused.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AuditLogView {
+    id: String,
+    event_time: i64,
+    event_type: String,
+    operator: OperatorView,
+    /// `dashboard` with a session, else `api`.
+    source: String,
+    /// The name of the access token, if one was used.
+    token_name: String,
+    ip_address: String,
+    gateway_group_id: String,
+    resource_id: String,
+    resource_name: String,
+    /// Why it was refused; empty: it was not.
+    error_message: String,
+    http_request: HttpRequestView,
+    http_response: HttpResponseView,
+}
+
+/// Who did it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct OperatorView {
+    id: String,
+    username: String,
+}
+
+/// What was sent, secrets masked.
+#[derive(Serialize, ToSchema)]
+pub(super) struct HttpRequestView {
+    method: String,
+    uri: String,
+    user_agent: String,
+    /// The body; absent: none was read.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    #[schema(required = false)]
+    body: Value,
+}
+
+/// What was answered.
+#[derive(Serialize, ToSchema)]
+pub(super) struct HttpResponseView {
+    status_code: i64,
+}
+
+impl From<AuditRow> for AuditLogView {
+    fn from(row: AuditRow) -> Self {
+        // A body that was cut is no JSON any more.
+        let body = match row.body.as_str() {
+            "" => Value::Null,
+            text => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
+        };
+        Self {
+            id: row.id,
+            event_time: row.event_time,
+            event_type: row.event_type,
+            operator: OperatorView { id: row.operator_id, username: row.operator_name },
+            source: row.source,
+            token_name: row.token_name,
+            ip_address: row.ip_address,
+            gateway_group_id: row.gateway_group_id,
+            resource_id: row.resource_id,
+            resource_name: row.resource_name,
+            error_message: row.error_message,
+            http_request: HttpRequestView {
+                method: row.method,
+                uri: row.uri,
+                user_agent: row.user_agent,
+                body,
+            },
+            http_response: HttpResponseView { status_code: row.status },
+        }
+    }
+}
+
+/// A type of event.
+#[derive(Serialize, ToSchema)]
+pub(super) struct EventTypeView {
+    key: String,
+    name: String,
+}
+
+/// What the audit log can be filtered by.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "documents what AuditQuery reads")]
+pub(super) struct AuditParameters {
+    /// A type of event, as `/api/audit_logs/event_types` lists them.
+    event_type: Option<String>,
+    /// The id of the user who did it.
+    operator_id: Option<String>,
+    /// The id of what was changed.
+    resource_id: Option<String>,
+    /// The gateway group in which it was changed.
+    gateway_group_id: Option<String>,
+    /// Not before, in unix seconds.
+    start_at: Option<i64>,
+    /// Not after, in unix seconds.
+    end_at: Option<i64>,
+    /// `desc` (the default) or `asc`, by time.
+    direction: Option<String>,
+    /// Which page, counted from 1.
+    #[param(minimum = 1)]
+    page: Option<i64>,
+    /// Rows on a page.
+    #[param(minimum = 1, maximum = 1000)]
+    page_size: Option<i64>,
+}
+
+/// The same, parsed.
+pub(super) struct AuditQuery {
+    filter: AuditFilter,
+    page: Page,
+    is_csv: bool,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for AuditQuery {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let pairs = Query::<Vec<(String, String)>>::from_request_parts(parts, state).await;
+        let Query(pairs) = pairs.map_err(|rejection| Violations::one("", rejection.body_text()))?;
+        let mut violations = Violations::default();
+        let query = Self::parse(pairs, &mut violations);
+        violations.into_result()?;
+        Ok(query)
+    }
+}
+
+impl AuditQuery {
+    fn parse(pairs: Vec<(String, String)>, violations: &mut Violations) -> Self {
+        let (mut filter, mut is_csv) = (AuditFilter::default(), false);
+        let (mut number, mut size) = (1, PAGE_SIZE_MAX);
+        for (name, value) in pairs {
+            match name.as_str() {
+                "event_type" => filter.event_type = value,
+                "operator_id" => filter.operator_id = value,
+                "resource_id" => filter.resource_id = value,
+                "gateway_group_id" => filter.gateway_group_id = value,
+                "start_at" => filter.start_at = seconds("/start_at", &value, violations),
+                "end_at" => filter.end_at = seconds("/end_at", &value, violations),
+                "direction" => filter.direction = direction(&value, violations),
+                "page" => number = positive("/page", &value, violations).unwrap_or(1),
+                "page_size" => size = positive("/page_size", &value, violations).unwrap_or(1),
+                "format" => match value.as_str() {
+                    "csv" => is_csv = true,
+                    "json" => {}
+                    _ => violations.add("/format", "value must be json or csv"),
+                },
+                _ => {}
+            }
+        }
+        let limit = size.min(PAGE_SIZE_MAX);
+        Self { filter, page: Page { offset: limit.saturating_mul(number - 1), limit }, is_csv }
+    }
+}
+
+fn seconds(at: &str, value: &str, violations: &mut Violations) -> Option<i64> {
+    let seconds = value.parse().ok();
+    if seconds.is_none() {
+        violations.add(at, "value must be an integer (unix seconds)");
+    }
+    seconds
+}
+
+/// Lists what was done and what was refused, the newest first.
+#[utoipa::path(get, path = "/api/audit_logs", tag = "audit log", params(AuditParameters),
+    responses((status = 200, body = Many<AuditLogView>), Refusals))]
+pub(super) async fn audit_log_list(
+    caller: Caller,
+    State(app): State<App>,
+    query: AuditQuery,
+) -> ManyAnswer<AuditLogView> {
+    Ok(many(app.audit_log_list(&caller, &query.filter, query.page).await?))
+}
+
+/// Lists the types of events.
+#[utoipa::path(get, path = "/api/audit_logs/event_types", tag = "audit log",
+    responses((status = 200, body = Many<EventTypeView>), Refusals))]
+pub(super) async fn audit_log_event_type_list(
+    caller: Caller,
+    State(app): State<App>,
+    Extension(operations): Extension<Operations>,
+) -> ManyAnswer<EventTypeView> {
+    app.audit_log_event_type_list(&caller)?;
+    let rows: Vec<_> = operations.event_types().map(|(key, name)| EventTypeView { key, name }).collect();
+    let total = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+    Ok(many(Listed { rows, total }))
+}
+
+/// Exports what was done and what was refused, all of it or what the filters leave, the newest first.
+#[utoipa::path(get, path = "/api/audit_logs/export", tag = "audit log",
+    params(AuditParameters, ("format" = Option<String>, Query, description = "`json` (the default) or `csv`")),
+    responses((status = 200, body = Vec<AuditLogView>,
+        description = "An array, or rows of comma-separated values"), Refusals))]
+pub(super) async fn audit_log_export(
+    caller: Caller,
+    State(app): State<App>,
+    query: AuditQuery,
+) -> Result<Response, ApiError> {
+    let AuditQuery { filter, is_csv, .. } = query;
+    // Read before the answer begins, so that a refusal is still one.
+    let first = app.audit_log_export(&caller, &filter, i64::MAX).await?;
+    let written = if is_csv { csv_header()? } else { "[".to_owned() };
+    let export = Export { app, caller, filter, is_csv, rows: Some(first), written, is_first: true };
+    let body = Body::from_stream(stream::try_unfold(export, Export::next));
+    let (content_type, name) = if is_csv { ("text/csv", "csv") } else { ("application/json", "json") };
+    let headers: [(HeaderName, String); 2] = [
+        (header::CONTENT_TYPE, content_type.to_owned()),
+        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"audit-log.{name}\"")),
+    ];
+    Ok((headers, body).into_response())
+}
+
+/// An export on its way: a few rows at a time, so that it costs little memory however long the log is.
+struct Export {
+    app: App,
+    caller: Caller,
+    filter: AuditFilter,
+    is_csv: bool,
+    /// What comes next; none: everything was sent.
+    rows: Option<Vec<AuditRow>>,
+    /// What is written but not sent.
+    written: String,
+    is_first: bool,
+}
+
+impl Export {
+    async fn next(mut self) -> Result<Option<(String, Self)>, ApiError> {
+        let Some(rows) = self.rows.take() else { return Ok(None) };
+        let mut text = std::mem::take(&mut self.written);
+        let Some(last) = rows.last().map(|row| row.number) else {
+            if !self.is_csv {
+                text.push_str("]\n");
+            }
+            return Ok(Some((text, self)));
+        };
+        for row in rows {
+            if self.is_csv {
+                text.push_str(&csv_row(&row)?);
+                continue;
+            }
+            if !std::mem::take(&mut self.is_first) {
+                text.push_str(",\n");
+            }
+            text.push_str(&serde_json::to_string(&AuditLogView::from(row)).map_err(unwritable)?);
+        }
+        self.rows = Some(self.app.audit_log_export(&self.caller, &self.filter, last).await?);
+        Ok(Some((text, self)))
+    }
+}
+
+fn unwritable(error: impl std::fmt::Display) -> ApiError {
+    Refusal::Unavailable { reason: format!("an audit row cannot be written: {error}") }.into()
+}
+
+const CSV_COLUMNS: [&str; 15] = [
+    "id",
+    "event_time",
+    "event_type",
+    "operator_id",
+    "operator_name",
+    "source",
+    "token_name",
+    "ip_address",
+    "gateway_group_id",
+    "resource_id",
+    "resource_name",
+    "method",
+    "uri",
+    "status_code",
+    "error_message",
+];
+
+fn csv_header() -> Result<String, ApiError> {
+    csv_line(CSV_COLUMNS.map(str::to_owned))
+}
+
+fn csv_row(row: &AuditRow) -> Result<String, ApiError> {
+    let row = row.clone();
+    csv_line([
+        row.id,
+        row.event_time.to_string(),
+        row.event_type,
+        row.operator_id,
+        row.operator_name,
+        row.source,
+        row.token_name,
+        row.ip_address,
+        row.gateway_group_id,
+        row.resource_id,
+        row.resource_name,
+        row.method,
+        row.uri,
+        row.status.to_string(),
+        row.error_message,
+    ])
+}
+
+fn csv_line(fields: [String; CSV_COLUMNS.len()]) -> Result<String, ApiError> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(fields.map(inert)).map_err(unwritable)?;
+    String::from_utf8(writer.into_inner().map_err(unwritable)?).map_err(unwritable)
+}
+
+/// A field that no spreadsheet takes for a formula: names are written by anybody who may write.
+fn inert(field: String) -> String {
+    let is_formula =
+        field.trim_start().starts_with(['=', '+', '-', '@']) || field.starts_with(['\t', '\r', '\n']);
+    if is_formula { format!("'{field}") } else { field }
+}

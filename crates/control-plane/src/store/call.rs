@@ -1,0 +1,106 @@
+//! The call for which the store is changed: what the audit log will say of it, and whether it is a dry run.
+//!
+//! It is bound to the task that serves the call, so that no operation can forget it: every [`super::Writing`] that
+//! such a task commits carries the call's audit row, or, in a dry run, is not committed at all.
+//! Without a call (a first start, a background task) a commit is just that.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::AuditRow;
+
+tokio::task_local! {
+    static CURRENT: Arc<Call>;
+}
+
+/// A call that may change the store.
+pub(crate) struct Call {
+    is_dry_run: bool,
+    account: Mutex<Account>,
+}
+
+/// What is known of a call so far.
+struct Account {
+    row: AuditRow,
+    /// What the call changes, where the path does not say it: id and name.
+    resources: Vec<(String, String)>,
+    /// What was sent and must not be kept, wherever it turns up again.
+    secrets: Vec<String>,
+    is_recorded: bool,
+}
+
+impl Call {
+    pub(crate) fn new(row: AuditRow, is_dry_run: bool) -> Arc<Self> {
+        let account = Account { row, resources: Vec::new(), secrets: Vec::new(), is_recorded: false };
+        Arc::new(Self { is_dry_run, account: Mutex::new(account) })
+    }
+
+    /// The call that this task serves.
+    pub(crate) fn current() -> Option<Arc<Self>> {
+        CURRENT.try_with(Arc::clone).ok()
+    }
+
+    /// Runs `serving` as this call.
+    pub(crate) async fn scope<F: Future>(self: &Arc<Self>, serving: F) -> F::Output {
+        CURRENT.scope(Arc::clone(self), serving).await
+    }
+
+    /// Adds to what the audit log will say of the current call, if there is one.
+    pub(crate) fn note(noting: impl FnOnce(&mut AuditRow)) {
+        if let Some(call) = Self::current() {
+            noting(&mut call.account().row);
+        }
+    }
+
+    /// Says what the current call changes; each such object gets an audit row of its own.
+    pub(crate) fn concerns(id: &str, name: &str) {
+        if let Some(call) = Self::current() {
+            call.account().resources.push((id.to_owned(), name.to_owned()));
+        }
+    }
+
+    pub(crate) fn is_dry_run(&self) -> bool {
+        self.is_dry_run
+    }
+
+    /// Whether the audit row is on disk, with the change.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.account().is_recorded
+    }
+
+    /// Completes the row of a call that changed nothing.
+    pub(crate) fn complete(&self, completing: impl FnOnce(&mut AuditRow)) {
+        completing(&mut self.account().row);
+    }
+
+    /// Adds to what must not be kept.
+    pub(crate) fn keep_secret(&self, secrets: Vec<String>) {
+        self.account().secrets.extend(secrets);
+    }
+
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        self.account().secrets.clone()
+    }
+
+    pub(super) fn set_recorded(&self) {
+        self.account().is_recorded = true;
+    }
+
+    /// One row for every object the call concerns; one if none is known.
+    pub(super) fn rows(&self) -> Vec<AuditRow> {
+        let account = self.account();
+        if account.resources.is_empty() {
+            return vec![account.row.clone()];
+        }
+        let rows = account.resources.iter().enumerate().map(|(index, (id, name))| AuditRow {
+            id: if index == 0 { account.row.id.clone() } else { format!("{}-{index}", account.row.id) },
+            resource_id: id.clone(),
+            resource_name: name.clone(),
+            ..account.row.clone()
+        });
+        rows.collect()
+    }
+
+    fn account(&self) -> MutexGuard<'_, Account> {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
