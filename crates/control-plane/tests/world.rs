@@ -75,6 +75,31 @@ impl World {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Answer {
+        let (head, body) = self.exchange(method, path, headers, body).await;
+        assert_eq!(head.headers[CONTENT_TYPE], "application/json", "{path}");
+        let body = serde_json::from_slice(&body).unwrap();
+        Answer { status: head.status.as_u16(), headers: head.headers, body }
+    }
+
+    /// Sends a request that is answered 200 with something other than JSON.
+    pub(crate) async fn send_raw(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> (HeaderMap, String) {
+        let (head, body) = self.exchange(method, path, headers, "").await;
+        assert_eq!(head.status, 200, "{path}");
+        (head.headers, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    async fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> (hyper::http::response::Parts, Bytes) {
         let stream = TcpStream::connect(self.control_plane.admin_address()).await.unwrap();
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -88,9 +113,7 @@ impl World {
         let (head, body) = sender.send_request(request.body(body).unwrap()).await.unwrap().into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         connection.abort();
-        assert_eq!(head.headers[CONTENT_TYPE], "application/json", "{path}");
-        let body = serde_json::from_slice(&body).unwrap();
-        Answer { status: head.status.as_u16(), headers: head.headers, body }
+        (head, body)
     }
 
     /// Sends a JSON body as the administrator.
