@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use gatewright_control_plane::{CreatedSecrets, Settings, StartError, start};
+use gatewright_control_plane::{AdminTls, CreatedSecrets, Settings, StartError, start};
 use tempfile::TempDir;
 
 use crate::world::{World, settings};
@@ -105,4 +105,51 @@ async fn what_cannot_be_used_is_named_with_its_flag() {
     std::fs::write(damaged.join("gatewright.db"), "this is no database".repeat(100)).unwrap();
     let error = start(settings(&damaged)).await.err().unwrap();
     assert!(matches!(error, StartError::Store { .. }), "{error}");
+}
+
+/// What a client sees of a server it does not trust: the certificates, and whether they are its own.
+async fn served_certificate(address: std::net::SocketAddr, trusted: &Path) -> Result<Vec<u8>, String> {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject as _;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(trusted).unwrap()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.unwrap().with_root_certificates(roots).with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let name = "localhost".try_into().unwrap();
+    let stream = connector.connect(name, stream).await.map_err(|error| error.to_string())?;
+    let certificate = stream.get_ref().1.peer_certificates().unwrap()[0].to_vec();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let body = serde_json::json!({"username": "admin", "password": crate::world::PASSWORD}).to_string();
+    let request = hyper::Request::post("/api/login").header("host", "localhost").body(body).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let cookie = response.headers()["set-cookie"].to_str().unwrap().to_owned();
+    assert!(cookie.ends_with("; Secure"), "{cookie}");
+    Ok(certificate)
+}
+
+#[tokio::test]
+async fn the_admin_api_is_served_over_tls_with_a_certificate_that_is_kept() {
+    let dir = TempDir::new().unwrap();
+    let address = ([127, 0, 0, 1], 0).into();
+    let admin_tls = Some(AdminTls { address, certificate: None });
+    let with_tls = || Settings { admin_tls: admin_tls.clone(), ..settings(dir.path()) };
+    let (certificate, key) = (dir.path().join("admin-tls.pem"), dir.path().join("admin-tls-key.pem"));
+    let control_plane = start(with_tls()).await.unwrap();
+    let first = served_certificate(control_plane.admin_tls_address().unwrap(), &certificate).await.unwrap();
+    assert_eq!(mode(&key), 0o600);
+    control_plane.stop(Duration::from_secs(10)).await;
+    let control_plane = start(with_tls()).await.unwrap();
+    let second = served_certificate(control_plane.admin_tls_address().unwrap(), &certificate).await.unwrap();
+    assert_eq!(first, second);
+    control_plane.stop(Duration::from_secs(10)).await;
+
+    let own = Some(AdminTls { address, certificate: Some((key, certificate)) });
+    let message = start(Settings { admin_tls: own, ..settings(dir.path()) }).await.err().unwrap().to_string();
+    assert!(message.contains("--admin-tls") && message.contains("holds no certificate"), "{message}");
 }

@@ -1,6 +1,7 @@
 //! The rules, with a clock that stands still and ids that count.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -8,7 +9,7 @@ use tempfile::TempDir;
 use super::document::{publish_parse, service_template_parse};
 use super::*;
 use crate::distribution::Hints;
-use crate::store::{ListFilter, Order};
+use crate::store::{AuditFilter, Call, ListFilter, NewAccessToken, Order, Page, PasswordState, UserRow};
 
 /// Rules over an empty store in a temporary directory; it is always second 1000, and random bytes are 1, 2, 3 ….
 pub(crate) async fn app() -> (App, TempDir) {
@@ -128,4 +129,64 @@ async fn a_change_wakes_those_who_wait_for_its_group() {
     app.service_publish(&admin, wish).await.unwrap();
     assert!(here.has_changed().unwrap());
     assert!(!elsewhere.has_changed().unwrap());
+}
+
+/// Rules whose clock the test moves, and the administrator with the password `secret`.
+async fn app_in_time() -> (App, Arc<AtomicI64>, TempDir) {
+    let dir = TempDir::new().unwrap();
+    let store = Store::open_sqlite(&dir.path().join("test.db")).await.unwrap();
+    let (clock, counter) = (Arc::new(AtomicI64::new(1000)), AtomicU8::new(0));
+    let hand = Arc::clone(&clock);
+    let world = World::new(
+        move || hand.load(Ordering::SeqCst),
+        move || [counter.fetch_add(1, Ordering::SeqCst) + 1; 32],
+    );
+    let password_hash = password_hash(&world, "secret").unwrap();
+    let mut tx = store.write().await.unwrap();
+    let stamp = tx.stamp(1000).await.unwrap();
+    let (id, username) = ("u".to_owned(), ADMIN.to_owned());
+    let admin = UserRow { id, username, password_hash, password_state: PasswordState::Chosen };
+    tx.user_insert(stamp, &admin).await.unwrap();
+    let digest = Digest::of("t");
+    let token =
+        NewAccessToken { id: "t", user_id: "u", name: "t", sha256: digest.as_str(), expires_at: 2000 };
+    tx.access_token_insert(stamp, &token).await.unwrap();
+    tx.commit().await.unwrap();
+    (App::new(store, world, Hints::default(), ProcessSecrets::default(), None), clock, dir)
+}
+
+#[tokio::test]
+async fn sessions_and_tokens_end_at_their_time() {
+    let (app, clock, _dir) = app_in_time().await;
+    let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let login = json!({"username": ADMIN, "password": "secret"});
+    let (wish, _) = user_document::login_parse(login).unwrap();
+    let session = app.session_create(wish, here).await.unwrap();
+    for (now, session_lives, token_lives) in [
+        (1000, true, true),
+        (1999, true, true),
+        (2000, true, false),
+        (1000 + SESSION_SECONDS - 1, true, false),
+        (1000 + SESSION_SECONDS, false, false),
+    ] {
+        clock.store(now, Ordering::SeqCst);
+        let known = app.caller_identify(Credentials::Session(session.clone()), here).await;
+        assert_eq!(known.is_ok(), session_lives, "session at {now}");
+        let known = app.caller_identify(Credentials::Token("t".to_owned()), here).await;
+        assert_eq!(known.is_ok(), token_lives, "token at {now}");
+    }
+}
+
+#[tokio::test]
+async fn the_audit_log_forgets_what_is_too_old_and_nothing_else() {
+    let (app, clock, _dir) = app_in_time().await;
+    for now in [1000, 2000, 3000] {
+        clock.store(now, Ordering::SeqCst);
+        app.audit_log_record(&Call::new(app.audit_log_row(), false), "127.0.0.1", true).await;
+    }
+    assert_eq!(app.audit_log_expire(1000).await.unwrap(), 1);
+    let page = Page { offset: 0, limit: 10 };
+    let listed = app.audit_log_list(&Caller::named(ADMIN), &AuditFilter::default(), page).await.unwrap();
+    let times: Vec<_> = listed.rows.iter().map(|row| row.event_time).collect();
+    assert_eq!(times, [3000, 2000]);
 }

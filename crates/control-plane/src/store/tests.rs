@@ -191,3 +191,22 @@ async fn changes_are_found_by_index() {
         assert!(plan[0].contains("USING INDEX"), "{sql}: {plan:?}");
     }
 }
+
+#[tokio::test]
+async fn p27_a_change_whose_audit_row_cannot_be_written_does_not_happen() {
+    let (store, _dir) = store().await;
+    let mut tx = store.write().await.unwrap();
+    let refuse = "CREATE TRIGGER full BEFORE INSERT ON audit_log BEGIN SELECT RAISE(ABORT, 'disk full'); END";
+    tx.tx.execute(query(refuse)).await.unwrap();
+    tx.commit().await.unwrap();
+    let call = Call::new(AuditRow { id: "a".to_owned(), ..AuditRow::default() }, false);
+    let changed = call.scope(async {
+        let mut tx = store.write().await?;
+        tx.gateway_group_raise(&group()).await?;
+        tx.commit().await
+    });
+    assert!(changed.await.is_err());
+    assert!(!call.is_recorded());
+    let revision = store.read().await.unwrap().gateway_group_revision(&group()).await.unwrap();
+    assert_eq!(revision, Some(Revision(0)));
+}
