@@ -1,9 +1,9 @@
 //! The admin API, noun by noun.
 
 mod access;
+mod audit_log;
 mod conflict_check;
 mod explain;
-mod audit_log;
 mod gateway_group;
 mod openapi;
 mod published_service;
@@ -11,5 +11,5 @@ mod route_template;
 mod runtime_configuration;
 mod service_publish;
 mod service_template;
-mod variable;
 mod session;
+mod variable;
