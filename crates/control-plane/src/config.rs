@@ -7,11 +7,15 @@ use std::time::Duration;
 
 use gatewright_model::rehearsal::Rehearse;
 
+use crate::store::DatabaseUrl;
+
 /// What a control plane is told at its start.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where the SQLite database and first secrets are kept; created if it does not exist.
     pub data_dir: PathBuf,
+    /// The database; none: SQLite in the data directory.
+    pub database: Option<DatabaseUrl>,
     /// Where the admin API answers.
     pub admin: SocketAddr,
     /// Where remote gateways are answered; none: only gateways in this process.
@@ -72,7 +76,7 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// The data directory cannot be used.
-    #[error("cannot use the data directory {path} (--data-dir): {source}", path = path.display())]
+    #[error("cannot use the data directory {path} (--data-dir, --database-url): {source}", path = path.display())]
     DataDirectory {
         /// The directory asked for.
         path: PathBuf,
@@ -88,10 +92,10 @@ pub enum StartError {
         reason: String,
     },
     /// The store cannot be opened.
-    #[error("cannot open the store {path}: {reason}", path = path.display())]
+    #[error("cannot open the store {database}: {reason}")]
     Store {
-        /// The database file.
-        path: PathBuf,
+        /// Which database, without its password.
+        database: String,
         /// What went wrong and what to do.
         reason: String,
     },

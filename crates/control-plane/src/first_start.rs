@@ -114,6 +114,8 @@ fn keep_secrets(data_dir: &Path, created: &CreatedSecrets) -> io::Result<()> {
         ("admin-key", &created.admin_key),
         ("instance-token", &created.instance_token),
     ];
+    // Beside PostgreSQL it may not be there yet: nothing else is kept in it.
+    directory_create(data_dir)?;
     for (name, secret) in secrets {
         if let Some(secret) = secret {
             keep_secret(data_dir, name, secret)?;

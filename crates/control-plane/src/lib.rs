@@ -3,11 +3,12 @@
 //! Composition root. [`start`] opens the store, creates what a first start needs, and serves the admin API and the
 //! watch that gateways follow.
 //!
-//! * [`config`]: what a control plane is told at its start.
+//! * [`config`]: what a control plane is told at its start. [`upkeep`]: what operators do to a store besides.
 //! * `api`: only HTTP. `app`: the rules. `store`: only SQL.
 //! * `distribution`: the newest configuration to every gateway.
 
 pub mod config;
+pub mod upkeep;
 
 mod api;
 mod app;
@@ -31,6 +32,7 @@ pub use config::{CreatedSecrets, Settings, StartError};
 use first_start::{FirstStartError, INSTANCE_TOKEN_PREFIX};
 use listener::Stopping;
 use store::Store;
+pub use store::{DatabaseUrl, DatabaseUrlError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_util::sync::DropGuard;
@@ -47,7 +49,7 @@ const AUDIT_EXPIRE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// The database in the data directory.
 const DATABASE_FILE: &str = "gatewright.db";
 
-/// Held as long as a control plane uses the data directory.
+/// Held as long as a control plane uses the directory of a SQLite database.
 const LOCK_FILE: &str = "lock";
 
 /// A running control plane.
@@ -62,8 +64,8 @@ pub struct ControlPlane {
     store: Store,
     /// Dropped without [`ControlPlane::stop`], it stops without waiting.
     _stops_on_drop: DropGuard,
-    /// Unlocked when it is closed.
-    _lock: File,
+    /// Unlocked when it is closed; none with PostgreSQL, which control planes may share.
+    _lock: Option<File>,
 }
 
 /// Opens the store, creates what a first start needs, binds the listeners and starts serving.
@@ -74,11 +76,13 @@ pub async fn start(settings: Settings) -> Result<ControlPlane, StartError> {
     let (admin, admin_address) = bind(settings.admin, "--admin").await?;
     let admin_tls = bind_if(settings.admin_tls.as_ref().map(|tls| tls.address), "--admin-tls").await?;
     let sync = bind_if(settings.sync, "--sync").await?;
-    let lock = data_directory_take(&settings.data_dir)?;
+    let world = world();
+    let database = database(&settings.data_dir, settings.database.as_ref());
+    let (store, lock) = store_open(&database).await?;
+    let created_secrets = first_start(&store, &world, &settings, &database).await?;
     let acceptor = settings.admin_tls.as_ref().map(|tls| admin_tls::acceptor(tls, &settings.data_dir));
     let acceptor = acceptor.transpose()?;
-    let world = world();
-    let (store, created_secrets) = store_open(&settings, &world).await?;
+    let announcements = store.announcements().await.map_err(|error| store_failed(&database, &error))?;
 
     let operator_key = token_new(&world, ACCESS_TOKEN_PREFIX);
     let instance_token = token_new(&world, INSTANCE_TOKEN_PREFIX);
@@ -87,8 +91,11 @@ pub async fn start(settings: Settings) -> Result<ControlPlane, StartError> {
         instance_tokens: BTreeMap::from([(Digest::of(&instance_token), first_start::default_group())]),
     };
     let hints = distribution::Hints::default();
-    let app = App::new(store.clone(), world, hints, secrets, settings.rehearsal);
     let stopping = Stopping::default();
+    if let Some(announcements) = announcements {
+        stopping.tasks.spawn(hints.clone().follow(announcements, stopping.graceful.clone()));
+    }
+    let app = App::new(store.clone(), world, hints, secrets, settings.rehearsal);
     let watch = distribution::watch_router(app.clone(), stopping.graceful.clone());
     let serve = |listener, tls, router, connections_max| {
         let task = listener::serve(listener, tls, router, connections_max, stopping.clone());
@@ -118,6 +125,12 @@ pub async fn start(settings: Settings) -> Result<ControlPlane, StartError> {
         store,
         _lock: lock,
     })
+}
+
+/// The database that is used: the one that was `chosen`, or else SQLite in the data directory.
+#[must_use]
+pub fn database(data_dir: &Path, chosen: Option<&DatabaseUrl>) -> DatabaseUrl {
+    chosen.cloned().unwrap_or_else(|| DatabaseUrl::sqlite(data_dir.join(DATABASE_FILE)))
 }
 
 /// The OpenAPI document of the admin API, as it is served and committed.
@@ -159,8 +172,8 @@ async fn audit_log_expire(app: App, retention: Duration, stopping: Stopping) {
     }
 }
 
-/// Creates the data directory if needed and keeps every other control plane out of it.
-fn data_directory_take(path: &Path) -> Result<File, StartError> {
+/// Creates the directory if needed and keeps every other control plane out of it.
+fn directory_take(path: &Path) -> Result<File, StartError> {
     let failed = |source| StartError::DataDirectory { path: path.to_owned(), source };
     first_start::directory_create(path).map_err(failed)?;
     let lock = first_start::file_open_private(&path.join(LOCK_FILE)).map_err(failed)?;
@@ -174,18 +187,38 @@ fn data_directory_take(path: &Path) -> Result<File, StartError> {
     }
 }
 
-async fn store_open(settings: &Settings, world: &World) -> Result<(Store, CreatedSecrets), StartError> {
-    let path = settings.data_dir.join(DATABASE_FILE);
-    let directory_failed = |source| StartError::DataDirectory { path: settings.data_dir.clone(), source };
+/// Opens the store; the lock keeps other control planes from a SQLite database.
+async fn store_open(database: &DatabaseUrl) -> Result<(Store, Option<File>), StartError> {
+    let lock = database.sqlite_path().map(sqlite_take).transpose()?;
+    let store = Store::open(database).await.map_err(|error| store_failed(database, &error))?;
+    Ok((store, lock))
+}
+
+fn sqlite_take(path: &Path) -> Result<File, StartError> {
+    let directory = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+    let lock = directory_take(directory)?;
     // SQLite would create it readable by everybody; its companions take over this mode.
-    first_start::file_open_private(&path).map_err(directory_failed)?;
-    let store_failed = |reason: String| StartError::Store { path: path.clone(), reason };
-    let store = Store::open_sqlite(&path).await.map_err(|error| store_failed(error.to_string()))?;
-    let created = first_start::first_start(&store, world, settings).await.map_err(|error| match error {
-        FirstStartError::File(source) => directory_failed(source),
-        other => store_failed(other.to_string()),
-    })?;
-    Ok((store, created))
+    let failed = |source| StartError::DataDirectory { path: directory.to_owned(), source };
+    first_start::file_open_private(path).map_err(failed)?;
+    Ok(lock)
+}
+
+async fn first_start(
+    store: &Store,
+    world: &World,
+    settings: &Settings,
+    database: &DatabaseUrl,
+) -> Result<CreatedSecrets, StartError> {
+    first_start::first_start(store, world, settings).await.map_err(|error| match error {
+        FirstStartError::File(source) => {
+            StartError::DataDirectory { path: settings.data_dir.clone(), source }
+        }
+        other => store_failed(database, &other),
+    })
+}
+
+fn store_failed(database: &DatabaseUrl, error: &dyn std::error::Error) -> StartError {
+    StartError::Store { database: database.to_string(), reason: error.to_string() }
 }
 
 /// The world as it is: the system's clock and the system's randomness.

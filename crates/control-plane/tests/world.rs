@@ -33,6 +33,7 @@ pub(crate) struct Answer {
 pub(crate) fn settings(dir: &Path) -> Settings {
     Settings {
         data_dir: dir.to_owned(),
+        database: None,
         admin: ([127, 0, 0, 1], 0).into(),
         sync: None,
         admin_password: Some(PASSWORD.to_owned()),

@@ -16,6 +16,8 @@ use std::path::PathBuf;
 #[cfg(any(feature = "control-plane", feature = "gateway"))]
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
+#[cfg(feature = "control-plane")]
+use gatewright_control_plane::DatabaseUrl;
 #[cfg(any(feature = "control-plane", feature = "gateway"))]
 use gatewright_model::id::GatewayGroupId;
 use tracing_subscriber::EnvFilter;
@@ -57,6 +59,9 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Evaluate expressions, one per line.
     Expression(Expression),
+    /// Back a store up, or move it to another database.
+    #[cfg(feature = "control-plane")]
+    Store(Store),
     /// Print the completions of a shell.
     Completions(Completions),
 }
@@ -67,6 +72,8 @@ pub(crate) enum Command {
 pub(crate) struct Up {
     #[command(flatten)]
     pub(crate) data: DataDirectory,
+    #[command(flatten)]
+    pub(crate) database: Database,
     #[command(flatten)]
     pub(crate) admin: AdminListener,
     #[command(flatten)]
@@ -84,6 +91,8 @@ pub(crate) struct Up {
 pub(crate) struct ControlPlane {
     #[command(flatten)]
     pub(crate) data: DataDirectory,
+    #[command(flatten)]
+    pub(crate) database: Database,
     #[command(flatten)]
     pub(crate) admin: AdminListener,
     /// Where gateways get their configuration.
@@ -249,6 +258,49 @@ pub(crate) struct DataDirectory {
     pub(crate) data_dir: PathBuf,
 }
 
+/// Which database.
+#[cfg(feature = "control-plane")]
+#[derive(Debug, Args)]
+pub(crate) struct Database {
+    /// The database, `postgres://…` or `sqlite://FILE`. Without: SQLite in the data directory. Prefer the
+    /// environment, because of the password.
+    #[arg(long, env = "GATEWRIGHT_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub(crate) database_url: Option<DatabaseUrl>,
+}
+
+/// What `gatewright store` does.
+#[cfg(feature = "control-plane")]
+#[derive(Debug, Args)]
+pub(crate) struct Store {
+    #[command(subcommand)]
+    pub(crate) command: StoreCommand,
+}
+
+/// The commands of `gatewright store`.
+#[cfg(feature = "control-plane")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Write a SQLite store to a new file, while it may be in use.
+    Backup {
+        #[command(flatten)]
+        data: DataDirectory,
+        #[command(flatten)]
+        database: Database,
+        /// The file to write; it must not exist.
+        #[arg(long, env = "GATEWRIGHT_TO", value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Move everything in a store to an empty database. No control plane may be using either.
+    Migrate {
+        /// The store to read; it stays as it is.
+        #[arg(long, env = "GATEWRIGHT_FROM", value_name = "URL", hide_env_values = true)]
+        from: DatabaseUrl,
+        /// The database to fill; it must hold nothing.
+        #[arg(long, env = "GATEWRIGHT_TO", value_name = "URL", hide_env_values = true)]
+        to: DatabaseUrl,
+    },
+}
+
 /// The admin API's listeners and first secrets.
 #[cfg(feature = "control-plane")]
 #[derive(Debug, Args)]
@@ -394,7 +446,9 @@ mod tests {
 
     #[test]
     fn every_flag_has_its_environment_variable() {
-        for command in Arguments::command().get_subcommands() {
+        let arguments = Arguments::command();
+        let nested = arguments.get_subcommands().flat_map(clap::Command::get_subcommands);
+        for command in arguments.get_subcommands().chain(nested) {
             for flag in command.get_arguments().filter_map(|argument| Some((argument, argument.get_long()?)))
             {
                 let expected = format!("GATEWRIGHT_{}", flag.1.replace('-', "_").to_uppercase());
@@ -437,6 +491,9 @@ mod tests {
             vec!["explain", "--service-version", "pets"],
             vec!["explain", "-o", "xml"],
             vec!["expression"],
+            vec!["up", "--database-url", "mysql://u:p@h/d"],
+            vec!["store", "migrate", "--from", "sqlite://a.db"],
+            vec!["store", "backup"],
             vec!["completions", "cmd.exe"],
             vec!["up", "--audit-retention", "60"],
             vec!["up", "--audit-retention", "0d"],

@@ -59,6 +59,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Quick(arguments) => commands::quick::run(&arguments)?,
         Command::Explain(arguments) => commands::explain::run(&arguments)?,
         Command::Expression(arguments) => commands::expression::run(&arguments)?,
+        #[cfg(feature = "control-plane")]
+        Command::Store(arguments) => commands::serve(commands::store::run(arguments))?,
         Command::Completions(arguments) => commands::completions::run(&arguments),
     }
     Ok(())

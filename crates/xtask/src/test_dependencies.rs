@@ -3,7 +3,6 @@
 //! A missing one is installed through apt if the chore runs as root, else the error names the packages: a chore
 //! never asks for a password. A later issue that needs a program (a database server, a registry) adds one line.
 
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -23,6 +22,11 @@ pub(crate) struct Dependency {
 pub(crate) const FOR_TESTS: &[Dependency] = &[
     Dependency { programs: &["cc", "gcc", "clang"], package: "gcc", purpose: "compiles the embedded SQLite" },
     Dependency { programs: &["curl"], package: "curl", purpose: "runs the commands that `up --demo` prints" },
+    Dependency {
+        programs: &["initdb"],
+        package: "postgresql",
+        purpose: "the store is tested on PostgreSQL as well",
+    },
 ];
 
 /// What `cargo xtask bench` needs besides.
@@ -64,7 +68,10 @@ fn missing(dependencies: &[Dependency], present: impl Fn(&str) -> bool) -> Vec<&
 
 fn is_on_path(program: &str) -> bool {
     let directories = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&directories).any(|directory| Path::new(&directory).join(program).is_file())
+    // Debian keeps the programs of PostgreSQL apart, by version; the tests look there as well.
+    let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let debian = debian.map(|version| version.path().join("bin"));
+    std::env::split_paths(&directories).chain(debian).any(|directory| directory.join(program).is_file())
 }
 
 fn apt(arguments: &[&str]) -> anyhow::Result<()> {
@@ -85,9 +92,9 @@ mod tests {
         let packages = |present: &[&str]| -> Vec<&str> {
             missing(FOR_TESTS, |program| present.contains(&program)).iter().map(|d| d.package).collect()
         };
-        assert_eq!(packages(&["clang", "curl"]), [""; 0]);
-        assert_eq!(packages(&["gcc"]), ["curl"]);
-        assert_eq!(packages(&[]), ["gcc", "curl"]);
+        assert_eq!(packages(&["clang", "curl", "initdb"]), [""; 0]);
+        assert_eq!(packages(&["gcc"]), ["curl", "postgresql"]);
+        assert_eq!(packages(&[]), ["gcc", "curl", "postgresql"]);
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl ApiError {
                 | Refusal::StillPublished { .. }
                 | Refusal::Conflict => StatusCode::CONFLICT,
                 Refusal::NoRehearsal => StatusCode::NOT_IMPLEMENTED,
-                Refusal::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+                Refusal::Unconfirmed { .. } | Refusal::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             },
         }
     }
@@ -89,7 +89,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        if let Self::Refused(Refusal::Unavailable { reason }) = &self {
+        if let Self::Refused(Refusal::Unconfirmed { reason } | Refusal::Unavailable { reason }) = &self {
             tracing::error!(reason, "an admin API call failed");
         }
         let errors = match &self {

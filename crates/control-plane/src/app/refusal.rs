@@ -109,6 +109,12 @@ pub(crate) enum Refusal {
     /// Somebody else changed the same thing at the same time.
     #[error("the object was changed by somebody else at the same time; read it and try again")]
     Conflict,
+    /// The store was lost while it was writing.
+    #[error("the store did not confirm the change; look whether it was made before you try again")]
+    Unconfirmed {
+        /// For the log, not for the caller.
+        reason: String,
+    },
     /// The store does not answer.
     #[error("the store is unavailable; nothing was changed, try again")]
     Unavailable {
@@ -126,6 +132,11 @@ impl From<StoreError> for Refusal {
                 Self::Conflict
             }
             StoreError::Unavailable { reason } => Self::Unavailable { reason },
+            StoreError::Unconfirmed { reason } => Self::Unconfirmed { reason },
+            StoreError::NulInText => Self::Invalid(Violations::one(
+                "",
+                "a text contains the character NUL, which cannot be stored",
+            )),
         }
     }
 }

@@ -1,77 +1,45 @@
-//! The only file that knows which database it is: connections, transactions, and what SQL dialects say differently.
+//! Which database it is: connections, transactions, and what SQL dialects say differently. Only this file, `sqlite`,
+//! `postgres` and `schema` know.
 //!
-//! SQLite has one writer connection, taken by `BEGIN IMMEDIATE`, so that a change never fails half way because
-//! another one came first, and a few reader connections that never wait for it (WAL).
-//! `synchronous=FULL` makes a commit durable before it is answered.
+//! On both, changes follow one another from their first statement on, so what a change has read still holds when it
+//! writes, and none fails half way because another one came first. Readings never wait for changes.
 
 use std::borrow::Cow;
-use std::path::Path;
-use std::time::Duration;
 
-use sqlx::ConnectOptions as _;
 use sqlx::Row as _;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
 
 use super::StoreError;
-
-/// Connections that read at the same time; more only compete for the same two or four cores.
-const READERS_MAX: u32 = 4;
-
-/// How long a call waits for a connection, or for another process that holds the file, before it answers 503.
-const WAIT_MAX: Duration = Duration::from_secs(10);
-
-/// The SQL condition that the JSON object in `column` has the key `key` with the value `value` (two parameters).
-pub(super) fn label_equals(column: &str, key: usize, value: usize) -> String {
-    format!(
-        "EXISTS (SELECT 1 FROM json_each({column}) WHERE json_each.key = ${key} AND json_each.value = ${value})"
-    )
-}
+use super::postgres::{self, Postgres};
+use super::sqlite::Sqlite;
 
 /// A database and how to reach it.
 #[derive(Clone)]
 pub(super) enum Database {
-    Sqlite { writer: SqlitePool, readers: SqlitePool },
+    Sqlite(Sqlite),
+    Postgres(Postgres),
 }
 
 impl Database {
-    pub(super) async fn open_sqlite(path: &Path) -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(WAIT_MAX)
-            .disable_statement_logging();
-        let pool = |size| SqlitePoolOptions::new().max_connections(size).acquire_timeout(WAIT_MAX);
-        let writer = pool(1).connect_with(options.clone()).await?;
-        sqlx::migrate!("migrations/sqlite").run(&writer).await?;
-        let readers = pool(READERS_MAX).connect_with(options.pragma("query_only", "ON")).await?;
-        Ok(Self::Sqlite { writer, readers })
-    }
-
     pub(super) async fn begin_reading(&self) -> Result<Transaction, StoreError> {
         match self {
-            Self::Sqlite { readers, .. } => Ok(Transaction::Sqlite(readers.begin().await?)),
+            Self::Sqlite(sqlite) => Ok(Transaction::Sqlite(sqlite.begin_reading().await?)),
+            Self::Postgres(postgres) => Ok(Transaction::Postgres(postgres.begin_reading().await?)),
         }
     }
 
     pub(super) async fn begin_writing(&self) -> Result<Transaction, StoreError> {
         match self {
-            Self::Sqlite { writer, .. } => {
-                Ok(Transaction::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?))
-            }
+            Self::Sqlite(sqlite) => Ok(Transaction::Sqlite(sqlite.begin_writing().await?)),
+            Self::Postgres(postgres) => Ok(Transaction::Postgres(postgres.begin_writing().await?)),
         }
     }
 
     pub(super) async fn close(&self) {
         match self {
-            Self::Sqlite { writer, readers } => {
-                readers.close().await;
-                writer.close().await;
-            }
+            Self::Sqlite(sqlite) => sqlite.close().await,
+            Self::Postgres(postgres) => postgres.close().await,
         }
     }
 }
@@ -79,30 +47,45 @@ impl Database {
 /// A transaction in progress; dropped without a commit, it never happened.
 pub(super) enum Transaction {
     Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>),
+    Postgres(postgres::Transaction),
 }
 
 impl Transaction {
     /// All rows of the answer.
     pub(super) async fn rows(&mut self, query: Query) -> Result<Vec<Row>, StoreError> {
+        query.must_be_storable()?;
         match self {
             Self::Sqlite(tx) => {
                 let rows = query.for_sqlite().fetch_all(&mut **tx).await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
+            }
+            Self::Postgres(tx) => {
+                let rows = tx.answered(async |tx| query.for_postgres().fetch_all(tx).await).await?;
+                Ok(rows.into_iter().map(Row::Postgres).collect())
             }
         }
     }
 
     /// The first row of the answer.
     pub(super) async fn row(&mut self, query: Query) -> Result<Option<Row>, StoreError> {
+        query.must_be_storable()?;
         match self {
             Self::Sqlite(tx) => Ok(query.for_sqlite().fetch_optional(&mut **tx).await?.map(Row::Sqlite)),
+            Self::Postgres(tx) => Ok(tx
+                .answered(async |tx| query.for_postgres().fetch_optional(tx).await)
+                .await?
+                .map(Row::Postgres)),
         }
     }
 
     /// Changes rows, and says how many.
     pub(super) async fn execute(&mut self, query: Query) -> Result<u64, StoreError> {
+        query.must_be_storable()?;
         match self {
             Self::Sqlite(tx) => Ok(query.for_sqlite().execute(&mut **tx).await?.rows_affected()),
+            Self::Postgres(tx) => {
+                Ok(tx.answered(async |tx| query.for_postgres().execute(tx).await).await?.rows_affected())
+            }
         }
     }
 
@@ -117,6 +100,26 @@ impl Transaction {
     pub(super) async fn commit(self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(tx) => Ok(tx.commit().await?),
+            Self::Postgres(tx) => tx.commit().await,
+        }
+    }
+
+    /// Tells the other control planes of this database, at the commit, that something `group` serves has changed.
+    /// SQLite has no other control planes.
+    pub(super) async fn announce(&mut self, group: &str) -> Result<(), StoreError> {
+        if let Self::Postgres(_) = self {
+            self.execute(query("SELECT pg_notify($1, $2)").bind(postgres::CHANNEL).bind(group)).await?;
+        }
+        Ok(())
+    }
+
+    /// The SQL condition that the JSON object in `column` has the key `key` with the value `value` (two parameters).
+    pub(super) fn label_equals(&self, column: &str, key: usize, value: usize) -> String {
+        match self {
+            Self::Sqlite(_) => format!(
+                "EXISTS (SELECT 1 FROM json_each({column}) WHERE json_each.key = ${key} AND json_each.value = ${value})"
+            ),
+            Self::Postgres(_) => format!("{column}::json ->> ${key} = ${value}"),
         }
     }
 }
@@ -139,7 +142,25 @@ impl Query {
         self
     }
 
-    fn for_sqlite(self) -> sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments> {
+    /// PostgreSQL stores no text with a NUL, SQLite's functions stop at it; nobody means to send one.
+    fn must_be_storable(&self) -> Result<(), StoreError> {
+        let holds_nul =
+            |parameter: &Parameter| matches!(parameter, Parameter::Text(Some(text)) if text.contains('\0'));
+        if self.parameters.iter().any(holds_nul) { Err(StoreError::NulInText) } else { Ok(()) }
+    }
+
+    fn for_sqlite(self) -> sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments> {
+        let query = match self.sql {
+            Cow::Borrowed(sql) => sqlx::query(sql),
+            Cow::Owned(sql) => sqlx::query(sqlx::AssertSqlSafe(sql)),
+        };
+        self.parameters.into_iter().fold(query, |query, parameter| match parameter {
+            Parameter::Text(text) => query.bind(text),
+            Parameter::Integer(number) => query.bind(number),
+        })
+    }
+
+    fn for_postgres(self) -> sqlx::query::Query<'static, sqlx::Postgres, PgArguments> {
         let query = match self.sql {
             Cow::Borrowed(sql) => sqlx::query(sql),
             Cow::Owned(sql) => sqlx::query(sqlx::AssertSqlSafe(sql)),
@@ -151,64 +172,75 @@ impl Query {
     }
 }
 
-/// A value in a query.
-#[derive(Clone, Debug)]
+/// A value in a query; none is NULL, which PostgreSQL wants typed as well.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Parameter {
-    Text(String),
-    Integer(i64),
+    Text(Option<String>),
+    Integer(Option<i64>),
 }
 
 impl From<&str> for Parameter {
     fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
+        Self::Text(Some(text.to_owned()))
     }
 }
 
 impl From<String> for Parameter {
     fn from(text: String) -> Self {
-        Self::Text(text)
+        Self::Text(Some(text))
     }
 }
 
 impl From<i64> for Parameter {
     fn from(number: i64) -> Self {
-        Self::Integer(number)
+        Self::Integer(Some(number))
     }
 }
 
 /// A row of an answer.
 pub(super) enum Row {
     Sqlite(SqliteRow),
+    Postgres(PgRow),
 }
 
 impl Row {
-    pub(super) fn text(&self, column: &'static str) -> Result<String, StoreError> {
+    pub(super) fn text(&self, column: &str) -> Result<String, StoreError> {
         match self {
             Self::Sqlite(row) => Ok(row.try_get(column)?),
+            Self::Postgres(row) => Ok(row.try_get(column)?),
         }
     }
 
-    pub(super) fn integer(&self, column: &'static str) -> Result<i64, StoreError> {
+    pub(super) fn integer(&self, column: &str) -> Result<i64, StoreError> {
         match self {
             Self::Sqlite(row) => Ok(row.try_get(column)?),
+            Self::Postgres(row) => Ok(row.try_get(column)?),
         }
     }
 
-    pub(super) fn optional_integer(&self, column: &'static str) -> Result<Option<i64>, StoreError> {
+    pub(super) fn optional_text(&self, column: &str) -> Result<Option<String>, StoreError> {
         match self {
             Self::Sqlite(row) => Ok(row.try_get(column)?),
+            Self::Postgres(row) => Ok(row.try_get(column)?),
+        }
+    }
+
+    pub(super) fn optional_integer(&self, column: &str) -> Result<Option<i64>, StoreError> {
+        match self {
+            Self::Sqlite(row) => Ok(row.try_get(column)?),
+            Self::Postgres(row) => Ok(row.try_get(column)?),
         }
     }
 
     /// A column that holds an id, or anything else that is parsed from text.
-    pub(super) fn parsed<T: TryFrom<String>>(&self, column: &'static str) -> Result<T, StoreError> {
+    pub(super) fn parsed<T: TryFrom<String>>(&self, column: &str) -> Result<T, StoreError> {
         let unreadable =
             |_| StoreError::Unavailable { reason: format!("column `{column}` holds no valid value") };
         T::try_from(self.text(column)?).map_err(unreadable)
     }
 
     /// A column that holds a JSON document.
-    pub(super) fn json<T: serde::de::DeserializeOwned>(&self, column: &'static str) -> Result<T, StoreError> {
+    pub(super) fn json<T: serde::de::DeserializeOwned>(&self, column: &str) -> Result<T, StoreError> {
         super::from_json(&self.text(column)?)
     }
 }

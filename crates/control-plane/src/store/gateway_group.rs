@@ -101,11 +101,13 @@ impl Writing {
         self.tx.execute_one(update.bind(to_json(group)?).bind(stamp.at).bind(stamp.number)).await
     }
 
-    /// Raises the group's revision, because what its gateways serve changes in this transaction.
+    /// Raises the group's revision, because what its gateways serve changes in this transaction, and tells the other
+    /// control planes so at its commit.
     pub(crate) async fn gateway_group_raise(&mut self, id: &GatewayGroupId) -> Result<Revision, StoreError> {
         let raise =
             query("UPDATE gateway_group SET revision = revision + 1 WHERE id = $1 RETURNING revision");
         let row = self.tx.row(raise.bind(id.as_str())).await?;
+        self.tx.announce(id.as_str()).await?;
         revision(row.as_ref().ok_or(StoreError::NotFound)?)
     }
 }

@@ -3,7 +3,7 @@
 //! The default order is "last changed first", by change number, because several changes fall into one second.
 
 use super::StoreError;
-use super::database::{Parameter, Row, Transaction, label_equals, query};
+use super::database::{Parameter, Row, Transaction, query};
 
 /// Which objects of a list are wanted, and in which order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub(super) async fn select<T>(
     filter: &ListFilter,
     read: impl Fn(&Row) -> Result<T, StoreError>,
 ) -> Result<Listed<T>, StoreError> {
-    let (condition, parameters) = condition(source, fixed, filter);
+    let (condition, parameters) = condition(tx, source, fixed, filter);
     let bind = |sql: String| parameters.iter().cloned().fold(query(sql), super::database::Query::bind);
     let Source { columns, tables, .. } = source;
     let order = order(source, filter);
@@ -100,6 +100,7 @@ pub(super) async fn select<T>(
 }
 
 fn condition(
+    tx: &Transaction,
     source: &Source,
     fixed: Option<(&'static str, &str)>,
     filter: &ListFilter,
@@ -116,14 +117,15 @@ fn condition(
         conditions.push(format!("{named}.name = ${}", parameters.len()));
     }
     if let Some(search) = &filter.search {
-        parameters.push(format!("%{}%", escape_like(search)).into());
-        conditions.push(format!("lower({named}.name) LIKE lower(${}) ESCAPE '\\'", parameters.len()));
+        // Not lowered by the database: PostgreSQL would lower a parameter by other rules than the column.
+        parameters.push(format!("%{}%", escape_like(&search.to_ascii_lowercase())).into());
+        conditions.push(format!("lower({named}.name) LIKE ${} ESCAPE '\\'", parameters.len()));
     }
     for (key, value) in &filter.labels {
         parameters.push(key.as_str().into());
         parameters.push(value.as_str().into());
         let count = parameters.len();
-        conditions.push(label_equals(&format!("{named}.labels"), count - 1, count));
+        conditions.push(tx.label_equals(&format!("{named}.labels"), count - 1, count));
     }
     (conditions.join(" AND "), parameters)
 }
@@ -141,8 +143,17 @@ fn order(source: &Source, filter: &ListFilter) -> String {
         Order::PublishTime => format!("{object}.publish_time"),
         Order::LastPublished => "last_published".to_owned(),
     };
+    // What was never published counts as the oldest; without saying so, databases differ.
+    let absent = match (filter.order, filter.direction) {
+        (Order::LastPublished, Direction::Ascending) => " NULLS FIRST",
+        (Order::LastPublished, Direction::Descending) => " NULLS LAST",
+        _ => "",
+    };
     // One verb may write several objects under one change number; the id makes pages stable.
-    format!("{column} {direction}, {object}.change_number {direction}, {object}.{id} ASC", id = source.id())
+    format!(
+        "{column} {direction}{absent}, {object}.change_number {direction}, {object}.{id} ASC",
+        id = source.id()
+    )
 }
 
 impl Source {

@@ -2,12 +2,22 @@
 //!
 //! * A change is one [`Writing`] transaction: it is durable when [`Writing::commit`] has answered, and it never
 //!   happened if the transaction is dropped.
+//! * A change in which a statement was refused can only be dropped.
 //! * A [`Reading`] sees one moment: what several queries of it answer fits together.
 //! * Rules are not kept here but in `app`; constraints (unique names, immutable versions) are the second line.
 //! * Query texts are written so that SQLite and PostgreSQL accept them; what differs is in [`database`] alone.
+//!   Migrations are written twice, under the same numbers, and end in the same tables.
+
+mod database_url;
 
 mod database;
+mod postgres;
+mod sqlite;
+
+mod announcements;
 mod list;
+mod schema;
+mod transfer;
 
 mod access_token;
 mod audit_log;
@@ -27,8 +37,10 @@ use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
 pub(crate) use access_token::{AccessTokenRow, NewAccessToken};
+pub(crate) use announcements::{Announcement, Announcements};
 pub(crate) use audit_log::{AuditFilter, AuditRow};
 pub(crate) use call::Call;
+pub use database_url::{DatabaseUrl, DatabaseUrlError};
 pub(crate) use gateway_group::GatewayGroupRow;
 pub(crate) use list::{Direction, ListFilter, Listed, Order, Page};
 pub(crate) use publication::PublicationRow;
@@ -37,9 +49,13 @@ pub(crate) use route_template::RouteTemplateRow;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 pub(crate) use service_template::ServiceTemplateRow;
+pub(crate) use transfer::{backup, transfer};
 pub(crate) use user::{KnownUser, PasswordState, UserRow, UserSummary};
 
 use database::{Database, Transaction, query};
+use database_url::Place;
+use postgres::Postgres;
+use sqlite::Sqlite;
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +75,15 @@ pub(crate) enum StoreError {
         /// What the database said.
         reason: String,
     },
+    /// The connection was lost between a commit and its confirmation.
+    #[error("the store did not confirm a change, which may or may not have happened: {reason}")]
+    Unconfirmed {
+        /// What the database said.
+        reason: String,
+    },
+    /// A text cannot be stored.
+    #[error("a text contains a NUL character")]
+    NulInText,
 }
 
 /// The store of a control plane.
@@ -68,9 +93,27 @@ pub(crate) struct Store {
 }
 
 impl Store {
+    /// Opens a database, migrating it as needed; a SQLite file is created as well.
+    pub(crate) async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
+        match url.place() {
+            Place::Sqlite(path) => Self::open_sqlite(path).await,
+            Place::Postgres(options) => {
+                Ok(Self { database: Database::Postgres(Postgres::open(options).await?) })
+            }
+        }
+    }
+
     /// Opens the SQLite database at `path`, creating and migrating it as needed.
     pub(crate) async fn open_sqlite(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self { database: Database::open_sqlite(path).await? })
+        Ok(Self { database: Database::Sqlite(Sqlite::open(path).await?) })
+    }
+
+    /// What other control planes of this database change; none: there can be no others.
+    pub(crate) async fn announcements(&self) -> Result<Option<Announcements>, StoreError> {
+        match &self.database {
+            Database::Sqlite(_) => Ok(None),
+            Database::Postgres(postgres) => Ok(Some(Announcements::new(postgres.listen().await?))),
+        }
     }
 
     /// Looks at one moment of the store.

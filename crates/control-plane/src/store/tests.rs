@@ -1,25 +1,75 @@
-//! The contract of a store: what every database must do, whichever it is.
+//! The contract of a store: what every database must do, whichever it is; and what only one of them can.
+//!
+//! A test of the contract takes the empty store it is about, and stands in the list of [`contract`], which runs it on
+//! both databases.
 
 use gatewright_model::id::{GatewayGroupId, ServiceId};
 use gatewright_model::lifecycle::{RouteVersion, RuntimeConfiguration, ServiceVersion};
 use gatewright_model::resource::service::ServiceTemplate;
 use gatewright_model::snapshot::Revision;
+use gatewright_test_postgres::Server;
 use serde_json::json;
 use tempfile::TempDir;
 
 use super::database::query;
+use super::transfer::TransferError;
 use super::*;
 
-async fn store() -> (Store, TempDir) {
-    let dir = TempDir::new().unwrap();
-    let store = Store::open_sqlite(&dir.path().join("test.db")).await.unwrap();
-    let mut tx = store.write().await.unwrap();
-    let stamp = tx.stamp(1).await.unwrap();
-    let content = serde_json::from_value(json!({"name": "g"})).unwrap();
-    tx.gateway_group_insert(stamp, &group(), &content).await.unwrap();
-    tx.commit().await.unwrap();
-    (store, dir)
+/// An empty store with one gateway group, and where it is.
+struct Fixture {
+    store: Store,
+    url: DatabaseUrl,
+    _dir: TempDir,
 }
+
+impl Fixture {
+    async fn sqlite() -> Self {
+        let dir = TempDir::new().unwrap();
+        let url = DatabaseUrl::sqlite(dir.path().join("test.db"));
+        Self::with_group(url, dir).await
+    }
+
+    async fn postgres() -> Self {
+        let url = Server::shared().database().parse().unwrap();
+        Self::with_group(url, TempDir::new().unwrap()).await
+    }
+
+    async fn with_group(url: DatabaseUrl, dir: TempDir) -> Self {
+        let store = Store::open(&url).await.unwrap();
+        let mut tx = store.write().await.unwrap();
+        let stamp = tx.stamp(1).await.unwrap();
+        let content = serde_json::from_value(json!({"name": "g"})).unwrap();
+        tx.gateway_group_insert(stamp, &group(), &content).await.unwrap();
+        tx.commit().await.unwrap();
+        Self { store, url, _dir: dir }
+    }
+}
+
+/// Runs tests of the contract on both databases.
+macro_rules! contract {
+    ($($test:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test] async fn $test() { super::$test(super::Fixture::sqlite().await).await })*
+        }
+        mod postgres {
+            $(#[tokio::test] async fn $test() { super::$test(super::Fixture::postgres().await).await })*
+        }
+    };
+}
+
+contract![
+    a_change_that_is_dropped_never_happened,
+    a_committed_change_is_there_when_the_store_is_opened_again,
+    a_reading_sees_one_moment,
+    a_version_cannot_be_changed_or_numbered_twice,
+    names_are_unique_and_what_is_not_there_is_not_changed,
+    changes_since_a_revision_are_those_and_no_others,
+    tombstones_are_kept_as_long_as_they_are_asked_for,
+    changes_made_at_once_follow_one_another,
+    what_a_change_has_read_still_holds_when_it_writes,
+    lists_are_ordered_and_searched_alike,
+    a_text_with_a_nul_is_refused,
+];
 
 fn group() -> GatewayGroupId {
     "g".parse().unwrap()
@@ -80,9 +130,7 @@ async fn since(store: &Store, revision: u64) -> (Vec<String>, Vec<ServiceId>) {
     (changed.into_iter().map(|service| service.service_version_id.into()).collect(), removed)
 }
 
-#[tokio::test]
-async fn a_change_that_is_dropped_never_happened() {
-    let (store, _dir) = store().await;
+async fn a_change_that_is_dropped_never_happened(Fixture { store, .. }: Fixture) {
     let id = "s".parse().unwrap();
     let mut tx = store.write().await.unwrap();
     let stamp = tx.stamp(1).await.unwrap();
@@ -98,18 +146,14 @@ async fn a_change_that_is_dropped_never_happened() {
     assert_eq!(tx.stamp(1).await.unwrap().number, stamp.number);
 }
 
-#[tokio::test]
-async fn a_committed_change_is_there_when_the_store_is_opened_again() {
-    let (store, dir) = store().await;
+async fn a_committed_change_is_there_when_the_store_is_opened_again(Fixture { store, url, _dir }: Fixture) {
     publish(&store, "s", "1").await;
     // Not closed: as after a crash.
-    let again = Store::open_sqlite(&dir.path().join("test.db")).await.unwrap();
+    let again = Store::open(&url).await.unwrap();
     assert_eq!(since(&again, 0).await.0, ["s-1"]);
 }
 
-#[tokio::test]
-async fn a_reading_sees_one_moment() {
-    let (store, _dir) = store().await;
+async fn a_reading_sees_one_moment(Fixture { store, .. }: Fixture) {
     let mut tx = store.read().await.unwrap();
     assert_eq!(tx.gateway_group_revision(&group()).await.unwrap(), Some(Revision(0)));
     publish(&store, "s", "1").await;
@@ -117,39 +161,41 @@ async fn a_reading_sees_one_moment() {
     assert_eq!(tx.published_service_changes(&group(), Revision(0)).await.unwrap(), []);
 }
 
-#[tokio::test]
-async fn a_version_cannot_be_changed_or_numbered_twice() {
-    let (store, _dir) = store().await;
+async fn a_version_cannot_be_changed_or_numbered_twice(Fixture { store, .. }: Fixture) {
     publish(&store, "s", "1").await;
     let mut tx = store.write().await.unwrap();
     let change = query("UPDATE service_version SET routes = '[]' WHERE id = $1").bind("s-1");
     assert!(matches!(tx.tx.execute(change).await, Err(StoreError::Conflict { .. })));
+    drop(tx);
+    let mut tx = store.write().await.unwrap();
     let stamp = tx.stamp(1).await.unwrap();
     let mut again = version("s", "1");
     again.id = "another".parse().unwrap();
     assert!(matches!(tx.service_version_insert(stamp, &again).await, Err(StoreError::Conflict { .. })));
+    drop(tx);
+    let mut tx = store.read().await.unwrap();
     let kept = tx.service_version_get(&"s-1".parse().unwrap()).await.unwrap().unwrap();
     assert_eq!(kept, version("s", "1"));
 }
 
-#[tokio::test]
-async fn names_are_unique_and_what_is_not_there_is_not_changed() {
-    let (store, _dir) = store().await;
+async fn names_are_unique_and_what_is_not_there_is_not_changed(Fixture { store, .. }: Fixture) {
     let mut tx = store.write().await.unwrap();
     let stamp = tx.stamp(1).await.unwrap();
     tx.service_template_insert(stamp, &"a".parse().unwrap(), &template("n")).await.unwrap();
-    let twice = tx.service_template_insert(stamp, &"b".parse().unwrap(), &template("n")).await;
-    assert!(matches!(twice, Err(StoreError::Conflict { .. })), "{twice:?}");
     let absent = tx.service_template_update(stamp, &"c".parse().unwrap(), &template("m")).await;
     assert!(matches!(absent, Err(StoreError::NotFound)), "{absent:?}");
+    tx.commit().await.unwrap();
+    let mut tx = store.write().await.unwrap();
+    let twice = tx.service_template_insert(stamp, &"b".parse().unwrap(), &template("n")).await;
+    assert!(matches!(twice, Err(StoreError::Conflict { .. })), "{twice:?}");
+    drop(tx);
+    let mut tx = store.write().await.unwrap();
     let route = serde_json::from_value(json!({"name": "r", "paths": ["/"]})).unwrap();
     let orphan = tx.route_template_insert(stamp, &"r".parse().unwrap(), &"c".parse().unwrap(), &route).await;
     assert!(matches!(orphan, Err(StoreError::Conflict { .. })), "{orphan:?}");
 }
 
-#[tokio::test]
-async fn changes_since_a_revision_are_those_and_no_others() {
-    let (store, _dir) = store().await;
+async fn changes_since_a_revision_are_those_and_no_others(Fixture { store, .. }: Fixture) {
     let ids = |ids: &[&str]| ids.iter().map(|id| id.parse().unwrap()).collect::<Vec<ServiceId>>();
     assert_eq!(publish(&store, "a", "1").await, Revision(1));
     assert_eq!(publish(&store, "b", "1").await, Revision(2));
@@ -164,9 +210,7 @@ async fn changes_since_a_revision_are_those_and_no_others() {
     assert_eq!(since(&store, 3).await, (vec!["b-2".to_owned()], vec![]));
 }
 
-#[tokio::test]
-async fn tombstones_are_kept_as_long_as_they_are_asked_for() {
-    let (store, _dir) = store().await;
+async fn tombstones_are_kept_as_long_as_they_are_asked_for(Fixture { store, .. }: Fixture) {
     publish(&store, "a", "1").await;
     publish(&store, "b", "1").await;
     remove(&store, "a", 0).await;
@@ -174,9 +218,220 @@ async fn tombstones_are_kept_as_long_as_they_are_asked_for() {
     assert_eq!(since(&store, 0).await.1, ["b".parse().unwrap()]);
 }
 
+async fn changes_made_at_once_follow_one_another(Fixture { store, .. }: Fixture) {
+    let mut changes = tokio::task::JoinSet::new();
+    for number in 0..20 {
+        let store = store.clone();
+        changes.spawn(async move { publish(&store, &format!("s{number}"), "1").await.0 });
+    }
+    let mut revisions = changes.join_all().await;
+    revisions.sort_unstable();
+    assert_eq!(revisions, (1..=20).collect::<Vec<_>>(), "no revision twice, none left out");
+    assert_eq!(since(&store, 0).await.0.len(), 20);
+}
+
+async fn what_a_change_has_read_still_holds_when_it_writes(Fixture { store, .. }: Fixture) {
+    let mut first = store.write().await.unwrap();
+    assert!(!first.service_version_exists(&"s".parse().unwrap(), "1").await.unwrap());
+    let second = {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let mut tx = store.write().await.unwrap();
+            tx.service_version_exists(&"s".parse().unwrap(), "1").await.unwrap()
+        })
+    };
+    let stamp = first.stamp(1).await.unwrap();
+    first.service_version_insert(stamp, &version("s", "1")).await.unwrap();
+    first.commit().await.unwrap();
+    assert!(second.await.unwrap(), "the second change began before the first had ended");
+}
+
+async fn lists_are_ordered_and_searched_alike(Fixture { store, .. }: Fixture) {
+    let mut tx = store.write().await.unwrap();
+    let stamp = tx.stamp(1).await.unwrap();
+    for (id, name) in [("1", "b"), ("2", "B"), ("3", "a_b"), ("4", "A%B"), ("5", "Ä"), ("6", "ä")] {
+        let mut template = template(name);
+        template.labels.insert("team".to_owned(), name.to_owned());
+        tx.service_template_insert(stamp, &id.parse().unwrap(), &template).await.unwrap();
+    }
+    let version = version("3", "1");
+    tx.service_version_insert(stamp, &version).await.unwrap();
+    let runtime = RuntimeConfiguration::of_template(&template("3"));
+    let (gateway_group_id, service_id) = (&group(), &"3".parse().unwrap());
+    let placement = Placement {
+        gateway_group_id,
+        service_id,
+        service_version_id: &version.id,
+        runtime: &runtime,
+        revision: Revision(1),
+    };
+    tx.publication_insert(stamp, &"p".parse().unwrap(), &placement, "somebody").await.unwrap();
+    let by_name = ListFilter { order: Order::Name, direction: Direction::Ascending, ..ListFilter::default() };
+    let search = |text: &str| ListFilter { search: Some(text.to_owned()), ..by_name.clone() };
+    let label = |value: &str| ListFilter { labels: vec![("team".into(), value.into())], ..by_name.clone() };
+    let published =
+        |direction| ListFilter { order: Order::LastPublished, direction, ..ListFilter::default() };
+    for (filter, expected) in [
+        (by_name.clone(), "A%B B a_b b Ä ä"),
+        (search("b"), "A%B B a_b b"),
+        (search("_B"), "a_b"),
+        (search("%"), "A%B"),
+        (search("Ä"), "Ä"),
+        (label("B"), "B"),
+        (label("no"), ""),
+        (published(Direction::Descending), "a_b b B A%B Ä ä"),
+        (published(Direction::Ascending), "b B A%B Ä ä a_b"),
+        (ListFilter { page: Some(Page { offset: 1, limit: 2 }), ..by_name.clone() }, "B a_b"),
+    ] {
+        let listed = tx.service_template_list(&filter).await.unwrap();
+        let names: Vec<_> = listed.rows.iter().map(|row| row.template.name.as_str()).collect();
+        assert_eq!(names.join(" "), expected, "{filter:?}");
+    }
+}
+
+async fn a_text_with_a_nul_is_refused(Fixture { store, .. }: Fixture) {
+    let mut tx = store.write().await.unwrap();
+    let stamp = tx.stamp(1).await.unwrap();
+    let refused = tx.service_template_insert(stamp, &"s".parse().unwrap(), &template("a\0b")).await;
+    assert!(matches!(refused, Err(StoreError::NulInText)), "{refused:?}");
+    assert!(tx.service_template_named("a").await.unwrap().is_none(), "the change goes on");
+}
+
+/// Everything about the tables that both databases can say.
+async fn tables(store: &Store) -> std::collections::BTreeMap<String, schema::Table> {
+    schema::tables(&mut store.read().await.unwrap().tx).await.unwrap()
+}
+
+/// Every column list that is indexed, per table, and whether it is unique.
+async fn indexes(store: &Store) -> std::collections::BTreeSet<String> {
+    let mut tx = store.read().await.unwrap().tx;
+    let sql = match tx {
+        database::Transaction::Sqlite(_) => {
+            "SELECT t.name || ' ' || i.\"unique\" || ' ' || (SELECT group_concat(name, ',') FROM (SELECT name FROM \
+             pragma_index_info(i.name) ORDER BY seqno)) AS described \
+             FROM sqlite_schema t JOIN pragma_index_list(t.name) i \
+             WHERE t.type = 'table' AND t.name <> '_sqlx_migrations'"
+        }
+        database::Transaction::Postgres(_) => {
+            "SELECT t.relname || ' ' || i.indisunique::int || ' ' || (SELECT string_agg(c.attname, ',' ORDER BY n) \
+             FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, n) \
+             JOIN pg_attribute c ON c.attrelid = t.oid AND c.attnum = k.attnum) AS described \
+             FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid \
+             WHERE t.relnamespace = current_schema()::regnamespace AND t.relname <> '_sqlx_migrations'"
+        }
+    };
+    tx.rows(query(sql)).await.unwrap().iter().map(|row| row.text("described").unwrap()).collect()
+}
+
+#[tokio::test]
+async fn migrations_of_both_databases_have_the_same_numbers_and_end_in_the_same_tables() {
+    let numbers = |migrator: sqlx::migrate::Migrator| -> Vec<_> {
+        migrator.iter().map(|migration| (migration.version, migration.description.clone())).collect()
+    };
+    assert_eq!(numbers(sqlx::migrate!("migrations/sqlite")), numbers(sqlx::migrate!("migrations/postgres")));
+    let (sqlite, postgres) = (Fixture::sqlite().await.store, Fixture::postgres().await.store);
+    let found = tables(&sqlite).await;
+    assert_eq!(found, tables(&postgres).await);
+    // SQLite keeps the key of an INTEGER PRIMARY KEY without an index.
+    let mut indexed = indexes(&postgres).await;
+    indexed.remove("change_counter 1 id");
+    assert_eq!(indexes(&sqlite).await, indexed);
+    assert!(found.len() >= 11 && found.values().all(|table| !table.key.is_empty()), "{found:?}");
+}
+
+#[tokio::test]
+async fn postgres_orders_every_text_by_its_bytes() {
+    let store = Fixture::postgres().await.store;
+    let mut tx = store.read().await.unwrap().tx;
+    let others = query(
+        "SELECT c.table_name::text || '.' || c.column_name::text AS place FROM information_schema.columns c \
+         WHERE table_schema = current_schema() AND data_type = 'text' AND table_name <> '_sqlx_migrations' \
+         AND collation_name IS DISTINCT FROM 'C'",
+    );
+    let others: Vec<_> =
+        tx.rows(others).await.unwrap().iter().map(|row| row.text("place").unwrap()).collect();
+    assert_eq!(others, [""; 0], "declare them as TEXT COLLATE \"C\"");
+}
+
+#[tokio::test]
+async fn a_store_moves_whole_and_only_to_a_place_that_holds_nothing() {
+    for (from, to) in [
+        (Fixture::sqlite().await, Server::shared().database().parse().unwrap()),
+        (Fixture::postgres().await, DatabaseUrl::sqlite(TempDir::new().unwrap().keep().join("to.db"))),
+    ] {
+        // More than one step of rows.
+        for number in 0..250 {
+            publish(&from.store, "a", &number.to_string()).await;
+        }
+        publish(&from.store, "b", "1").await;
+        remove(&from.store, "b", 0).await;
+        let target = Store::open(&to).await.unwrap();
+        let rows = transfer(&from.store, &target).await.unwrap();
+        // The counter, the group, the removal, what is active; and the versions and their publications.
+        assert_eq!(rows, 1 + 1 + 1 + 1 + 2 * 251);
+
+        assert_eq!(since(&target, 0).await, since(&from.store, 0).await);
+        let history = async |store: &Store| {
+            let mut tx = store.read().await.unwrap();
+            let history = tx.publication_list(&group(), &"a".parse().unwrap(), Direction::Ascending).await;
+            history.unwrap()
+        };
+        assert_eq!(history(&target).await, history(&from.store).await);
+        let next = publish(&target, "a", "next").await;
+        assert_eq!(next, publish(&from.store, "a", "next").await, "the revisions go on where they were");
+        let stamp = async |store: &Store| store.write().await.unwrap().stamp(1).await.unwrap().number;
+        assert_eq!(stamp(&target).await, stamp(&from.store).await);
+
+        let again = transfer(&from.store, &target).await;
+        assert!(matches!(again, Err(TransferError::TargetInUse)), "{again:?}");
+        assert_eq!(since(&target, 0).await.0, ["a-next"]);
+    }
+}
+
+#[tokio::test]
+async fn postgres_keeps_nothing_of_a_change_that_was_refused_and_says_so() {
+    let Fixture { store, .. } = Fixture::postgres().await;
+    let mut tx = store.write().await.unwrap();
+    let stamp = tx.stamp(1).await.unwrap();
+    tx.service_template_insert(stamp, &"a".parse().unwrap(), &template("n")).await.unwrap();
+    tx.service_template_insert(stamp, &"b".parse().unwrap(), &template("n")).await.unwrap_err();
+    let committed = tx.commit().await;
+    assert!(matches!(committed, Err(StoreError::Conflict { .. })), "{committed:?}");
+    assert!(store.read().await.unwrap().service_template_named("n").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn several_that_open_an_empty_database_at_once_migrate_it_once() {
+    let url: DatabaseUrl = Server::shared().database().parse().unwrap();
+    let mut opening = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let url = url.clone();
+        opening.spawn(async move { Store::open(&url).await.map(drop) });
+    }
+    for opened in opening.join_all().await {
+        opened.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_one_store_publishes_another_hears_at_the_commit() {
+    let here = Fixture::postgres().await;
+    let there = Store::open(&here.url).await.unwrap();
+    let mut heard = there.announcements().await.unwrap().unwrap();
+    let mut tx = here.store.write().await.unwrap();
+    tx.gateway_group_raise(&group()).await.unwrap();
+    drop(tx);
+    let mut tx = here.store.write().await.unwrap();
+    let revision = tx.gateway_group_raise(&group()).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(heard.next().await.unwrap(), Announcement::Group(group()));
+    assert_eq!(there.read().await.unwrap().gateway_group_revision(&group()).await.unwrap(), Some(revision));
+    assert!(Fixture::sqlite().await.store.announcements().await.unwrap().is_none());
+}
+
 #[tokio::test]
 async fn changes_are_found_by_index() {
-    let (store, _dir) = store().await;
+    let Fixture { store, _dir, .. } = Fixture::sqlite().await;
     let mut tx = store.read().await.unwrap();
     for sql in [
         "SELECT * FROM published_service WHERE gateway_group_id = 'g' AND revision > 5 ORDER BY revision, service_id",

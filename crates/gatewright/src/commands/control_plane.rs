@@ -13,7 +13,7 @@ use crate::signals::Signals;
 /// Runs a control plane until it is told to stop.
 pub(crate) async fn run(arguments: arguments::ControlPlane) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let settings = settings(&arguments.data, &arguments.admin, Some(arguments.sync));
+    let settings = settings(&arguments.data, &arguments.database, &arguments.admin, Some(arguments.sync));
     let control_plane = Box::pin(gatewright_control_plane::start(settings)).await?;
 
     announce_admin(&control_plane);
@@ -33,11 +33,13 @@ pub(crate) async fn run(arguments: arguments::ControlPlane) -> Result<(), Failur
 /// What the flags mean to a control plane.
 pub(super) fn settings(
     data: &arguments::DataDirectory,
+    database: &arguments::Database,
     admin: &arguments::AdminListener,
     sync: Option<std::net::SocketAddr>,
 ) -> Settings {
     Settings {
         data_dir: data.data_dir.clone(),
+        database: database.database_url.clone(),
         admin: admin.admin,
         sync,
         admin_password: admin.admin_password.clone(),

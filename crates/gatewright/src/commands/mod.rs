@@ -13,6 +13,8 @@ pub(crate) mod gateway;
 mod lines;
 #[cfg(feature = "control-plane")]
 pub(crate) mod quick;
+#[cfg(feature = "control-plane")]
+pub(crate) mod store;
 #[cfg(all(feature = "control-plane", feature = "gateway"))]
 pub(crate) mod up;
 
@@ -38,6 +40,9 @@ pub(crate) enum Failure {
     Admin(#[from] crate::admin_client::AdminError),
     #[cfg(feature = "control-plane")]
     #[error(transparent)]
+    Upkeep(#[from] gatewright_control_plane::upkeep::UpkeepError),
+    #[cfg(feature = "control-plane")]
+    #[error(transparent)]
     Quick(#[from] quick::Refusal),
     #[error("cannot start {what}: {source}")]
     Start { what: &'static str, source: io::Error },
@@ -59,7 +64,7 @@ pub(crate) enum Failure {
     StoppedAtOnce { signal: &'static str },
 }
 
-/// Runs a command that serves, until it ends by itself or by signals.
+/// Runs a command that serves or waits, until it ends by itself or by signals.
 #[cfg(any(feature = "control-plane", feature = "gateway"))]
 pub(crate) fn serve(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = Builder::new_multi_thread().worker_threads(RUNTIME_THREADS).enable_all().build();

@@ -16,7 +16,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("gatewright-plugins", &["gatewright-model"]),
     ("gatewright-discovery", &["gatewright-model"]),
     ("gatewright-gateway", &["gatewright-model", "gatewright-plugins", "gatewright-discovery"]),
-    ("gatewright-control-plane", &["gatewright-model", "gatewright-plugins", "gatewright-discovery"]),
+    ("gatewright-test-postgres", &[]),
+    (
+        "gatewright-control-plane",
+        &["gatewright-model", "gatewright-plugins", "gatewright-discovery", "gatewright-test-postgres"],
+    ),
     (
         "gatewright",
         &[
