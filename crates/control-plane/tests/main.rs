@@ -7,6 +7,7 @@
 )]
 
 mod api;
+mod postgres;
 mod start;
 mod watch;
 mod world;

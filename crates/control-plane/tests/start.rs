@@ -42,7 +42,7 @@ async fn a_first_start_keeps_random_secrets_that_only_the_owner_can_read() {
 
     let again = start(without_secrets(&dir)).await.unwrap();
     assert_eq!(again.created_secrets(), &CreatedSecrets::default());
-    let world = World { control_plane: again, dir: parent };
+    let world = World { control_plane: again, dir: parent, database: None };
     assert_eq!(world.send("GET", "/api/gateway_groups", &[("x-api-key", &key)], "").await.status, 200);
 }
 

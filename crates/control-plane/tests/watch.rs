@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::world::{World, publish_again, settings};
 
 /// One watch from the gateway's side.
-struct Watch {
+pub(crate) struct Watch {
     body: Incoming,
     received: Vec<u8>,
     // Closes the connection when dropped.
@@ -34,7 +34,7 @@ impl Watch {
         }
     }
 
-    async fn update(&mut self) -> Update {
+    pub(crate) async fn update(&mut self) -> Update {
         loop {
             match self.next().await.expect("a message") {
                 Message::Update(update) => return update,
@@ -61,7 +61,7 @@ async fn open<I: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
 }
 
 /// Watches through a pipe within the process.
-async fn watch(control_plane: &ControlPlane, query: &str) -> Result<Watch, u16> {
+pub(crate) async fn watch(control_plane: &ControlPlane, query: &str) -> Result<Watch, u16> {
     watch_with(control_plane, control_plane.instance_token(), query).await
 }
 
@@ -72,7 +72,7 @@ async fn watch_with(control_plane: &ControlPlane, token: &str, query: &str) -> R
     open(gateway_side, token, query).await
 }
 
-fn versions(update: &Update) -> Vec<(&str, &str)> {
+pub(crate) fn versions(update: &Update) -> Vec<(&str, &str)> {
     update.services.iter().map(|service| (service.service_id.as_str(), service.version.as_str())).collect()
 }
 
@@ -81,7 +81,7 @@ fn removed(update: &Update) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_new_gateway_is_sent_everything_and_then_what_changes() {
+pub(crate) async fn a_new_gateway_is_sent_everything_and_then_what_changes() {
     let world = World::start().await;
     world.design("s1").await;
     world.design("s2").await;
@@ -114,7 +114,7 @@ async fn a_new_gateway_is_sent_everything_and_then_what_changes() {
 }
 
 #[tokio::test]
-async fn a_returning_gateway_is_sent_what_it_missed() {
+pub(crate) async fn a_returning_gateway_is_sent_what_it_missed() {
     let world = World::start().await;
     world.design("s1").await;
     world.design("s2").await;
@@ -141,7 +141,7 @@ async fn a_returning_gateway_is_sent_what_it_missed() {
 }
 
 #[tokio::test]
-async fn a_change_in_another_group_is_not_sent() {
+pub(crate) async fn a_change_in_another_group_is_not_sent() {
     let world = World::start().await;
     world.design("s1").await;
     let group = world.group_create("production").await;
@@ -153,7 +153,7 @@ async fn a_change_in_another_group_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_token_opens_its_own_group_only() {
+pub(crate) async fn a_token_opens_its_own_group_only() {
     let world = World::start().await;
     let group = world.group_create("production").await;
     let kept = world.control_plane.created_secrets().instance_token.clone().unwrap();
@@ -186,7 +186,7 @@ async fn remote_gateways_are_answered_on_the_sync_listener() {
 }
 
 #[tokio::test]
-async fn stopping_ends_watches_at_once() {
+pub(crate) async fn stopping_ends_watches_at_once() {
     let world = World::start().await;
     let mut watch = watch(&world.control_plane, "gateway_group_id=default&have=0").await.unwrap();
     let begun = std::time::Instant::now();

@@ -1,9 +1,15 @@
 //! A control plane in a temporary directory, on port 0, and a client that knows its key.
+//!
+//! Its database is SQLite in that directory, unless the test runs inside [`on_postgres`].
 
+use std::cell::Cell;
 use std::path::Path;
 use std::time::Duration;
 
-use gatewright_control_plane::{API_VERSION_DEFAULT, AUDIT_RETENTION_DEFAULT, ControlPlane, Settings, start};
+use gatewright_control_plane::{
+    API_VERSION_DEFAULT, AUDIT_RETENTION_DEFAULT, ControlPlane, DatabaseUrl, Settings, start,
+};
+use gatewright_test_postgres::Server;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap};
@@ -16,10 +22,23 @@ use tokio::net::TcpStream;
 pub(crate) const KEY: &str = "key-of-the-test";
 pub(crate) const PASSWORD: &str = "password of the test";
 
+thread_local! {
+    static ON_POSTGRES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a test whose worlds each have a PostgreSQL database of their own. Tests run their world on their own thread.
+pub(crate) fn on_postgres(test: fn()) {
+    ON_POSTGRES.set(true);
+    test();
+    ON_POSTGRES.set(false);
+}
+
 /// A control plane and its client.
 pub(crate) struct World {
     pub(crate) control_plane: ControlPlane,
     pub(crate) dir: TempDir,
+    /// None: SQLite in the directory.
+    pub(crate) database: Option<DatabaseUrl>,
 }
 
 /// What was answered.
@@ -47,25 +66,31 @@ pub(crate) fn settings(dir: &Path) -> Settings {
 
 impl World {
     pub(crate) async fn start() -> Self {
-        let dir = TempDir::new().unwrap();
-        let control_plane = start(settings(dir.path())).await.unwrap();
-        Self { control_plane, dir }
+        let database = ON_POSTGRES.get().then(|| Server::shared().database().parse().unwrap());
+        Self::start_with(database).await
     }
 
     /// A control plane that knows somebody who explains.
-    pub(crate) async fn start_with(
+    pub(crate) async fn start_rehearsing(
         rehearsal: std::sync::Arc<dyn gatewright_model::rehearsal::Rehearse>,
     ) -> Self {
         let dir = TempDir::new().unwrap();
         let settings = Settings { rehearsal: Some(rehearsal), ..settings(dir.path()) };
-        Self { control_plane: start(settings).await.unwrap(), dir }
+        Self { control_plane: start(settings).await.unwrap(), dir, database: None }
     }
 
-    /// The same data directory under a new control plane.
+    /// A control plane with a directory of its own and this database.
+    pub(crate) async fn start_with(database: Option<DatabaseUrl>) -> Self {
+        let dir = TempDir::new().unwrap();
+        let settings = Settings { database: database.clone(), ..settings(dir.path()) };
+        Self { control_plane: start(settings).await.unwrap(), dir, database }
+    }
+
+    /// The same database and data directory under a new control plane.
     pub(crate) async fn restart(self) -> Self {
         self.control_plane.stop(Duration::from_secs(10)).await;
-        let control_plane = start(settings(self.dir.path())).await.unwrap();
-        Self { control_plane, dir: self.dir }
+        let settings = Settings { database: self.database.clone(), ..settings(self.dir.path()) };
+        Self { control_plane: start(settings).await.unwrap(), ..self }
     }
 
     /// Sends a request whose headers and body are written out.

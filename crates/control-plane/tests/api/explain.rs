@@ -49,7 +49,7 @@ async fn considered(world: &World, services: Value) -> Vec<String> {
 
 #[tokio::test]
 async fn past_versions_are_explained_under_the_runtime_configuration_of_the_group() {
-    let world = World::start_with(Arc::new(Everything)).await;
+    let world = World::start_rehearsing(Arc::new(Everything)).await;
     world.design("a").await;
     world.publish("default", "a", "1").await;
     world.design_route("a", "a-r2", "/b").await;

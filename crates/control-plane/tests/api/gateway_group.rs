@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::world::World;
 
 #[tokio::test]
-async fn the_first_start_leaves_one_group_called_default() {
+pub(crate) async fn the_first_start_leaves_one_group_called_default() {
     let world = World::start().await;
     let answer = world.call("GET", "/api/gateway_groups", None).await;
     assert_eq!(answer.body["total"], 1);
@@ -18,7 +18,7 @@ async fn the_first_start_leaves_one_group_called_default() {
 }
 
 #[tokio::test]
-async fn a_group_is_found_by_its_exact_name() {
+pub(crate) async fn a_group_is_found_by_its_exact_name() {
     let world = World::start().await;
     let id = world.group_create("default-2").await;
     let exact = world.list("/api/gateway_groups?search=default&name=default", "id").await;
@@ -51,7 +51,7 @@ async fn match_settings_are_kept_by_those_who_do_not_know_them_and_raise_the_rev
 }
 
 #[tokio::test]
-async fn a_group_that_does_not_exist_is_not_found() {
+pub(crate) async fn a_group_that_does_not_exist_is_not_found() {
     let world = World::start().await;
     let message = world.refused(404, "GET", "/api/gateway_groups/nowhere", None).await;
     assert_eq!(message, "gateway group `nowhere` not found");

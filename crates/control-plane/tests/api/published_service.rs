@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::world::World;
 
 #[tokio::test]
-async fn the_last_change_of_a_group_is_listed_first() {
+pub(crate) async fn the_last_change_of_a_group_is_listed_first() {
     let world = World::start().await;
     for service in ["s1", "s2", "s3"] {
         world.design(service).await;
@@ -24,7 +24,7 @@ async fn the_last_change_of_a_group_is_listed_first() {
 }
 
 #[tokio::test]
-async fn a_version_does_not_change_when_its_template_does() {
+pub(crate) async fn a_version_does_not_change_when_its_template_does() {
     let world = World::start().await;
     world.design("s1").await;
     world.publish("default", "s1", "1").await;
@@ -36,7 +36,7 @@ async fn a_version_does_not_change_when_its_template_does() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_taken_out_keeps_its_history() {
+pub(crate) async fn a_service_that_is_taken_out_keeps_its_history() {
     let world = World::start().await;
     world.design("s1").await;
     world.publish("default", "s1", "1").await;
@@ -51,7 +51,7 @@ async fn a_service_that_is_taken_out_keeps_its_history() {
 }
 
 #[tokio::test]
-async fn history_is_ordered_by_publish_time() {
+pub(crate) async fn history_is_ordered_by_publish_time() {
     let world = World::start().await;
     world.design("s1").await;
     for version in ["1", "2", "3"] {

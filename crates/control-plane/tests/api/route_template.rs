@@ -7,7 +7,7 @@ use crate::world::World;
 const ROUTES: &str = "/api/routes/template";
 
 #[tokio::test]
-async fn a_route_is_created_read_replaced_patched_and_deleted() {
+pub(crate) async fn a_route_is_created_read_replaced_patched_and_deleted() {
     let world = World::start().await;
     world.design("s1").await;
     let body =
@@ -50,7 +50,7 @@ async fn a_route_needs_a_service_and_a_good_path() {
 }
 
 #[tokio::test]
-async fn a_route_name_is_unique_within_its_service_only() {
+pub(crate) async fn a_route_name_is_unique_within_its_service_only() {
     let world = World::start().await;
     world.design("s1").await;
     world.design("s2").await;
@@ -61,7 +61,7 @@ async fn a_route_name_is_unique_within_its_service_only() {
 }
 
 #[tokio::test]
-async fn routes_are_listed_for_one_service_or_for_all() {
+pub(crate) async fn routes_are_listed_for_one_service_or_for_all() {
     let world = World::start().await;
     world.design("s1").await;
     world.design("s2").await;

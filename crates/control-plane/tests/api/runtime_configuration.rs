@@ -14,7 +14,7 @@ async fn world() -> World {
 }
 
 #[tokio::test]
-async fn a_merge_moves_the_nodes_and_leaves_the_version_alone() {
+pub(crate) async fn a_merge_moves_the_nodes_and_leaves_the_version_alone() {
     let world = world().await;
     let before = world.published("default", "s1").await;
     let change = json!({"upstream": {"nodes": [{"host": "new", "port": 1, "weight": 2}]}});
@@ -28,7 +28,7 @@ async fn a_merge_moves_the_nodes_and_leaves_the_version_alone() {
 }
 
 #[tokio::test]
-async fn the_documented_name_of_the_upstream_is_understood() {
+pub(crate) async fn the_documented_name_of_the_upstream_is_understood() {
     let world = world().await;
     let change =
         json!({"upstreams": {"nodes": [{"host": "new", "port": 1, "weight": 2}]}, "path_prefix": null});
@@ -41,7 +41,7 @@ async fn the_documented_name_of_the_upstream_is_understood() {
 }
 
 #[tokio::test]
-async fn a_json_patch_disables_a_service() {
+pub(crate) async fn a_json_patch_disables_a_service() {
     let world = world().await;
     let steps = json!([{"op": "replace", "path": "/status", "value": 0}]);
     assert_eq!(world.value("PATCH", RUNTIME, Some(steps)).await["status"], 0);
@@ -49,7 +49,7 @@ async fn a_json_patch_disables_a_service() {
 }
 
 #[tokio::test]
-async fn a_change_that_breaks_a_rule_changes_nothing() {
+pub(crate) async fn a_change_that_breaks_a_rule_changes_nothing() {
     let world = world().await;
     let before = world.value("GET", RUNTIME, None).await;
     for change in [

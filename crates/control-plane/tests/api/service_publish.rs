@@ -7,7 +7,7 @@ use crate::world::{World, publish, publish_again};
 const PUBLISH: &str = "/api/services/publish";
 
 #[tokio::test]
-async fn a_first_publish_takes_its_runtime_configuration_from_the_template() {
+pub(crate) async fn a_first_publish_takes_its_runtime_configuration_from_the_template() {
     let world = World::start().await;
     world.design("s1").await;
     let outcome = world.publish("default", "s1", "1.0.0").await;
@@ -36,7 +36,7 @@ async fn a_first_publish_takes_its_runtime_configuration_from_the_template() {
 }
 
 #[tokio::test]
-async fn republishing_keeps_the_runtime_configuration_of_the_group() {
+pub(crate) async fn republishing_keeps_the_runtime_configuration_of_the_group() {
     let world = World::start().await;
     world.design("s1").await;
     world.publish("default", "s1", "1").await;
@@ -51,7 +51,7 @@ async fn republishing_keeps_the_runtime_configuration_of_the_group() {
 }
 
 #[tokio::test]
-async fn values_in_the_publish_win_over_those_of_the_group() {
+pub(crate) async fn values_in_the_publish_win_over_those_of_the_group() {
     let world = World::start().await;
     world.design("s1").await;
     world.publish("default", "s1", "1").await;
@@ -68,7 +68,7 @@ async fn values_in_the_publish_win_over_those_of_the_group() {
 }
 
 #[tokio::test]
-async fn a_batch_is_published_whole_or_not_at_all() {
+pub(crate) async fn a_batch_is_published_whole_or_not_at_all() {
     let world = World::start().await;
     world.design("s1").await;
     world.design("s2").await;
@@ -84,7 +84,7 @@ async fn a_batch_is_published_whole_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_publish_that_makes_no_sense_is_refused_with_the_reason() {
+pub(crate) async fn a_publish_that_makes_no_sense_is_refused_with_the_reason() {
     let world = World::start().await;
     world.design("s1").await;
     let services = |services: Value| json!({"gateway_group_id": "default", "services": services});
@@ -108,7 +108,7 @@ async fn a_publish_that_makes_no_sense_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn what_gateways_cannot_serve_is_refused_with_its_place() {
+pub(crate) async fn what_gateways_cannot_serve_is_refused_with_its_place() {
     let world = World::start().await;
     world.design("s1").await;
     world.value("PATCH", "/api/services/template/s1", Some(json!({"plugins": {"p1": {}}}))).await;
@@ -125,7 +125,7 @@ async fn what_gateways_cannot_serve_is_refused_with_its_place() {
 }
 
 #[tokio::test]
-async fn a_rollback_restores_the_version_and_keeps_the_runtime_configuration() {
+pub(crate) async fn a_rollback_restores_the_version_and_keeps_the_runtime_configuration() {
     let world = World::start().await;
     world.design("s1").await;
     let first = world.publish("default", "s1", "1").await["services"][0]["service_version_id"].clone();
@@ -143,7 +143,7 @@ async fn a_rollback_restores_the_version_and_keeps_the_runtime_configuration() {
 }
 
 #[tokio::test]
-async fn a_running_version_is_synchronised_to_another_group_and_a_history_version_is_not() {
+pub(crate) async fn a_running_version_is_synchronised_to_another_group_and_a_history_version_is_not() {
     let world = World::start().await;
     world.design("s1").await;
     let group = world.group_create("production").await;
@@ -161,7 +161,7 @@ async fn a_running_version_is_synchronised_to_another_group_and_a_history_versio
 }
 
 #[tokio::test]
-async fn a_version_of_another_service_is_not_published_under_this_one() {
+pub(crate) async fn a_version_of_another_service_is_not_published_under_this_one() {
     let world = World::start().await;
     world.design("s1").await;
     world.design("s2").await;
@@ -173,7 +173,7 @@ async fn a_version_of_another_service_is_not_published_under_this_one() {
 }
 
 #[tokio::test]
-async fn a_version_number_is_never_used_again_even_after_its_template_is_gone() {
+pub(crate) async fn a_version_number_is_never_used_again_even_after_its_template_is_gone() {
     let world = World::start().await;
     world.design("s1").await;
     world.publish("default", "s1", "1").await;
@@ -185,7 +185,7 @@ async fn a_version_number_is_never_used_again_even_after_its_template_is_gone() 
 }
 
 #[tokio::test]
-async fn of_two_publishes_of_one_number_at_once_one_is_refused() {
+pub(crate) async fn of_two_publishes_of_one_number_at_once_one_is_refused() {
     let world = World::start().await;
     world.design("s1").await;
     let attempt = || world.call("POST", PUBLISH, Some(publish("default", &[("s1", "1")])));
@@ -196,7 +196,7 @@ async fn of_two_publishes_of_one_number_at_once_one_is_refused() {
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_is_there_after_a_restart() {
+pub(crate) async fn what_was_acknowledged_is_there_after_a_restart() {
     let world = World::start().await;
     world.design("s1").await;
     let outcome = world.publish("default", "s1", "1").await;

@@ -29,7 +29,7 @@ async fn what_was_written_is_read_back_with_managed_fields() {
 }
 
 #[tokio::test]
-async fn a_chosen_id_is_honoured_if_it_is_free() {
+pub(crate) async fn a_chosen_id_is_honoured_if_it_is_free() {
     let world = World::start().await;
     let created = world.value("POST", TEMPLATES, Some(json!({"id": "mine", "name": "a"}))).await;
     assert_eq!(created["id"], "mine");
@@ -38,7 +38,7 @@ async fn a_chosen_id_is_honoured_if_it_is_free() {
 }
 
 #[tokio::test]
-async fn put_creates_and_then_replaces_whole() {
+pub(crate) async fn put_creates_and_then_replaces_whole() {
     let world = World::start().await;
     let path = format!("{TEMPLATES}/s1");
     let first = world.value("PUT", &path, Some(json!({"name": "a", "desc": "d", "id": "s1"}))).await;
@@ -49,7 +49,7 @@ async fn put_creates_and_then_replaces_whole() {
 }
 
 #[tokio::test]
-async fn patch_merges_an_object_and_follows_an_array() {
+pub(crate) async fn patch_merges_an_object_and_follows_an_array() {
     let world = World::start().await;
     world.design("s1").await;
     let path = format!("{TEMPLATES}/s1");
@@ -132,7 +132,7 @@ async fn unknown_fields_and_plugins_are_named_in_a_warning() {
 }
 
 #[tokio::test]
-async fn a_name_belongs_to_one_template() {
+pub(crate) async fn a_name_belongs_to_one_template() {
     let world = World::start().await;
     world.design("s1").await;
     let taken = Some(json!({"name": "s1"}));
@@ -145,7 +145,7 @@ async fn a_name_belongs_to_one_template() {
 }
 
 #[tokio::test]
-async fn lists_are_whole_unless_a_page_is_asked_for() {
+pub(crate) async fn lists_are_whole_unless_a_page_is_asked_for() {
     let world = World::start().await;
     for name in ["a", "b", "c", "d"] {
         world.value("PUT", &format!("{TEMPLATES}/{name}"), Some(json!({"name": name}))).await;
@@ -174,7 +174,7 @@ async fn lists_are_whole_unless_a_page_is_asked_for() {
 }
 
 #[tokio::test]
-async fn lists_are_filtered_by_search_name_and_labels() {
+pub(crate) async fn lists_are_filtered_by_search_name_and_labels() {
     let world = World::start().await;
     for (id, name, labels) in [
         ("a", "Pet store", json!({"team": "x", "env": "prod"})),
@@ -201,7 +201,7 @@ async fn lists_are_filtered_by_search_name_and_labels() {
 }
 
 #[tokio::test]
-async fn deleting_a_template_takes_its_routes_along() {
+pub(crate) async fn deleting_a_template_takes_its_routes_along() {
     let world = World::start().await;
     world.design("s1").await;
     assert_eq!(world.value("DELETE", &format!("{TEMPLATES}/s1"), None).await, json!({}));
@@ -210,7 +210,7 @@ async fn deleting_a_template_takes_its_routes_along() {
 }
 
 #[tokio::test]
-async fn a_template_that_is_published_is_not_deleted() {
+pub(crate) async fn a_template_that_is_published_is_not_deleted() {
     let world = World::start().await;
     world.design("s1").await;
     world.publish("default", "s1", "1").await;

@@ -1,0 +1,211 @@
+//! The control plane on PostgreSQL: what must hold on any database, once more; and what several control planes that
+//! share one promise each other.
+
+use std::time::{Duration, Instant};
+
+use gatewright_control_plane::upkeep::{UpkeepError, store_backup, store_migrate};
+use gatewright_control_plane::{DatabaseUrl, Settings, StartError, start};
+use gatewright_test_postgres::Server;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::watch::{versions, watch as watch_open};
+use crate::world::{World, publish, settings};
+
+/// Tests of other modules, run on PostgreSQL.
+macro_rules! once_more {
+    ($module:path => $($test:ident),* $(,)?) => {
+        use $module as tests;
+        $(#[test] fn $test() { crate::world::on_postgres(tests::$test) })*
+    };
+}
+
+mod service_publish {
+    once_more!(crate::api::service_publish => a_first_publish_takes_its_runtime_configuration_from_the_template, republishing_keeps_the_runtime_configuration_of_the_group, values_in_the_publish_win_over_those_of_the_group, a_batch_is_published_whole_or_not_at_all, a_publish_that_makes_no_sense_is_refused_with_the_reason, what_gateways_cannot_serve_is_refused_with_its_place, a_rollback_restores_the_version_and_keeps_the_runtime_configuration, a_running_version_is_synchronised_to_another_group_and_a_history_version_is_not, a_version_of_another_service_is_not_published_under_this_one, a_version_number_is_never_used_again_even_after_its_template_is_gone, of_two_publishes_of_one_number_at_once_one_is_refused, what_was_acknowledged_is_there_after_a_restart);
+}
+
+mod published_service {
+    once_more!(crate::api::published_service => the_last_change_of_a_group_is_listed_first, a_version_does_not_change_when_its_template_does, a_service_that_is_taken_out_keeps_its_history, history_is_ordered_by_publish_time);
+}
+
+mod runtime_configuration {
+    once_more!(crate::api::runtime_configuration => a_merge_moves_the_nodes_and_leaves_the_version_alone, the_documented_name_of_the_upstream_is_understood, a_json_patch_disables_a_service, a_change_that_breaks_a_rule_changes_nothing);
+}
+
+mod service_template {
+    once_more!(crate::api::service_template => a_chosen_id_is_honoured_if_it_is_free, put_creates_and_then_replaces_whole, patch_merges_an_object_and_follows_an_array, a_name_belongs_to_one_template, lists_are_whole_unless_a_page_is_asked_for, lists_are_filtered_by_search_name_and_labels, deleting_a_template_takes_its_routes_along, a_template_that_is_published_is_not_deleted);
+}
+
+mod route_template {
+    once_more!(crate::api::route_template => a_route_is_created_read_replaced_patched_and_deleted, a_route_name_is_unique_within_its_service_only, routes_are_listed_for_one_service_or_for_all);
+}
+
+mod gateway_group {
+    once_more!(crate::api::gateway_group => the_first_start_leaves_one_group_called_default, a_group_is_found_by_its_exact_name, a_group_that_does_not_exist_is_not_found);
+}
+
+mod watch {
+    once_more!(crate::watch => a_new_gateway_is_sent_everything_and_then_what_changes, a_returning_gateway_is_sent_what_it_missed, a_change_in_another_group_is_not_sent, a_token_opens_its_own_group_only, stopping_ends_watches_at_once);
+}
+
+fn database() -> DatabaseUrl {
+    Server::shared().database().parse().unwrap()
+}
+
+/// Two control planes on one new database.
+async fn two() -> (World, World) {
+    let database = database();
+    let (one, other) =
+        tokio::join!(World::start_with(Some(database.clone())), World::start_with(Some(database)));
+    (one, other)
+}
+
+#[tokio::test]
+async fn of_two_first_starts_at_once_one_creates_and_the_other_finds() {
+    let database = database();
+    let (one, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let start_in = |dir: &TempDir| {
+        let given = settings(dir.path());
+        start(Settings { database: Some(database.clone()), admin_key: None, admin_password: None, ..given })
+    };
+    let (first, second) = tokio::join!(start_in(&one), start_in(&other));
+    let created: Vec<_> = [first.unwrap(), second.unwrap()]
+        .iter()
+        .map(|control_plane| control_plane.created_secrets().admin_key.clone())
+        .collect();
+    assert!(created[0].is_some() != created[1].is_some(), "{created:?}");
+    let kept = [&one, &other].map(|dir| dir.path().join("admin-key").exists());
+    assert_eq!(kept, [created[0].is_some(), created[1].is_some()]);
+}
+
+#[tokio::test]
+async fn equal_numbers_at_once_on_two_control_planes_are_published_once() {
+    let (one, other) = two().await;
+    one.design("s").await;
+    for number in 0..10 {
+        let wish = publish("default", &[("s", &number.to_string())]);
+        let (here, there) = tokio::join!(
+            one.call("POST", "/api/services/publish", Some(wish.clone())),
+            other.call("POST", "/api/services/publish", Some(wish)),
+        );
+        let mut statuses = [here.status, there.status];
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 409], "{} {}", here.body, there.body);
+    }
+    let history = one.list("/api/gateway_groups/default/services/s/versions", "version").await;
+    assert_eq!(history.len(), 10, "{history:?}");
+}
+
+#[tokio::test]
+async fn publishes_of_one_service_on_two_control_planes_follow_one_another() {
+    let (one, other) = two().await;
+    one.design("s").await;
+    let publishing = async |world: &World, name: &str| {
+        for number in 0..10 {
+            world.publish("default", "s", &format!("{name}.{number}")).await;
+        }
+    };
+    tokio::join!(publishing(&one, "one"), publishing(&other, "other"));
+    let history = other.list("/api/gateway_groups/default/services/s/versions", "version").await;
+    assert_eq!(history.len(), 20, "{history:?}");
+    let of_one: Vec<_> = history.iter().filter(|version| version.starts_with("one")).collect();
+    assert!(of_one.is_sorted() || of_one.iter().rev().is_sorted(), "{history:?}");
+    let here = watch_open(&one.control_plane, "gateway_group_id=default").await.unwrap().update().await;
+    let there = watch_open(&other.control_plane, "gateway_group_id=default").await.unwrap().update().await;
+    assert_eq!((here.revision.0, versions(&here)), (20, versions(&there)));
+}
+
+#[tokio::test]
+async fn a_gateway_of_another_control_plane_is_told_by_the_database() {
+    let (one, other) = two().await;
+    one.design("s").await;
+    let mut gateway = watch_open(&other.control_plane, "gateway_group_id=default").await.unwrap();
+    gateway.update().await;
+    let begun = Instant::now();
+    one.publish("default", "s", "1").await;
+    assert_eq!(versions(&gateway.update().await), [("s", "1")]);
+    // Without being told, it looks after five seconds.
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn while_the_database_is_gone_calls_answer_503_and_afterwards_all_is_well() {
+    let server = Server::start();
+    let world = World::start_with(Some(server.database().parse().unwrap())).await;
+    world.design("s").await;
+    world.publish("default", "s", "1").await;
+    let mut gateway = watch_open(&world.control_plane, "gateway_group_id=default").await.unwrap();
+    gateway.update().await;
+    server.crash();
+    let begun = Instant::now();
+    let wish = Some(publish("default", &[("s", "2")]));
+    let refused = world.refused(503, "POST", "/api/services/publish", wish).await;
+    assert_eq!(refused, "the store is unavailable; nothing was changed, try again");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    server.resume();
+    world.publish("default", "s", "2").await;
+    assert_eq!(world.published("default", "s").await["version"], json!("2"));
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_named_without_its_password() {
+    let server = Server::shared().database();
+    let (database, dir) = (
+        server.replace("postgres@", "postgres:secret@").replace("/test_", "/none_"),
+        TempDir::new().unwrap(),
+    );
+    let settings =
+        Settings { database: Some(database.parse().unwrap()), ..settings(&dir.path().join("data")) };
+    let error = start(settings).await.err().unwrap();
+    assert!(matches!(error, StartError::Store { .. }), "{error}");
+    let message = error.to_string();
+    assert!(message.contains("none_") && message.contains("does not exist"), "{message}");
+    assert!(!message.contains("secret"), "{message}");
+}
+
+#[tokio::test]
+async fn a_store_moves_to_postgres_with_everything_in_it() {
+    let world = World::start().await;
+    world.design("s").await;
+    world.publish("default", "s", "1").await;
+    let history = "/api/gateway_groups/default/services/s/versions";
+    let before = world.list(history, "version").await;
+    assert_eq!(before, ["1"]);
+    let from = DatabaseUrl::sqlite(world.dir.path().join("gatewright.db"));
+    let to = database();
+    let in_use = store_migrate(&from, &to).await.unwrap_err().to_string();
+    assert!(in_use.contains("another control plane is using it"), "{in_use}");
+    let World { control_plane, dir, .. } = world;
+    control_plane.stop(Duration::from_secs(10)).await;
+
+    assert!(store_migrate(&from, &to).await.unwrap() > 0);
+    let again = store_migrate(&from, &to).await.unwrap_err();
+    assert!(matches!(&again, UpkeepError::Move { reason, .. } if reason.contains("not empty")), "{again}");
+    let moved = World::start_with(Some(to)).await;
+    assert_eq!(moved.control_plane.created_secrets().instance_token, None, "it is no first start");
+    assert_eq!(moved.list(history, "version").await, before);
+    moved.publish("default", "s", "2").await;
+    drop(dir);
+}
+
+#[tokio::test]
+async fn a_backup_is_a_store_of_that_moment_and_overwrites_nothing() {
+    let world = World::start().await;
+    world.design("s").await;
+    world.publish("default", "s", "1").await;
+    let dir = TempDir::new().unwrap();
+    let to = dir.path().join("gatewright.db");
+    let from = DatabaseUrl::sqlite(world.dir.path().join("gatewright.db"));
+    store_backup(&from, &to).await.unwrap();
+    let overwriting = store_backup(&from, &to).await.unwrap_err();
+    assert!(matches!(overwriting, UpkeepError::Backup { .. }), "{overwriting}");
+    world.publish("default", "s", "2").await;
+    let copy = World::start_with(Some(DatabaseUrl::sqlite(to))).await;
+    assert_eq!(copy.published("default", "s").await["version"], json!("1"));
+
+    let postgres = store_backup(&database(), &dir.path().join("b")).await.unwrap_err().to_string();
+    assert!(postgres.contains("pg_dump"), "{postgres}");
+    let absent = DatabaseUrl::sqlite(dir.path().join("absent.db"));
+    let absent = store_backup(&absent, &dir.path().join("b")).await.unwrap_err();
+    assert!(matches!(absent, UpkeepError::NoSource { .. }), "{absent}");
+}
