@@ -55,8 +55,10 @@ fn database() -> DatabaseUrl {
 /// Two control planes on one new database.
 async fn two() -> (World, World) {
     let database = database();
-    let (one, other) =
-        tokio::join!(World::start_with(Some(database.clone())), World::start_with(Some(database)));
+    let (one, other) = tokio::join!(
+        Box::pin(World::start_with(Some(database.clone()))),
+        Box::pin(World::start_with(Some(database)))
+    );
     (one, other)
 }
 
