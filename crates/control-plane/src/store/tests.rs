@@ -449,7 +449,7 @@ async fn changes_are_found_by_index() {
 
 #[tokio::test]
 async fn p27_a_change_whose_audit_row_cannot_be_written_does_not_happen() {
-    let (store, _dir) = store().await;
+    let Fixture { store, _dir, .. } = Fixture::sqlite().await;
     let mut tx = store.write().await.unwrap();
     let refuse = "CREATE TRIGGER full BEFORE INSERT ON audit_log BEGIN SELECT RAISE(ABORT, 'disk full'); END";
     tx.tx.execute(query(refuse)).await.unwrap();
@@ -460,7 +460,7 @@ async fn p27_a_change_whose_audit_row_cannot_be_written_does_not_happen() {
         tx.gateway_group_raise(&group()).await?;
         tx.commit().await
     });
-    assert!(changed.await.is_err());
+    assert!(Box::pin(changed).await.is_err());
     assert!(!call.is_recorded());
     let revision = store.read().await.unwrap().gateway_group_revision(&group()).await.unwrap();
     assert_eq!(revision, Some(Revision(0)));

@@ -98,7 +98,7 @@ async fn the_version_is_the_one_clients_compare_with() {
         let settings =
             gatewright_control_plane::Settings { api_version, ..crate::world::settings(dir.path()) };
         let control_plane = gatewright_control_plane::start(settings).await.unwrap();
-        let world = World { control_plane, dir };
+        let world = World { control_plane, dir, database: None };
         let answer = world.send("GET", "/api/version", &[], "").await;
         assert_eq!(answer.body, serde_json::json!({"value": version}));
     }

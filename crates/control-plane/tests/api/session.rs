@@ -110,7 +110,7 @@ async fn a_generated_password_must_be_changed_in_a_session_but_works_for_scripts
         gatewright_control_plane::Settings { admin_password: None, ..crate::world::settings(dir.path()) };
     let control_plane = gatewright_control_plane::start(settings).await.unwrap();
     let password = control_plane.created_secrets().admin_password.clone().unwrap();
-    let world = World { control_plane, dir };
+    let world = World { control_plane, dir, database: None };
     let encoded = base64::engine::general_purpose::STANDARD.encode(format!("admin:{password}"));
     for (name, value) in [("x-api-key", KEY.to_owned()), ("authorization", format!("Basic {encoded}"))] {
         assert_eq!(world.send("GET", "/api/users", &[(name, &value)], "").await.status, 200, "{name}");
