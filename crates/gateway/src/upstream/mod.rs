@@ -1,14 +1,14 @@
 //! Upstreams as requests use them: compiled once, shared by all workers, immutable but for counters that each
 //! worker keeps for itself.
 //!
-//! * [`node`]: where a node is, and how it is.
+//! * `node`: where a node is, and how it is.
 //! * [`balance`]: which node serves next.
-//! * [`tries`]: the tries of one request.
-//! * [`health`]: which nodes are healthy.
-//! * [`names`]: names of nodes, resolved off the request path.
-//! * [`pool`]: connections kept open, per worker.
-//! * [`status`]: what operators see of all this.
-//! * [`per_worker`]: what each worker counts for itself.
+//! * `tries`: the tries of one request.
+//! * `health`: which nodes are healthy.
+//! * `names`: names of nodes, resolved off the request path.
+//! * `pool`: connections kept open, per worker.
+//! * `status`: what operators see of all this.
+//! * `per_worker`: what each worker counts for itself.
 
 pub mod balance;
 pub(crate) mod health;

@@ -4,8 +4,8 @@
 //! Within a priority the upstream's balancing decides. Choosing never allocates, and writes nothing that another
 //! worker reads.
 //!
-//! * [`round_robin`], [`consistent_hash`], [`least_connections`], [`ewma`]: the four ways of balancing.
-//! * [`hash_key`]: what consistent hashing hashes of a request.
+//! * `round_robin`, `consistent_hash`, `least_connections`, `ewma`: the four ways of balancing.
+//! * `hash_key`: what consistent hashing hashes of a request.
 //!
 //! A good addition to the ways: a file with `new` and `next(.., usable)`, an arm here, a row in the bench.
 
