@@ -2,8 +2,8 @@
 //!
 //! The unit is the published service: one that did not change is taken over as it is, with its upstream's
 //! counters, so publishing one service among many costs one service; only other match settings cost all of them.
-//! A service that does not compile is
-//! quarantined: its last good form keeps serving, it is named with the reason, and everything else moves on.
+//! A service that does not compile is quarantined: its last good form keeps serving, it is named with the reason,
+//! and everything else moves on.
 
 use std::sync::Arc;
 
