@@ -12,6 +12,7 @@
 //! * `http1`: the codec; pure.
 //! * [`upstream`]: nodes, balancing, health, connections kept open.
 //! * `proxy`: a request on its way.
+//! * `transport`: what a connection runs on.
 //! * `worker`: one thread, one runtime, nothing shared on the request path.
 //! * `status`: the status listener.
 
@@ -28,6 +29,7 @@ pub mod upstream;
 
 mod http1;
 mod proxy;
+mod transport;
 mod worker;
 
 mod status;

@@ -98,6 +98,10 @@ id_type! {
     /// Names one record "this version became active in this group".
     PublicationId
 }
+id_type! {
+    /// Names an object of a gateway group that is no service: a consumer, a certificate, a global rule.
+    ObjectId
+}
 
 #[cfg(test)]
 mod tests {

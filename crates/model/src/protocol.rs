@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{GatewayGroupId, ServiceId};
 use crate::matching::MatchSettings;
+use crate::resource::group_object::{GroupObject, ObjectKey};
 use crate::snapshot::{PublishedService, Revision};
 
 /// Where a control plane serves the watch.
@@ -79,4 +80,10 @@ pub struct Update {
     /// The services that are gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<ServiceId>,
+    /// The objects beside services that are new or changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<GroupObject>,
+    /// The objects that are gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed_objects: Vec<ObjectKey>,
 }

@@ -13,6 +13,7 @@ use crate::lifecycle::{RouteVersion, RuntimeConfiguration, ServiceVersion};
 use crate::matching::MatchSettings;
 use crate::protocol::Update;
 use crate::resource::Plugins;
+use crate::resource::group_object::{GroupObject, ObjectKey};
 use crate::resource::service::ServiceKind;
 
 /// The rising number of a gateway group's intent; every change of what the group's gateways serve raises it.
@@ -88,10 +89,12 @@ pub struct Snapshot {
     pub settings: MatchSettings,
     /// The published services by id.
     pub services: BTreeMap<ServiceId, Arc<PublishedService>>,
+    /// What the group has beside services.
+    pub objects: BTreeMap<ObjectKey, Arc<GroupObject>>,
 }
 
 impl Snapshot {
-    /// The snapshot after `update`. Services that the update does not mention are shared with `self`.
+    /// The snapshot after `update`. What the update does not mention is shared with `self`.
     #[must_use]
     pub fn apply(&self, update: Update) -> Self {
         let mut services = if update.full { BTreeMap::new() } else { self.services.clone() };
@@ -103,7 +106,17 @@ impl Snapshot {
             let shared = unchanged.map_or_else(|| Arc::new(service.shrink()), Arc::clone);
             services.insert(shared.service_id.clone(), shared);
         }
-        Self { revision: update.revision, settings: update.settings, services }
+        let mut objects = if update.full { BTreeMap::new() } else { self.objects.clone() };
+        for key in &update.removed_objects {
+            objects.remove(key);
+        }
+        for object in update.objects {
+            let key = object.key();
+            let unchanged = self.objects.get(&key).filter(|known| ***known == object);
+            let shared = unchanged.map_or_else(|| Arc::new(object), Arc::clone);
+            objects.insert(key, shared);
+        }
+        Self { revision: update.revision, settings: update.settings, services, objects }
     }
 }
 
@@ -121,7 +134,9 @@ mod tests {
 
     fn update(revision: u64, full: bool, services: Vec<PublishedService>, removed: &[&str]) -> Update {
         let removed = removed.iter().map(|id| id.parse().unwrap()).collect();
-        Update { revision: Revision(revision), full, settings: MatchSettings::default(), services, removed }
+        let settings = MatchSettings::default();
+        let (objects, removed_objects) = (Vec::new(), Vec::new());
+        Update { revision: Revision(revision), full, settings, services, removed, objects, removed_objects }
     }
 
     fn contents(snapshot: &Snapshot) -> Vec<(&str, &str)> {
@@ -147,6 +162,29 @@ mod tests {
         assert_eq!(contents(&after), [("b", "1")]);
         let b = "b".parse().unwrap();
         assert!(Arc::ptr_eq(&before.services[&b], &after.services[&b]));
+    }
+
+    fn rule(plugin: &str, labels: serde_json::Value) -> GroupObject {
+        let content = serde_json::json!({ "labels": labels, "plugins": { plugin: {} } });
+        serde_json::from_value(serde_json::json!({ "id": plugin, "kind": "global_rule", "content": content }))
+            .expect("a global rule")
+    }
+
+    #[test]
+    fn objects_are_replaced_removed_and_shared_like_services() {
+        let objects = vec![rule("cors", serde_json::json!({})), rule("echo", serde_json::json!({}))];
+        let before = Snapshot::default().apply(Update { objects, ..update(1, true, Vec::new(), &[]) });
+        let (cors, echo) = (rule("cors", serde_json::json!({})), rule("echo", serde_json::json!({"a": "b"})));
+        let changed =
+            Update { objects: vec![cors.clone(), echo.clone()], ..update(2, false, Vec::new(), &[]) };
+        let after = before.apply(changed);
+        assert!(Arc::ptr_eq(&before.objects[&cors.key()], &after.objects[&cors.key()]));
+        assert_eq!(*after.objects[&echo.key()], echo);
+        let removed = Update { removed_objects: vec![cors.key()], ..update(3, false, Vec::new(), &[]) };
+        let keys: Vec<_> = after.apply(removed).objects.into_keys().collect();
+        assert_eq!(keys, [echo.key()]);
+        let text = serde_json::to_string(&echo).unwrap();
+        assert_eq!(serde_json::from_str::<GroupObject>(&text).unwrap(), echo);
     }
 
     #[test]

@@ -44,5 +44,7 @@ pub(crate) async fn assemble(
         settings: settings.unwrap_or_default(),
         services,
         removed,
+        objects: Vec::new(),
+        removed_objects: Vec::new(),
     }))
 }

@@ -119,7 +119,9 @@ mod tests {
 
     fn next(snapshot: &Snapshot, revision: u64, full: bool, services: Vec<PublishedService>) -> Snapshot {
         let settings = snapshot.settings;
-        snapshot.apply(Update { revision: Revision(revision), full, settings, services, removed: Vec::new() })
+        let (removed, objects, removed_objects) = (Vec::new(), Vec::new(), Vec::new());
+        let revision = Revision(revision);
+        snapshot.apply(Update { revision, full, settings, services, removed, objects, removed_objects })
     }
 
     #[test]

@@ -13,7 +13,6 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use gatewright_model::message::{Method, ResponseHead, Version};
 use tokio::io::AsyncReadExt;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::connection::{CLIENT_TIMEOUT, Client, Unread};
 use super::exchange::{Failure, Sending, Wish};
@@ -24,6 +23,7 @@ use super::tunnel;
 use crate::http1::framing::Framing;
 use crate::http1::scan::{self, Progress};
 use crate::http1::{HEAD_BYTES_MAX, Malformed, response, write};
+use crate::transport::{ReadHalf, WriteHalf};
 use crate::upstream::Timeouts;
 use crate::upstream::pool::Connection;
 use crate::upstream::tries::Try;
@@ -83,8 +83,8 @@ impl Attempt<'_, '_> {
         let Attempt { clock, client, workspace, timeouts, wish, unread, current } = self;
         let Workspace { inbound, answer, outbound, reply, request, response } = workspace;
         let Client { reader, writer, timer, upload_timer, .. } = client;
-        let Connection { mut stream, served } = connection;
-        let (mut node_reader, mut node_writer) = stream.split();
+        let Connection { mut transport, served } = connection;
+        let (mut node_reader, mut node_writer) = transport.split();
         answer.clear();
         reply.clear();
         let uploading = Cell::new(matches!(sending, Sending::Stream(_)));
@@ -143,7 +143,7 @@ impl Attempt<'_, '_> {
         let reusable = received.node_persists && whole && answer.is_empty();
         Ok(Done {
             persists: received.client_persists && whole,
-            reusable: reusable.then(|| Connection { stream, served: served + 1 }),
+            reusable: reusable.then(|| Connection { transport, served: served + 1 }),
         })
     }
 }

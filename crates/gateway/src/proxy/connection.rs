@@ -12,7 +12,6 @@ use bytes::{Buf, BytesMut};
 use gatewright_model::message::{Known, Method, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::exchange::{self, Failure, Wish};
 use super::headers::{self, ClientAddress};
@@ -22,6 +21,7 @@ use super::tunnel;
 use crate::http1::framing::Framing;
 use crate::http1::scan::{self, Progress};
 use crate::http1::{HEAD_BYTES_MAX, Malformed, request};
+use crate::transport::{ReadHalf, Transport, WriteHalf};
 use crate::worker::Worker;
 use crate::worker::buffers::Workspace;
 use crate::worker::timer::{Timer, ticks};
@@ -73,11 +73,12 @@ enum Next {
 }
 
 /// Serves one client connection until it closes.
-pub(crate) async fn serve(worker: &Rc<Worker>, mut stream: TcpStream, peer: SocketAddr) {
+pub(crate) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
     let Ok(local) = stream.local_addr() else { return };
     // An answer leaves in one write where it fits; waiting to merge writes only adds latency.
     let _ = stream.set_nodelay(true);
-    let (reader, writer) = stream.split();
+    let mut transport = Transport::Plain(stream);
+    let (reader, writer) = transport.split();
     let mut client = Client {
         reader,
         writer,

@@ -26,6 +26,7 @@ use crate::http1::framing::Framing;
 use crate::http1::write;
 use crate::live::LiveConfig;
 use crate::router;
+use crate::transport::Transport;
 use crate::upstream::balance::Asked;
 use crate::upstream::node::{self, Node};
 use crate::upstream::pool::Connection;
@@ -255,7 +256,7 @@ async fn connect(
         }
     }
     match client.timer.limit(timeouts.connect, node::connect(address)).await {
-        Ok(Ok(stream)) => Ok((address, Connection { stream, served: 0 })),
+        Ok(Ok(stream)) => Ok((address, Connection { transport: Transport::Plain(stream), served: 0 })),
         Ok(Err(error)) => {
             tracing::debug!(%address, %error, "cannot connect to a node");
             Err(RejectReason::UpstreamConnectFailed)

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::body::BODY_BYTES_MAX;
 use crate::http1::chunked::{self, Decoder, Step};
 use crate::http1::framing::Framing;
+use crate::transport::{ReadHalf, WriteHalf};
 use crate::worker::timer::Timer;
 
 /// Bytes that are copied to leave together with others; more go out directly.
@@ -221,6 +221,13 @@ pub(crate) async fn write_all(
             Ok(Ok(count)) => data = &data[count..],
             Err(_) => return Err(Broken::SinkTimeout),
         }
+    }
+    if writer.holds_back() {
+        return match timer.limit(limit, writer.flush()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Broken::SinkClosed),
+            Err(_) => Err(Broken::SinkTimeout),
+        };
     }
     Ok(())
 }

@@ -8,10 +8,10 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::transport::{ReadHalf, WriteHalf};
 use bytes::BytesMut;
 use gatewright_model::message::{Fields, Known, Method, RequestHead, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::relay::{READ_BYTES_SMALL, write_all};
 use crate::worker::timer::{Clock, Timer, ticks};

@@ -8,14 +8,13 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-
 use super::Keepalive;
+use crate::transport::Transport;
 use crate::worker::timer::ticks;
 
 /// An open connection to a node.
 pub(crate) struct Connection {
-    pub(crate) stream: TcpStream,
+    pub(crate) transport: Transport,
     /// Requests it has served; 0: it is fresh.
     pub(crate) served: u32,
 }
@@ -35,8 +34,8 @@ impl Pool {
     /// The connection to `address` that was used last, if one is still good at the tick `now`.
     pub(crate) fn take(&mut self, address: SocketAddr, now: u64) -> Option<Connection> {
         let idle = self.idle.get_mut(&address)?;
-        while let Some(candidate) = idle.pop() {
-            if candidate.expires_at > now && is_silent(&candidate.connection.stream) {
+        while let Some(mut candidate) = idle.pop() {
+            if candidate.expires_at > now && candidate.connection.transport.is_silent() {
                 return Some(candidate.connection);
             }
         }
@@ -65,14 +64,8 @@ impl Pool {
     /// Closes what is past its time at the tick `now` or was closed by the other side.
     pub(crate) fn sweep(&mut self, now: u64) {
         self.idle.retain(|_, idle| {
-            idle.retain(|entry| entry.expires_at > now && is_silent(&entry.connection.stream));
+            idle.retain_mut(|entry| entry.expires_at > now && entry.connection.transport.is_silent());
             !idle.is_empty()
         });
     }
-}
-
-/// Whether the other side has said nothing since the last response. Costs no system call unless something arrived.
-fn is_silent(stream: &TcpStream) -> bool {
-    let nothing = stream.try_read(&mut [0]);
-    matches!(nothing, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
 }

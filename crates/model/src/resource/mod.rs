@@ -6,9 +6,16 @@
 //! document and `/api/schema/core` are all generated from these declarations.
 
 pub mod checks;
+pub mod consumer;
 pub mod gateway_group;
+pub mod global_rule;
+pub mod group_object;
+pub mod plugin_metadata;
 pub mod route;
+pub mod secret_provider;
 pub mod service;
+pub mod ssl;
+pub mod stream_route;
 pub mod upstream;
 
 use std::collections::BTreeMap;

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::upstream::Upstream;
 use super::{Labels, Plugins};
+use crate::lifecycle::Status;
 
 /// The writable content of a service template: the editable draft of a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -50,6 +51,63 @@ pub struct ServiceTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub upstream: Option<Upstream>,
+}
+
+/// The writable content of a service that is written straight to a gateway group, where it is live at once and has
+/// no version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Service {
+    /// Name of the service.
+    #[schema(min_length = 1, max_length = 65536)]
+    pub name: String,
+    /// Free text for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(max_length = 65536)]
+    pub desc: String,
+    /// Key/value pairs for filtering.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// Whether the service holds routes (`http`) or stream routes (`stream`); absent: what the upstream's scheme
+    /// implies.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<ServiceKind>,
+    /// Domain names the service accepts; `*.example.com` accepts every name below. None: any host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(schema_with = hosts_schema)]
+    pub hosts: Vec<String>,
+    /// The path prefix in front of every path of every route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 4096, pattern = "^/", nullable = false)]
+    pub path_prefix: Option<String>,
+    /// Whether the path prefix is removed before the request goes to the upstream.
+    #[serde(default = "enabled")]
+    #[schema(default = true)]
+    pub strip_path_prefix: bool,
+    /// Plugins of all routes of this service.
+    #[serde(default, skip_serializing_if = "Plugins::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, Object>)]
+    pub plugins: Plugins,
+    /// How the backend is reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub upstream: Option<Upstream>,
+    /// Whether the service takes traffic: 1 yes, 0 no; absent: yes, or as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = u8, minimum = 0, maximum = 1)]
+    pub status: Option<Status>,
+}
+
+impl Service {
+    /// What kind of service this is: what it says, or else what its upstream's scheme implies.
+    #[must_use]
+    pub fn kind(&self) -> ServiceKind {
+        let is_stream = |upstream: &Upstream| upstream.scheme.is_stream();
+        let implied = match self.upstream.as_ref().is_some_and(is_stream) {
+            true => ServiceKind::Stream,
+            false => ServiceKind::Http,
+        };
+        self.kind.unwrap_or(implied)
+    }
 }
 
 /// Whether a service speaks HTTP or works at layer 4.

@@ -97,6 +97,14 @@ pub enum Scheme {
     Tls,
 }
 
+impl Scheme {
+    /// Whether this works at layer 4.
+    #[must_use]
+    pub const fn is_stream(self) -> bool {
+        matches!(self, Self::Tcp | Self::Udp | Self::Tls)
+    }
+}
+
 /// How a node is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum Balancing {

@@ -1,0 +1,144 @@
+//! What a connection to a client or to a node runs on: TCP, or TLS over TCP.
+//!
+//! A connection stays on its worker, so its two halves share the TLS session by a [`RefCell`] without locks; a
+//! half borrows it for one poll only, never across a wait.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io::{self, ErrorKind};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, tcp};
+
+/// A TLS session over TCP, of either side.
+pub(crate) type Tls = tokio_rustls::TlsStream<TcpStream>;
+
+/// An open connection.
+pub(crate) enum Transport {
+    Plain(TcpStream),
+    Tls(Box<RefCell<Tls>>),
+}
+
+impl Transport {
+    pub(crate) fn tls(session: Tls) -> Self {
+        Self::Tls(Box::new(RefCell::new(session)))
+    }
+
+    /// The two directions, to be used side by side.
+    pub(crate) fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
+        match self {
+            Self::Plain(stream) => {
+                let (reader, writer) = stream.split();
+                (ReadHalf::Plain(reader), WriteHalf::Plain(writer))
+            }
+            Self::Tls(session) => {
+                let session = &**session;
+                (ReadHalf::Tls(session), WriteHalf::Tls(session))
+            }
+        }
+    }
+
+    /// Whether the other side has said nothing since it was last read. Costs no system call unless something
+    /// arrived. A TLS session that holds anything, be it a ticket, has been spoken to: what is no application data
+    /// is taken in on the way.
+    pub(crate) fn is_silent(&mut self) -> bool {
+        let mut room = [0];
+        let mut room = ReadBuf::new(&mut room);
+        let mut context = Context::from_waker(Waker::noop());
+        match self {
+            Self::Plain(stream) => {
+                let nothing = stream.try_read(room.initialize_unfilled());
+                matches!(nothing, Err(error) if error.kind() == ErrorKind::WouldBlock)
+            }
+            Self::Tls(session) => Pin::new(session.get_mut()).poll_read(&mut context, &mut room).is_pending(),
+        }
+    }
+}
+
+/// The direction from the other side.
+pub(crate) enum ReadHalf<'t> {
+    Plain(tcp::ReadHalf<'t>),
+    Tls(&'t RefCell<Tls>),
+}
+
+/// The direction to the other side.
+pub(crate) enum WriteHalf<'t> {
+    Plain(tcp::WriteHalf<'t>),
+    Tls(&'t RefCell<Tls>),
+}
+
+impl ReadHalf<'_> {
+    /// Waits until there may be something to read, holding no buffer meanwhile.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Plain(reader) => reader.readable().await,
+            Self::Tls(session) => {
+                poll_fn(|context| {
+                    let session = session.borrow();
+                    let (stream, state) = session.get_ref();
+                    // A session that does not want to read holds what it has decrypted already.
+                    if state.wants_read() { stream.poll_read_ready(context) } else { Poll::Ready(Ok(())) }
+                })
+                .await
+            }
+        }
+    }
+
+    /// Reads what is there without waiting; [`ErrorKind::WouldBlock`]: nothing is.
+    pub(crate) fn try_read_buf(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        if let Self::Plain(reader) = self {
+            return reader.try_read_buf(buffer);
+        }
+        let mut context = Context::from_waker(Waker::noop());
+        match pin!(self.read_buf(buffer)).poll(&mut context) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+impl AsyncRead for ReadHalf<'_> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(reader) => Pin::new(reader).poll_read(context, room),
+            Self::Tls(session) => Pin::new(&mut *session.borrow_mut()).poll_read(context, room),
+        }
+    }
+}
+
+impl WriteHalf<'_> {
+    /// Whether what was written may wait here until it is flushed.
+    pub(crate) fn holds_back(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+}
+
+impl AsyncWrite for WriteHalf<'_> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(writer) => Pin::new(writer).poll_write(context, data),
+            Self::Tls(session) => Pin::new(&mut *session.borrow_mut()).poll_write(context, data),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(writer) => Pin::new(writer).poll_flush(context),
+            Self::Tls(session) => Pin::new(&mut *session.borrow_mut()).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(writer) => Pin::new(writer).poll_shutdown(context),
+            Self::Tls(session) => Pin::new(&mut *session.borrow_mut()).poll_shutdown(context),
+        }
+    }
+}
