@@ -29,6 +29,8 @@ mod session;
 mod user;
 
 #[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
 pub(crate) mod tests;
 
 use std::collections::BTreeMap;

@@ -8,5 +8,7 @@ mod hint;
 mod watch;
 
 pub(crate) use assemble::DELTA_REVISIONS_MAX;
+#[cfg(test)]
+pub(crate) use assemble::{Assembled, assemble};
 pub(crate) use hint::Hints;
 pub(crate) use watch::watch_router;
