@@ -21,6 +21,7 @@ fn admin(control_plane: &mut Process, data_dir: &Path) -> Admin {
 fn gateway(control_planes: &str, data_dir: &Path) -> Process {
     let (token_file, free) = (data_dir.join("instance-token"), "127.0.0.1:0");
     let token_file = token_file.to_str().unwrap();
+    let kept = data_dir.with_file_name("gateway");
     let arguments = [
         "gateway",
         "--control-plane",
@@ -31,6 +32,8 @@ fn gateway(control_planes: &str, data_dir: &Path) -> Process {
         free,
         "--status",
         free,
+        "--data-dir",
+        kept.to_str().unwrap(),
     ];
     Process::start(&arguments, &[])
 }
@@ -74,6 +77,72 @@ fn a_gateway_keeps_serving_while_its_control_plane_is_dead_and_follows_it_when_i
     assert_eq!(gateway.exit_code(), Some(0));
     second.terminate();
     assert_eq!(second.exit_code(), Some(0));
+}
+
+#[test]
+fn e2_a_gateway_that_starts_without_its_control_plane_serves_what_it_kept() {
+    let (directory, upstream) = (tempfile::TempDir::new().unwrap(), Upstream::echo());
+    let data_dir = directory.path().join("data");
+    let mut first = control_plane(&data_dir, "127.0.0.1:0");
+    let sync = first.address("sync").to_string();
+    publish(&admin(&mut first, &data_dir), "1.0.0", "/one", &upstream);
+    let url = format!("http://{sync}");
+    let mut before = gateway(&url, &data_dir);
+    before.wait_ready();
+    let status = before.address("status");
+    wait::until_true("the configuration is on disk", || {
+        let status = client::get(status, "status", "/status");
+        let status: serde_json::Value = serde_json::from_slice(&status.body).unwrap();
+        status["configuration"]["persisted"] == status["revision"]
+    });
+    first.kill();
+    before.kill();
+
+    let mut again = gateway(&url, &data_dir);
+    let started = std::time::Instant::now();
+    again.wait_ready();
+    let elapsed = started.elapsed();
+    assert_eq!(client::get(again.address("proxy"), "s.test", "/one").status(), 200);
+    assert!(elapsed < std::time::Duration::from_secs(5), "it took {elapsed:?}");
+
+    let mut second = control_plane(&data_dir, &sync);
+    publish(&admin(&mut second, &data_dir), "1.1.0", "/two", &upstream);
+    wait::until_true("the gateway serves what the new control plane published", || {
+        client::get(again.address("proxy"), "s.test", "/two").status() == 200
+    });
+    let status = client::get(again.address("status"), "status", "/status");
+    let status: serde_json::Value = serde_json::from_slice(&status.body).unwrap();
+    assert_eq!(status["configuration"]["full_updates"], 0, "only the change travelled");
+}
+
+#[test]
+fn e3_a_first_start_without_a_control_plane_answers_503_and_waits_for_one() {
+    let (directory, upstream) = (tempfile::TempDir::new().unwrap(), Upstream::echo());
+    let data_dir = directory.path().join("data");
+    let mut first = control_plane(&data_dir, "127.0.0.1:0");
+    let sync = first.address("sync").to_string();
+    publish(&admin(&mut first, &data_dir), "1.0.0", "/one", &upstream);
+    first.kill();
+    let mut gateway = gateway(&format!("http://{sync}"), &data_dir);
+    let (proxy, status) = (gateway.address("proxy"), gateway.address("status"));
+    assert_eq!(client::get(proxy, "s.test", "/one").status(), 503);
+    assert_eq!(client::get(status, "status", "/status/ready").status(), 503);
+    let _second = control_plane(&data_dir, &sync);
+    gateway.wait_ready();
+    assert_eq!(client::get(proxy, "s.test", "/one").status(), 200);
+}
+
+#[test]
+fn two_gateways_do_not_share_a_data_directory() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let data_dir = directory.path().join("data");
+    let mut control_plane = control_plane(&data_dir, "127.0.0.1:0");
+    let url = format!("http://{}", control_plane.address("sync"));
+    let mut first = gateway(&url, &data_dir);
+    first.wait_ready();
+    let mut second = gateway(&url, &data_dir);
+    assert_eq!(second.exit_code(), Some(1));
+    assert!(second.stderr().contains("another gateway uses the data directory"), "{}", second.stderr());
 }
 
 #[test]

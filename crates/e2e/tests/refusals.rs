@@ -95,8 +95,10 @@ fn a_node_that_is_down_is_passed_over() {
 fn a_gateway_without_a_configuration_is_503_and_not_ready() {
     let control_plane = format!("http://{}", Upstream::down().address());
     let free = "127.0.0.1:0";
-    let arguments =
-        ["gateway", "--control-plane", &control_plane, "--token", "t", "--proxy", free, "--status", free];
+    let directory = tempfile::TempDir::new().unwrap();
+    let data_dir = directory.path().to_str().unwrap();
+    let mut arguments = vec!["gateway", "--control-plane", &control_plane, "--token", "t"];
+    arguments.extend(["--proxy", free, "--status", free, "--data-dir", data_dir]);
     let mut process = Process::start(&arguments, &[]);
     let (proxy, status) = (process.address("proxy"), process.address("status"));
     let response = gatewright_e2e::client::get(proxy, "s.test", "/a");

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use gatewright_model::id::GatewayGroupId;
 
@@ -12,6 +13,8 @@ pub struct Settings {
     pub gateway_group_id: GatewayGroupId,
     /// What the gateway proves its group with.
     pub instance_token: String,
+    /// Where the configuration is kept for a start without a control plane; none: nowhere.
+    pub data_dir: Option<PathBuf>,
     /// Where clients are answered.
     pub proxy: SocketAddr,
     /// Where `/status` and `/status/ready` answer.
@@ -34,6 +37,15 @@ pub enum StartError {
         flag: &'static str,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// Another gateway keeps its configuration there.
+    #[error(
+        "another gateway uses the data directory {path} (--data-dir); stop that process or choose another directory",
+        path = path.display()
+    )]
+    DataDirectoryTaken {
+        /// The directory asked for.
+        path: PathBuf,
     },
     /// A thread or runtime could not be started.
     #[error("cannot start the {what}: {source}")]

@@ -39,7 +39,11 @@ pub mod fuzzing;
 #[cfg(test)]
 mod seeds;
 
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,11 +54,17 @@ use tokio::sync::{mpsc, watch};
 
 use live::LiveConfig;
 use live::current::Current;
+use source::cache::Cache;
+use source::control_plane::Following;
+use source::report::Reports;
 use upstream::names::SystemDns;
 
 /// Threads of the background runtime: configuration, status, health checks, names, and later logs. None of it is a client
 /// request, so two are enough.
 const BACKGROUND_THREADS: usize = 2;
+
+/// Held as long as a gateway uses its data directory.
+const LOCK_FILE: &str = "gateway.lock";
 
 /// A running gateway.
 pub struct Gateway {
@@ -64,6 +74,8 @@ pub struct Gateway {
     /// Closes when the last worker ended.
     workers_ended: mpsc::Receiver<()>,
     background: Option<Runtime>,
+    /// Unlocked when it is closed; none: nothing is kept on disk.
+    _lock: Option<File>,
 }
 
 /// Binds the listeners and starts serving; configuration arrives through `connector`.
@@ -76,6 +88,10 @@ pub fn start(settings: Settings, connector: Arc<dyn Connector>) -> Result<Gatewa
     let proxy_address = local_address(&proxy_listeners[0], settings.proxy, "--proxy")?;
     let status_address = local_address(&status_listener, settings.status, "--status")?;
 
+    let kept = settings.data_dir.as_deref().map(|path| DataDirectory::open(path, &settings)).transpose()?;
+    let DataDirectory { cache, lock } = kept.unwrap_or_default();
+    let reports = Reports::new();
+
     let current = Current::new(LiveConfig::empty());
     let (stop, stopping) = watch::channel(false);
     let background = Builder::new_multi_thread()
@@ -84,20 +100,16 @@ pub fn start(settings: Settings, connector: Arc<dyn Connector>) -> Result<Gatewa
         .enable_all()
         .build()
         .map_err(|source| StartError::Thread { what: "background runtime", source })?;
-    background.spawn(serve_status(status_listener, current.clone(), stopping.clone()));
+    background.spawn(serve_status(status_listener, current.clone(), reports.clone(), stopping.clone()));
     let beside = upstream::Background::new(
         settings.workers.get(),
         background.handle().clone(),
         Arc::new(SystemDns::default()),
     );
-    let follow = source::control_plane::follow(
-        settings,
-        connector,
-        current.clone(),
-        Arc::new(beside),
-        stopping.clone(),
-    );
-    background.spawn(follow);
+    let (current_too, background_too) = (current.clone(), Arc::new(beside));
+    let following =
+        Following { settings, connector, current: current_too, background: background_too, cache, reports };
+    background.spawn(source::control_plane::follow(following, stopping.clone()));
 
     let (alive, workers_ended) = mpsc::channel(1);
     for (index, listener) in proxy_listeners.into_iter().enumerate() {
@@ -113,7 +125,8 @@ pub fn start(settings: Settings, connector: Arc<dyn Connector>) -> Result<Gatewa
             .spawn(move || thread.run())
             .map_err(|source| StartError::Thread { what: "worker thread", source })?;
     }
-    Ok(Gateway { proxy_address, status_address, stop, workers_ended, background: Some(background) })
+    let background = Some(background);
+    Ok(Gateway { proxy_address, status_address, stop, workers_ended, background, _lock: lock })
 }
 
 fn bind(address: SocketAddr, count: usize, flag: &'static str) -> Result<Vec<TcpListener>, StartError> {
@@ -128,10 +141,51 @@ fn local_address(
     listener.local_addr().map_err(|source| StartError::Bind { address, flag, source })
 }
 
-async fn serve_status(listener: TcpListener, current: Current, stopping: watch::Receiver<bool>) {
+async fn serve_status(
+    listener: TcpListener,
+    current: Current,
+    reports: Reports,
+    stopping: watch::Receiver<bool>,
+) {
     match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => status::serve(listener, current, stopping).await,
+        Ok(listener) => status::serve(listener, current, reports, stopping).await,
         Err(error) => tracing::error!(%error, "the status listener cannot be used"),
+    }
+}
+
+/// What is kept between two lives of a gateway.
+#[derive(Default)]
+struct DataDirectory {
+    cache: Option<Cache>,
+    lock: Option<File>,
+}
+
+impl DataDirectory {
+    /// A directory that cannot be used costs the next restart, not this one; one that another gateway uses is refused.
+    fn open(path: &Path, settings: &Settings) -> Result<Self, StartError> {
+        let opened = DirBuilder::new().recursive(true).mode(0o700).create(path).and_then(|()| {
+            let lock = path.join(LOCK_FILE);
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(lock)
+        });
+        let complain = |error: io::Error| {
+            tracing::error!(path = %path.display(), %error, "no configuration is kept on disk (--data-dir); a restart without a control plane would have none");
+            Self::default()
+        };
+        let lock = match opened {
+            Ok(lock) => lock,
+            Err(error) => return Ok(complain(error)),
+        };
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(StartError::DataDirectoryTaken { path: path.to_owned() });
+            }
+            Err(TryLockError::Error(error)) => return Ok(complain(error)),
+        }
+        match Cache::open(path, &settings.gateway_group_id) {
+            Ok(cache) => Ok(Self { cache: Some(cache), lock: Some(lock) }),
+            Err(error) => Ok(Self { lock: Some(lock), ..complain(error) }),
+        }
     }
 }
 

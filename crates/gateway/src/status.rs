@@ -17,10 +17,16 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::live::current::Current;
+use crate::source::report::Reports;
 use crate::upstream;
 
 /// Answers on `listener` until `stop`.
-pub(crate) async fn serve(listener: TcpListener, current: Current, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    current: Current,
+    reports: Reports,
+    mut stop: watch::Receiver<bool>,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -30,10 +36,10 @@ pub(crate) async fn serve(listener: TcpListener, current: Current, mut stop: wat
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             continue;
         };
-        let current = current.clone();
+        let (current, reports) = (current.clone(), reports.clone());
         tokio::spawn(async move {
             let service = service_fn(|request| {
-                let response = answer(&request, &current);
+                let response = answer(&request, &current, &reports);
                 async move { Ok::<_, Infallible>(response) }
             });
             let mut builder = hyper::server::conn::http1::Builder::new();
@@ -45,13 +51,18 @@ pub(crate) async fn serve(listener: TcpListener, current: Current, mut stop: wat
     }
 }
 
-fn answer(request: &Request<Incoming>, current: &Current) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, current: &Current, reports: &Reports) -> Response<Full<Bytes>> {
     let live = current.load();
     let revision = live.revision;
     let (status, body) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/status") => (
             StatusCode::OK,
-            json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION"), "revision": revision }),
+            json!({
+                "status": "ok",
+                "version": env!("CARGO_PKG_VERSION"),
+                "revision": revision,
+                "configuration": reports.now(),
+            }),
         ),
         (&Method::GET | &Method::HEAD, "/status/ready") if revision.is_some() => {
             (StatusCode::OK, json!({ "status": "ready", "revision": revision }))

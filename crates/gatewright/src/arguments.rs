@@ -125,6 +125,9 @@ pub(crate) struct Gateway {
     /// The gateway group whose configuration is served.
     #[arg(long, env = "GATEWRIGHT_GROUP", value_name = "ID", default_value = "default")]
     pub(crate) group: GatewayGroupId,
+    /// Where the last good configuration is kept, for a start while no control plane answers.
+    #[arg(long, env = "GATEWRIGHT_DATA_DIR", value_name = "DIRECTORY", default_value = "./gatewright-data")]
+    pub(crate) data_dir: PathBuf,
     #[command(flatten)]
     pub(crate) traffic: TrafficListeners,
     #[command(flatten)]

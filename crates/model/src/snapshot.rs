@@ -4,6 +4,7 @@
 //! the services that did not change between them (`Arc`), so that "did not change" is a pointer comparison.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -97,27 +98,62 @@ impl Snapshot {
     /// The snapshot after `update`. What the update does not mention is shared with `self`.
     #[must_use]
     pub fn apply(&self, update: Update) -> Self {
-        let mut services = if update.full { BTreeMap::new() } else { self.services.clone() };
+        let mut after = self.clone();
+        after.absorb(update);
+        after
+    }
+
+    /// Becomes the snapshot after `update`; costs as much as the update says, not as much as there is.
+    pub fn absorb(&mut self, update: Update) {
+        // What is equal stays the same object even if everything is said again.
+        let forgotten = update.full.then(|| (mem::take(&mut self.services), mem::take(&mut self.objects)));
+        let (known_services, known_objects) = forgotten.unwrap_or_default();
         for id in &update.removed {
-            services.remove(id);
+            self.services.remove(id);
         }
         for service in update.services {
-            let unchanged = self.services.get(&service.service_id).filter(|known| ***known == service);
+            let known = known_services.get(&service.service_id).or(self.services.get(&service.service_id));
+            let unchanged = known.filter(|known| ***known == service);
             let shared = unchanged.map_or_else(|| Arc::new(service.shrink()), Arc::clone);
-            services.insert(shared.service_id.clone(), shared);
+            self.services.insert(shared.service_id.clone(), shared);
         }
-        let mut objects = if update.full { BTreeMap::new() } else { self.objects.clone() };
         for key in &update.removed_objects {
-            objects.remove(key);
+            self.objects.remove(key);
         }
         for object in update.objects {
             let key = object.key();
-            let unchanged = self.objects.get(&key).filter(|known| ***known == object);
+            let unchanged =
+                known_objects.get(&key).or(self.objects.get(&key)).filter(|known| ***known == object);
             let shared = unchanged.map_or_else(|| Arc::new(object), Arc::clone);
-            objects.insert(key, shared);
+            self.objects.insert(key, shared);
         }
-        Self { revision: update.revision, settings: update.settings, services, objects }
+        self.revision = update.revision;
+        self.settings = update.settings;
     }
+
+    /// All of it, as an update for somebody who has nothing.
+    #[must_use]
+    pub fn to_update(&self) -> WholeUpdate<'_> {
+        WholeUpdate {
+            kind: "update",
+            revision: self.revision,
+            full: true,
+            settings: self.settings,
+            services: self.services.values().map(Arc::as_ref).collect(),
+            objects: self.objects.values().map(Arc::as_ref).collect(),
+        }
+    }
+}
+
+/// A full [`Message::Update`](crate::protocol::Message) that borrows what it says; it can only be written.
+#[derive(Debug, Serialize)]
+pub struct WholeUpdate<'a> {
+    kind: &'static str,
+    revision: Revision,
+    full: bool,
+    settings: MatchSettings,
+    services: Vec<&'a PublishedService>,
+    objects: Vec<&'a GroupObject>,
 }
 
 #[cfg(test)]
@@ -185,6 +221,19 @@ mod tests {
         assert_eq!(keys, [echo.key()]);
         let text = serde_json::to_string(&echo).unwrap();
         assert_eq!(serde_json::from_str::<GroupObject>(&text).unwrap(), echo);
+    }
+
+    #[test]
+    fn a_whole_snapshot_survives_being_written_as_an_update() {
+        let objects = vec![rule("cors", serde_json::json!({}))];
+        let services = vec![service("a", "1"), service("b", "2")];
+        let snapshot = Snapshot::default().apply(Update { objects, ..update(9, true, services, &[]) });
+        let text = serde_json::to_string(&snapshot.to_update()).unwrap();
+        let crate::protocol::Message::Update(read) = serde_json::from_str(&text).unwrap() else {
+            panic!("not an update: {text}")
+        };
+        assert!(read.full);
+        assert_eq!(Snapshot::default().apply(read), snapshot);
     }
 
     #[test]

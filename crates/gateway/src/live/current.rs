@@ -28,6 +28,16 @@ impl Current {
         self.0.store(live);
     }
 
+    /// Makes `live` what new requests run on, unless there is something already.
+    pub(crate) fn begin(&self, live: &Arc<LiveConfig>) -> bool {
+        let now = self.0.load();
+        if now.revision.is_some() {
+            return false;
+        }
+        let before = self.0.compare_and_swap(&now, Arc::clone(live));
+        Arc::ptr_eq(&before, &now)
+    }
+
     pub(crate) fn load(&self) -> Arc<LiveConfig> {
         self.0.load_full()
     }
@@ -88,6 +98,15 @@ mod tests {
         current.swap(Arc::new(at(2)));
         assert_eq!(request.revision, Some(Revision(1)));
         assert_eq!(reader.take().revision, Some(Revision(2)));
+    }
+
+    #[test]
+    fn a_kept_configuration_never_replaces_a_newer_one() {
+        let current = Current::new(LiveConfig::empty());
+        assert!(current.begin(&Arc::new(at(1))));
+        current.swap(Arc::new(at(2)));
+        assert!(!current.begin(&Arc::new(at(1))));
+        assert_eq!(current.load().revision, Some(Revision(2)));
     }
 
     #[test]

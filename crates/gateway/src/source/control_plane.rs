@@ -4,6 +4,7 @@
 //! The connection is opened again whenever it breaks, for ever, with growing pauses; meanwhile the gateway serves
 //! what it has. What arrives is believed only as a whole: a line that does not parse ends the connection, and
 //! the next one asks for everything.
+//! What was kept on disk is served if no control plane answers soon; if one does, only what changed since travels.
 
 use std::io;
 use std::sync::Arc;
@@ -21,8 +22,11 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 
 use super::Connector;
+use super::cache::{Cache, Kept, Writer};
+use super::report::Reports;
 use crate::config::Settings;
-use crate::live::compile;
+use crate::live::LiveConfig;
+use crate::live::compile::{self, Quarantined};
 use crate::live::current::Current;
 use crate::upstream::Background;
 
@@ -34,6 +38,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// How long the control plane may take to begin its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a control plane gets to say what is newer than what was kept on disk, before that is served.
+const KEPT_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Why a watch ended.
 #[derive(Debug, thiserror::Error)]
@@ -58,16 +65,23 @@ enum Ended {
     Compile(#[from] tokio::task::JoinError),
 }
 
-/// Follows the control plane behind `connector` and keeps `current` true to it, until `stop`.
-pub(crate) async fn follow(
-    settings: Settings,
-    connector: Arc<dyn Connector>,
-    current: Current,
-    background: Arc<Background>,
-    mut stop: watch::Receiver<bool>,
-) {
-    let mut follower =
-        Follower { settings, connector, current, background, snapshot: Snapshot::default(), trusted: false };
+/// What a follower works with.
+pub(crate) struct Following {
+    pub(crate) settings: Settings,
+    pub(crate) connector: Arc<dyn Connector>,
+    pub(crate) current: Current,
+    pub(crate) background: Arc<Background>,
+    /// Where the configuration is kept; none: nowhere.
+    pub(crate) cache: Option<Cache>,
+    pub(crate) reports: Reports,
+}
+
+/// Follows a control plane and keeps what is live true to it, until `stop`.
+pub(crate) async fn follow(following: Following, mut stop: watch::Receiver<bool>) {
+    let mut follower = tokio::select! {
+        follower = Follower::start(following) => follower,
+        _ = stop.wait_for(|stop| *stop) => return,
+    };
     let mut pause = PAUSE_MIN;
     loop {
         let before = follower.snapshot.revision;
@@ -76,6 +90,7 @@ pub(crate) async fn follow(
             _ = stop.wait_for(|stop| *stop) => return,
         };
         let Err(ended) = ended;
+        follower.reports.change(|report| report.connected = false);
         if matches!(ended, Ended::Message(_) | Ended::TooLarge | Ended::Compile(_)) {
             follower.trusted = false;
         }
@@ -99,12 +114,84 @@ struct Follower {
     connector: Arc<dyn Connector>,
     current: Current,
     background: Arc<Background>,
-    snapshot: Snapshot,
+    reports: Reports,
+    writer: Option<Writer>,
+    snapshot: Arc<Snapshot>,
+    /// `snapshot`, compiled; it may not be live yet.
+    live: Arc<LiveConfig>,
     /// Whether `snapshot` is certain to be what the control plane sent.
     trusted: bool,
 }
 
 impl Follower {
+    /// Begins with what was kept on disk, if there is anything.
+    async fn start(following: Following) -> Self {
+        let Following { settings, connector, current, background, cache, reports } = following;
+        let mut follower = Self {
+            settings,
+            connector,
+            live: current.load(),
+            current,
+            background,
+            reports,
+            writer: None,
+            snapshot: Arc::default(),
+            trusted: false,
+        };
+        let Some(cache) = cache else { return follower };
+        let background = Arc::clone(&follower.background);
+        let loading = tokio::task::spawn_blocking(move || {
+            let loaded = cache.load().map(|kept| compile_kept(kept, &background));
+            (cache, loaded)
+        });
+        match loading.await {
+            Ok((cache, loaded)) => {
+                match loaded {
+                    Ok((kept, live, quarantined)) => follower.hold(kept, live, &quarantined),
+                    Err(complaints) => complain(&complaints, "no configuration was kept that can be used"),
+                }
+                follower.write_to(cache);
+            }
+            Err(error) => tracing::error!(%error, "the kept configuration cannot be used"),
+        }
+        follower
+    }
+
+    /// Makes the kept configuration live if the control plane says nothing soon.
+    fn hold(&mut self, kept: Kept, live: LiveConfig, quarantined: &[Quarantined]) {
+        complain(&kept.complaints, "the kept configuration is damaged");
+        tracing::info!(revision = %kept.snapshot.revision, "a configuration was kept on disk");
+        // What stands before a damage is what the control plane once sent, so changes since then are enough.
+        self.trusted = true;
+        self.snapshot = Arc::new(kept.snapshot);
+        self.live = Arc::new(live);
+        self.reports.change(|report| {
+            report.persisted = kept.complaints.is_empty().then_some(self.snapshot.revision);
+            report.quarantine(quarantined);
+        });
+        let (current, live) = (self.current.clone(), Arc::clone(&self.live));
+        tokio::spawn(async move {
+            tokio::time::sleep(KEPT_PATIENCE).await;
+            serve_kept(&current, &live);
+        });
+    }
+
+    fn write_to(&mut self, cache: Cache) {
+        let reports = self.reports.clone();
+        let report = move |outcome: Result<_, String>| {
+            if let Err(reason) = &outcome {
+                tracing::error!(%reason, "the configuration is served but cannot be kept on disk; a restart without a control plane would not have it");
+            }
+            reports.change(|report| report.kept(outcome));
+        };
+        match Writer::start(cache, report) {
+            Ok(writer) => self.writer = Some(writer),
+            Err(error) => {
+                tracing::error!(%error, "no configuration is kept on disk: no thread can be started")
+            }
+        }
+    }
+
     async fn watch(&mut self) -> Result<std::convert::Infallible, Ended> {
         let stream = self.connector.connect().await.map_err(Ended::Connect)?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -117,6 +204,7 @@ impl Follower {
         }
         let source = self.connector.describe();
         tracing::info!(%source, group = %self.settings.gateway_group_id, "following the control plane");
+        self.reports.change(|report| report.connected = true);
         self.read(response.into_body()).await
     }
 
@@ -137,10 +225,12 @@ impl Follower {
             let Ok(mut data) = frame.into_data() else { continue };
             while let Some(end) = memchr::memchr(b'\n', &data) {
                 line.extend_from_slice(&data.split_to(end + 1));
-                let message = serde_json::from_slice(&line)?;
-                line.clear();
-                if let Message::Update(update) = message {
-                    self.apply(update).await?;
+                let line = Bytes::from(std::mem::take(&mut line));
+                match serde_json::from_slice(&line)? {
+                    Message::Update(update) => self.apply(update, line).await?,
+                    // Nothing is newer than what was kept.
+                    Message::Ping if self.trusted => serve_kept(&self.current, &self.live),
+                    Message::Ping => {}
                 }
             }
             line.extend_from_slice(&data);
@@ -151,10 +241,9 @@ impl Follower {
     }
 
     /// Applies an update off the request path, and off this runtime's async threads.
-    async fn apply(&mut self, update: Update) -> Result<(), Ended> {
+    async fn apply(&mut self, update: Update, line: Bytes) -> Result<(), Ended> {
         let (full, changed, removed) = (update.full, update.services.len(), update.removed.len());
-        let before = self.snapshot.clone();
-        let live = self.current.load();
+        let (before, live) = (Arc::clone(&self.snapshot), Arc::clone(&self.live));
         let background = Arc::clone(&self.background);
         // A panic while compiling ends this task, not the gateway: what was live stays live.
         let compiled = tokio::task::spawn_blocking(move || {
@@ -166,12 +255,34 @@ impl Follower {
         for one in &quarantined {
             tracing::error!(service = %one.service_id, reason = %one.reason, "quarantined: the service does not compile, its last good form keeps serving");
         }
-        self.current.swap(Arc::new(live));
-        let revision = snapshot.revision;
-        self.snapshot = snapshot;
+        self.live = Arc::new(live);
+        self.current.swap(Arc::clone(&self.live));
+        self.snapshot = Arc::new(snapshot);
         self.trusted = true;
+        if let Some(writer) = &self.writer {
+            writer.keep(Arc::clone(&self.snapshot), (!full).then_some(line));
+        }
+        let revision = self.snapshot.revision;
+        self.reports.change(|report| report.applied(full, &quarantined));
         tracing::info!(%revision, full, changed, removed, "applied configuration");
         Ok(())
+    }
+}
+
+fn compile_kept(kept: Kept, background: &Background) -> (Kept, LiveConfig, Vec<Quarantined>) {
+    let (live, quarantined) = compile::compile(&LiveConfig::empty(), &kept.snapshot, background);
+    (kept, live, quarantined)
+}
+
+fn serve_kept(current: &Current, live: &Arc<LiveConfig>) {
+    if current.begin(live) {
+        tracing::info!(revision = ?live.revision, "serving the configuration that was kept on disk");
+    }
+}
+
+fn complain(complaints: &[String], consequence: &str) {
+    for complaint in complaints {
+        tracing::error!(%complaint, "{consequence}");
     }
 }
 

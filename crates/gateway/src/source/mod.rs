@@ -2,10 +2,12 @@
 //!
 //! There is one client of the watch protocol; how its bytes travel is the [`Connector`]'s business: TCP to a
 //! remote control plane, or a pipe to the one in the same process. So the gateway of `gatewright up` runs the same
-//! code as a remote one.
+//! code as a remote one. What was served is kept on disk by `cache`, and `report` says what has come of it all.
 
+pub(crate) mod cache;
 pub(crate) mod control_plane;
 pub mod file;
+pub(crate) mod report;
 
 use std::future::Future;
 use std::io;

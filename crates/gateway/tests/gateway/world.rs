@@ -68,6 +68,7 @@ impl World {
         let settings = Settings {
             gateway_group_id: "default".parse().unwrap(),
             instance_token: "token".to_owned(),
+            data_dir: None,
             proxy: "127.0.0.1:0".parse().unwrap(),
             status: "127.0.0.1:0".parse().unwrap(),
             workers: NonZeroUsize::new(workers).unwrap(),

@@ -20,7 +20,10 @@ pub(crate) async fn run(arguments: arguments::Gateway) -> Result<(), Failure> {
         (None, Some(path)) => token_from_file(&path)?,
         (None, None) => unreachable!("the command line demands one of the two"),
     };
-    let settings = settings(&arguments.traffic, arguments.group, instance_token);
+    let settings = Settings {
+        data_dir: Some(arguments.data_dir),
+        ..settings(&arguments.traffic, arguments.group, instance_token)
+    };
     let gateway = gatewright_gateway::start(settings, Arc::new(Remote::new(arguments.control_plane)))?;
 
     announce_listeners(&gateway);
@@ -41,7 +44,14 @@ pub(super) fn settings(
     instance_token: String,
 ) -> Settings {
     let workers = traffic.workers();
-    Settings { gateway_group_id, instance_token, proxy: traffic.proxy, status: traffic.status, workers }
+    Settings {
+        gateway_group_id,
+        instance_token,
+        data_dir: None,
+        proxy: traffic.proxy,
+        status: traffic.status,
+        workers,
+    }
 }
 
 /// Prints where clients are answered, and where the gateway's status is.

@@ -1,0 +1,242 @@
+//! The last good configuration, kept on the gateway's own disk: what a gateway serves when it starts and no control
+//! plane answers.
+//!
+//! * It is written after it is served, never before: what is kept has worked.
+//! * A change costs a change: it is appended to a [`journal`], which is written anew when it has doubled.
+//! * There are two generations. One that is damaged is used up to the damage, or else the one before it is; both
+//!   are refused, with the reason, if others could have written them.
+//! * It holds private keys and credentials, so it is encrypted with a key of the instance, kept beside it. That
+//!   protects copies of the file; who can read the directory as this user reads the key as well.
+//! * A disk that fails costs the next restart, never the traffic: the gateway goes on from memory and says so.
+
+mod journal;
+mod writer;
+
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use gatewright_model::id::GatewayGroupId;
+use gatewright_model::protocol::{MESSAGE_BYTES_MAX, Message};
+use gatewright_model::snapshot::Snapshot;
+use rustix::fs::OFlags;
+
+use journal::{ID_BYTES, KEY_BYTES, NONCE_BYTES, Sealer};
+pub(crate) use writer::Writer;
+
+/// The folder in the data directory that holds the configuration.
+const FOLDER: &str = "configuration";
+
+const CURRENT: &str = "current";
+const PREVIOUS: &str = "previous";
+const BESIDE: &str = "new";
+const KEY: &str = "key";
+
+/// Bytes of a file that are read: a whole configuration, and as much again in changes.
+const FILE_BYTES_MAX: u64 = 2 * (MESSAGE_BYTES_MAX as u64);
+
+/// Bytes that are appended before a journal is written anew, however small the configuration is.
+const APPENDED_BYTES_MIN: u64 = 1 << 20;
+
+/// Where configurations are kept.
+pub(crate) struct Cache {
+    folder: PathBuf,
+    sealer: Sealer,
+}
+
+/// A kept configuration.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) snapshot: Snapshot,
+    /// What was wrong with what was found, one sentence each; empty if nothing was.
+    pub(crate) complaints: Vec<String>,
+}
+
+impl Cache {
+    /// Uses the folder in `data_dir`, creating it and a key as needed.
+    pub(crate) fn open(data_dir: &Path, group: &GatewayGroupId) -> io::Result<Self> {
+        let folder = data_dir.join(FOLDER);
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        let metadata = std::fs::symlink_metadata(&folder)?;
+        must_be_ours(&metadata, metadata.is_dir(), &folder)?;
+        let key = key(&folder)?;
+        Ok(Self { folder, sealer: Sealer::new(key, group.as_str()) })
+    }
+
+    /// The newest configuration that can be trusted; none: there is none, and the complaints say why.
+    pub(crate) fn load(&self) -> Result<Kept, Vec<String>> {
+        let mut complaints = Vec::new();
+        for name in [CURRENT, PREVIOUS] {
+            let path = self.folder.join(name);
+            let snapshot = match read_ours(&path, FILE_BYTES_MAX) {
+                Ok(bytes) => self.replay(&bytes, &path, &mut complaints),
+                Err(error) if error.kind() == ErrorKind::NotFound => None,
+                Err(error) => {
+                    complaints.push(format!("{}: {error}", path.display()));
+                    None
+                }
+            };
+            if let Some(snapshot) = snapshot {
+                return Ok(Kept { snapshot, complaints });
+            }
+        }
+        Err(complaints)
+    }
+
+    /// What the records of a file lead to.
+    fn replay(&self, bytes: &[u8], path: &Path, complaints: &mut Vec<String>) -> Option<Snapshot> {
+        let mut snapshot: Option<Snapshot> = None;
+        let mut strange = None;
+        let outcome = journal::read(bytes, &self.sealer, |line| {
+            match serde_json::from_slice(&line) {
+                Ok(Message::Update(update)) if strange.is_none() && (update.full || snapshot.is_some()) => {
+                    snapshot.get_or_insert_default().absorb(update);
+                }
+                // Nothing after a change that is not understood means what it says.
+                Ok(_) => strange = strange.take().or(Some("a record follows nothing".to_owned())),
+                Err(error) => {
+                    strange = strange.take().or(Some(format!("a record is not understood: {error}")))
+                }
+            };
+        });
+        let damage = outcome.err().map(|damage| damage.to_string()).or(strange);
+        if let Some(damage) = damage {
+            let used = snapshot.as_ref().map_or_else(
+                || "it is not used".to_owned(),
+                |snapshot| format!("it is used up to revision {}", snapshot.revision),
+            );
+            complaints.push(format!("{}: {damage}; {used}", path.display()));
+        }
+        snapshot
+    }
+
+    /// Writes a whole configuration beside, and puts it in the place of the newest one when it is on disk.
+    fn write_whole(&self, line: &[u8]) -> io::Result<Journal> {
+        let mut id = [0; ID_BYTES];
+        random(&mut id)?;
+        let beside = self.folder.join(BESIDE);
+        // Left over from an interrupted write; whatever it is, it is not followed.
+        match std::fs::remove_file(&beside) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        let record = self.sealed(id, 0, line)?;
+        file.write_all(&journal::header(id))?;
+        file.write_all(&record)?;
+        file.sync_all()?;
+        let current = self.folder.join(CURRENT);
+        match std::fs::rename(&current, self.folder.join(PREVIOUS)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // A crash before this leaves only the previous one, which is what is then used.
+        std::fs::rename(&beside, &current)?;
+        File::open(&self.folder)?.sync_all()?;
+        let whole_bytes = record.len() as u64;
+        Ok(Journal { file, id, next: 1, whole_bytes, appended_bytes: 0 })
+    }
+
+    fn append(&self, journal: &mut Journal, lines: &[bytes::Bytes]) -> io::Result<()> {
+        let mut records = Vec::new();
+        for line in lines {
+            records.extend(self.sealed(journal.id, journal.next, line)?);
+            journal.next += 1;
+        }
+        journal.file.write_all(&records)?;
+        journal.file.sync_data()?;
+        journal.appended_bytes += records.len() as u64;
+        Ok(())
+    }
+
+    fn sealed(&self, id: [u8; ID_BYTES], index: u64, line: &[u8]) -> io::Result<Vec<u8>> {
+        let mut nonce = [0; NONCE_BYTES];
+        random(&mut nonce)?;
+        self.sealer.seal(id, index, nonce, line).map_err(io::Error::other)
+    }
+}
+
+/// The newest file, open for appending.
+struct Journal {
+    file: File,
+    id: [u8; ID_BYTES],
+    next: u64,
+    whole_bytes: u64,
+    appended_bytes: u64,
+}
+
+impl Journal {
+    /// Whether writing it anew would make the next start faster.
+    fn is_long(&self) -> bool {
+        self.appended_bytes > self.whole_bytes.max(APPENDED_BYTES_MIN)
+    }
+}
+
+fn random(bytes: &mut [u8]) -> io::Result<()> {
+    getrandom::fill(bytes).map_err(|error| io::Error::other(format!("no randomness: {error}")))
+}
+
+/// The key of the instance, made once.
+fn key(folder: &Path) -> io::Result<[u8; KEY_BYTES]> {
+    let path = folder.join(KEY);
+    let wrong = |reason: String| io::Error::other(format!("{}: {reason}", path.display()));
+    match read_ours(&path, KEY_BYTES as u64) {
+        Ok(bytes) => {
+            bytes.try_into().map_err(|_| wrong("it is no key; remove it together with `current`".to_owned()))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let mut key = [0; KEY_BYTES];
+            random(&mut key)?;
+            let beside = folder.join("key.new");
+            let _ = std::fs::remove_file(&beside);
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+            file.write_all(&key)?;
+            file.sync_all()?;
+            std::fs::rename(&beside, &path)?;
+            File::open(folder)?.sync_all()?;
+            Ok(key)
+        }
+        Err(error) => Err(wrong(error.to_string())),
+    }
+}
+
+/// Reads a file that nobody else can have written or read.
+fn read_ours(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let no_links = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(no_links).open(path).map_err(|error| {
+        match error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
+            true => io::Error::other("it is a symbolic link, which is not followed"),
+            false => error,
+        }
+    })?;
+    let metadata = file.metadata()?;
+    must_be_ours(&metadata, metadata.is_file(), path)?;
+    if metadata.len() > bytes_max {
+        return Err(io::Error::other(format!("it is larger than {bytes_max} bytes")));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default());
+    file.take(bytes_max).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn must_be_ours(metadata: &Metadata, is_expected_kind: bool, path: &Path) -> io::Result<()> {
+    let (owner, us) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if !is_expected_kind {
+        return Err(io::Error::other(format!("{} is not what a gateway makes there", path.display())));
+    }
+    if owner != us {
+        return Err(io::Error::other(format!("it belongs to user {owner}, and the gateway runs as {us}")));
+    }
+    let mode = metadata.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(io::Error::other(format!(
+            "others may use it (mode {mode:o}); run `chmod go= {}` if nobody has changed it",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
