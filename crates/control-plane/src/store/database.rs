@@ -11,6 +11,8 @@ use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 
 use super::StoreError;
+#[cfg(test)]
+use super::faults;
 use super::postgres::{self, Postgres};
 use super::sqlite::Sqlite;
 
@@ -23,6 +25,8 @@ pub(super) enum Database {
 
 impl Database {
     pub(super) async fn begin_reading(&self) -> Result<Transaction, StoreError> {
+        #[cfg(test)]
+        faults::step().await?;
         match self {
             Self::Sqlite(sqlite) => Ok(Transaction::Sqlite(sqlite.begin_reading().await?)),
             Self::Postgres(postgres) => Ok(Transaction::Postgres(postgres.begin_reading().await?)),
@@ -30,6 +34,8 @@ impl Database {
     }
 
     pub(super) async fn begin_writing(&self) -> Result<Transaction, StoreError> {
+        #[cfg(test)]
+        faults::step().await?;
         match self {
             Self::Sqlite(sqlite) => Ok(Transaction::Sqlite(sqlite.begin_writing().await?)),
             Self::Postgres(postgres) => Ok(Transaction::Postgres(postgres.begin_writing().await?)),
@@ -54,6 +60,8 @@ impl Transaction {
     /// All rows of the answer.
     pub(super) async fn rows(&mut self, query: Query) -> Result<Vec<Row>, StoreError> {
         query.must_be_storable()?;
+        #[cfg(test)]
+        faults::step().await?;
         match self {
             Self::Sqlite(tx) => {
                 let rows = query.for_sqlite().fetch_all(&mut **tx).await?;
@@ -69,6 +77,8 @@ impl Transaction {
     /// The first row of the answer.
     pub(super) async fn row(&mut self, query: Query) -> Result<Option<Row>, StoreError> {
         query.must_be_storable()?;
+        #[cfg(test)]
+        faults::step().await?;
         match self {
             Self::Sqlite(tx) => Ok(query.for_sqlite().fetch_optional(&mut **tx).await?.map(Row::Sqlite)),
             Self::Postgres(tx) => Ok(tx
@@ -81,6 +91,8 @@ impl Transaction {
     /// Changes rows, and says how many.
     pub(super) async fn execute(&mut self, query: Query) -> Result<u64, StoreError> {
         query.must_be_storable()?;
+        #[cfg(test)]
+        faults::step().await?;
         match self {
             Self::Sqlite(tx) => Ok(query.for_sqlite().execute(&mut **tx).await?.rows_affected()),
             Self::Postgres(tx) => {
@@ -98,10 +110,15 @@ impl Transaction {
     }
 
     pub(super) async fn commit(self) -> Result<(), StoreError> {
+        #[cfg(test)]
+        faults::step().await?;
         match self {
-            Self::Sqlite(tx) => Ok(tx.commit().await?),
-            Self::Postgres(tx) => tx.commit().await,
+            Self::Sqlite(tx) => tx.commit().await?,
+            Self::Postgres(tx) => tx.commit().await?,
         }
+        #[cfg(test)]
+        faults::confirm().await?;
+        Ok(())
     }
 
     /// Tells the other control planes of this database, at the commit, that something `group` serves has changed.

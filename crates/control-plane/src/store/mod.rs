@@ -11,6 +11,8 @@
 mod database_url;
 
 mod database;
+#[cfg(test)]
+pub(crate) mod faults;
 mod postgres;
 mod sqlite;
 

@@ -4,6 +4,7 @@
 //! Nothing here knows SQL, transactions or time. [`Lifecycle`] is what a service's life means; the rules and the
 //! store are right if they cannot be told from it.
 
+mod faults;
 mod run;
 mod state;
 mod verb;
@@ -33,7 +34,7 @@ fn on_sqlite(steps: &[Step]) {
 }
 
 fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, max_shrink_iters: 300, ..ProptestConfig::default() }
+    ProptestConfig { cases, max_shrink_iters: 100, ..ProptestConfig::default() }
 }
 
 proptest! {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use gatewright_model::id::{GatewayGroupId, ServiceVersionId};
+use gatewright_model::id::GatewayGroupId;
 use gatewright_model::snapshot::{Revision, Snapshot};
 use serde_json::{Value, json};
 
@@ -13,12 +13,14 @@ use super::super::{ADMIN, App, Caller, Patch, ProcessSecrets, Refusal, World};
 use super::state::{Group, Lifecycle, unknown};
 use super::verb::{GROUPS, NUMBERS, SERVICES, Step, Verb};
 use crate::distribution::{Assembled, Hints, assemble};
+use crate::store::faults::failing_at;
 use crate::store::{Call, Direction, ListFilter, Store};
 
 /// The rules over a store, and what should be true of them.
 pub(super) struct Run {
     pub(super) app: App,
     clock: Arc<AtomicI64>,
+    counter: Arc<AtomicU64>,
     expected: Lifecycle,
     /// Every snapshot that a gateway of a group can have.
     snapshots: BTreeMap<String, Vec<Snapshot>>,
@@ -26,14 +28,6 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) async fn start(store: Store) -> Self {
-        let (clock, counter) = (Arc::new(AtomicI64::new(1000)), AtomicU64::new(1));
-        let hand = Arc::clone(&clock);
-        let random = move || {
-            let mut bytes = [0; 32];
-            bytes[8..16].copy_from_slice(&counter.fetch_add(1, Ordering::SeqCst).to_be_bytes());
-            bytes
-        };
-        let world = World::new(move || hand.load(Ordering::SeqCst), random);
         let mut tx = store.write().await.unwrap();
         let stamp = tx.stamp(1).await.unwrap();
         for group in GROUPS {
@@ -41,33 +35,78 @@ impl Run {
             tx.gateway_group_insert(stamp, &group.parse().unwrap(), &content).await.unwrap();
         }
         tx.commit().await.unwrap();
+        let (clock, counter) = (Arc::new(AtomicI64::new(1000)), Arc::new(AtomicU64::new(1)));
         let snapshots = GROUPS.iter().map(|group| ((*group).to_owned(), vec![Snapshot::default()])).collect();
-        let app = App::new(store, world, Hints::default(), ProcessSecrets::default(), None);
-        Self { app, clock, expected: Lifecycle::start(), snapshots }
+        let app = app(store, &clock, &counter);
+        Self { app, clock, counter, expected: Lifecycle::start(), snapshots }
     }
 
-    /// Does one thing, and checks everything.
-    pub(super) async fn step(&mut self, step: &Step) {
+    /// The same life after the process died and came back with what `store` holds.
+    pub(super) fn resume(&mut self, store: Store) {
+        self.app = app(store, &self.clock, &self.counter);
+    }
+
+    /// Does one thing, and checks everything. Answers whether it was done.
+    pub(super) async fn step(&mut self, step: &Step) -> bool {
         self.clock.fetch_add(step.seconds, Ordering::SeqCst);
-        let call = Call::new(self.app.audit_log_row(), step.is_dry_run);
-        let outcome = call.scope(Box::pin(perform(&self.app, &step.verb))).await;
-        match (outcome, self.expected.after(&step.verb)) {
-            (Ok(versions), Ok(mut next)) if !step.is_dry_run => {
-                for (service, number, id) in versions {
-                    let version =
-                        next.versions.get_mut(&(service, number)).expect("a version that was published");
-                    // An id is told once; from then on it must stay.
-                    if version.id == unknown() {
-                        version.id = id;
-                    }
-                }
+        let performing = self.perform(&step.verb, step.is_dry_run);
+        let outcome = match step.failing_at {
+            Some(nth) => failing_at(nth, performing).await,
+            None => performing.await,
+        };
+        let is_done = match (outcome, self.expected.after(&step.verb)) {
+            (Err(Refusal::Unconfirmed { .. }), Ok(next)) if step.failing_at.is_some() => {
                 self.expected = next;
+                true
             }
-            (Ok(_), Ok(_)) => {}
-            (Err(refusal), Err(expected)) => assert_eq!(situation(&refusal), expected, "{refusal}: {step:?}"),
+            // Something failed on the way: then it is as if nothing had been asked.
+            (Err(Refusal::Unavailable { .. }), _) if step.failing_at.is_some() => false,
+            (Ok(()), Ok(next)) => {
+                if !step.is_dry_run {
+                    self.expected = next;
+                }
+                true
+            }
+            (Err(refusal), Err(expected)) => {
+                assert_eq!(situation(&refusal), expected, "{refusal}: {step:?}");
+                false
+            }
             (outcome, expected) => panic!("{step:?}: {outcome:?}, but expected {:?}", expected.map(drop)),
-        }
+        };
         let found = self.found().await;
+        self.must_be_expected(found, step).await;
+        is_done
+    }
+
+    /// After it was done or not: the store says one of both, all of it. Answers whether it was done.
+    pub(super) async fn is_done_or_not(&mut self, step: &Step) -> bool {
+        let found = self.found().await;
+        let is_done = found.groups != self.expected.groups
+            || found.templates != self.expected.templates
+            || found.routes != self.expected.routes;
+        if is_done {
+            self.expected = self.expected.after(&step.verb).unwrap();
+        }
+        self.must_be_expected(found, step).await;
+        is_done
+    }
+
+    /// Does something for a call, as the API does.
+    pub(super) async fn perform(&self, verb: &Verb, is_dry_run: bool) -> Result<(), Refusal> {
+        let call = Call::new(self.app.audit_log_row(), is_dry_run);
+        call.scope(Box::pin(perform(&self.app, verb))).await
+    }
+
+    /// The store and the gateways are what plain data says.
+    async fn must_be_expected(&mut self, found: Lifecycle, step: &Step) {
+        for (key, version) in &mut self.expected.versions {
+            // An id is told once; from then on it must stay.
+            if version.id == unknown()
+                && let Some(found) = found.versions.get(key)
+            {
+                version.id = found.id.clone();
+            }
+        }
         assert_eq!(found, self.expected, "after {step:?}");
         for group in GROUPS {
             self.gateways_must_follow(group, step).await;
@@ -146,50 +185,59 @@ impl Run {
     }
 }
 
-/// Does it; answers which versions became active: service, number, id.
-async fn perform(app: &App, verb: &Verb) -> Result<Vec<(String, String, ServiceVersionId)>, Refusal> {
+fn app(store: Store, clock: &Arc<AtomicI64>, counter: &Arc<AtomicU64>) -> App {
+    let (clock, counter) = (Arc::clone(clock), Arc::clone(counter));
+    let random = move || {
+        let mut bytes = [0; 32];
+        bytes[8..16].copy_from_slice(&counter.fetch_add(1, Ordering::SeqCst).to_be_bytes());
+        bytes
+    };
+    let world = World::new(move || clock.load(Ordering::SeqCst), random);
+    App::new(store, world, Hints::default(), ProcessSecrets::default(), None)
+}
+
+async fn perform(app: &App, verb: &Verb) -> Result<(), Refusal> {
     let admin = Caller::named(ADMIN);
     match verb {
         Verb::TemplatePut { service, content } => {
             let document = service_template_parse(content.clone())?;
-            app.service_template_put(&admin, &service.parse().unwrap(), document).await?;
+            app.service_template_put(&admin, &service.parse().unwrap(), document).await.map(drop)
         }
         Verb::TemplateDelete { service } => {
-            app.service_template_delete(&admin, &service.parse().unwrap()).await?;
+            app.service_template_delete(&admin, &service.parse().unwrap()).await
         }
         Verb::RoutePut { route, content } => {
             let document = route_template_parse(content.clone())?;
-            app.route_template_put(&admin, &route.parse().unwrap(), document).await?;
+            app.route_template_put(&admin, &route.parse().unwrap(), document).await.map(drop)
         }
-        Verb::RouteDelete { route } => app.route_template_delete(&admin, &route.parse().unwrap()).await?,
+        Verb::RouteDelete { route } => app.route_template_delete(&admin, &route.parse().unwrap()).await,
         Verb::Publish { group, services } => {
             let services = services.iter().map(|(service, number, host)| match host {
                 Some(host) => json!({ "service_id": service, "version": number, "hosts": [host] }),
                 None => json!({ "service_id": service, "version": number }),
             });
-            return publish(app, group, true, services.collect()).await;
+            publish(app, group, true, services.collect()).await
         }
         Verb::PublishAgain { group, services } => {
             let mut wishes = Vec::new();
             for (service, number) in services {
-                let mut tx = app.store().read().await.unwrap();
-                let version = tx.service_version_numbered(&service.parse().unwrap(), number).await.unwrap();
+                let mut tx = app.store().read().await?;
+                let version = tx.service_version_numbered(&service.parse().unwrap(), number).await?;
                 let id = version.map_or_else(unknown, |version| version.id);
                 wishes.push(json!({ "service_id": service, "service_version_id": id }));
             }
-            return publish(app, group, false, wishes).await;
+            publish(app, group, false, wishes).await
         }
         Verb::RuntimePatch { group, service, edit } => {
             let patch = Patch::parse(edit.patch())?;
             let (group, service) = (group.parse().unwrap(), service.parse().unwrap());
-            app.runtime_configuration_patch(&admin, &group, &service, patch).await?;
+            app.runtime_configuration_patch(&admin, &group, &service, patch).await.map(drop)
         }
         Verb::Unpublish { group, service } => {
             let (group, service) = (group.parse().unwrap(), service.parse().unwrap());
-            app.published_service_delete(&admin, &group, &service).await?;
+            app.published_service_delete(&admin, &group, &service).await
         }
     }
-    Ok(Vec::new())
 }
 
 async fn publish(
@@ -197,13 +245,11 @@ async fn publish(
     group: &str,
     create_new_version: bool,
     services: Vec<Value>,
-) -> Result<Vec<(String, String, ServiceVersionId)>, Refusal> {
+) -> Result<(), Refusal> {
     let wish = json!({
         "create_new_version": create_new_version, "gateway_group_id": group, "services": services
     });
-    let outcome = app.service_publish(&Caller::named(ADMIN), publish_parse(wish)?.content).await?;
-    let versions = outcome.versions.into_iter();
-    Ok(versions.map(|(service, id, number)| (service.to_string(), number, id)).collect())
+    app.service_publish(&Caller::named(ADMIN), publish_parse(wish)?.content).await.map(drop)
 }
 
 /// The name of the rule that refuses.

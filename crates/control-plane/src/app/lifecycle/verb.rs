@@ -66,10 +66,19 @@ pub(super) enum Edit {
 pub(super) struct Step {
     pub(super) verb: Verb,
     pub(super) is_dry_run: bool,
+    /// Which of its steps the database refuses.
+    pub(super) failing_at: Option<usize>,
     /// How the clock moves before it, which may be backwards.
     pub(super) seconds: i64,
     /// Which earlier revision a gateway comes back with after it.
     pub(super) have: usize,
+}
+
+impl Step {
+    /// A verb without further circumstances.
+    pub(super) const fn plain(verb: Verb) -> Self {
+        Self { verb, is_dry_run: false, failing_at: None, seconds: 1, have: 0 }
+    }
 }
 
 impl Verb {
@@ -109,7 +118,7 @@ pub(super) fn steps(max: usize) -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// Two services are designed, and published once.
-fn opening() -> impl Iterator<Item = Step> {
+pub(super) fn opening() -> impl Iterator<Item = Step> {
     let verbs = SERVICES[..2].iter().zip(ROUTES).flat_map(|(service, route)| {
         [
             Verb::TemplatePut { service, content: json!({ "name": service }) },
@@ -120,14 +129,16 @@ fn opening() -> impl Iterator<Item = Step> {
             Verb::Publish { group: GROUPS[0], services: vec![(service, NUMBERS[0], None)] },
         ]
     });
-    verbs.map(|verb| Step { verb, is_dry_run: false, seconds: 1, have: 0 })
+    verbs.map(Step::plain)
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let circumstances = (prop::bool::weighted(0.1), -2_i64..4, any::<usize>());
-    (verb(), circumstances).prop_map(|(verb, (is_dry_run, seconds, have))| Step {
+    let failing_at = option::weighted(0.1, 0_usize..20);
+    let circumstances = (prop::bool::weighted(0.1), failing_at, -2_i64..4, any::<usize>());
+    (verb(), circumstances).prop_map(|(verb, (is_dry_run, failing_at, seconds, have))| Step {
         verb,
         is_dry_run,
+        failing_at,
         seconds,
         have,
     })
