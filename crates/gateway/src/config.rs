@@ -17,10 +17,21 @@ pub struct Settings {
     pub data_dir: Option<PathBuf>,
     /// Where clients are answered.
     pub proxy: SocketAddr,
+    /// Where clients are answered over TLS, and how.
+    pub tls: Tls,
     /// Where `/status` and `/status/ready` answer.
     pub status: SocketAddr,
     /// How many workers serve requests, each on one thread.
     pub workers: NonZeroUsize,
+}
+
+/// TLS, as far as no configuration says it.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// Where clients are answered over TLS; absent: nowhere.
+    pub listener: Option<SocketAddr>,
+    /// The server name taken for that of clients that name none.
+    pub fallback_server_name: Option<String>,
 }
 
 /// Why a gateway did not start.
@@ -47,6 +58,9 @@ pub enum StartError {
         /// The directory asked for.
         path: PathBuf,
     },
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
     /// A thread or runtime could not be started.
     #[error("cannot start the {what}: {source}")]
     Thread {

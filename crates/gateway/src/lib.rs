@@ -12,6 +12,7 @@
 //! * `http1`: the codec; pure.
 //! * [`upstream`]: nodes, balancing, health, connections kept open.
 //! * `proxy`: a request on its way.
+//! * `tls`: certificates, and handshakes with clients.
 //! * `transport`: what a connection runs on.
 //! * `worker`: one thread, one runtime, nothing shared on the request path.
 //! * `status`: the status listener.
@@ -29,6 +30,7 @@ pub mod upstream;
 
 mod http1;
 mod proxy;
+mod tls;
 mod transport;
 mod worker;
 
@@ -69,6 +71,7 @@ const LOCK_FILE: &str = "gateway.lock";
 /// A running gateway.
 pub struct Gateway {
     proxy_address: SocketAddr,
+    proxy_tls_address: Option<SocketAddr>,
     status_address: SocketAddr,
     stop: watch::Sender<bool>,
     /// Closes when the last worker ended.
@@ -84,9 +87,11 @@ pub struct Gateway {
 /// When a listener cannot be bound or a thread cannot be started; the error names the address and the remedy.
 pub fn start(settings: Settings, connector: Arc<dyn Connector>) -> Result<Gateway, StartError> {
     let proxy_listeners = bind(settings.proxy, settings.workers.get(), "--proxy")?;
+    let (tls_listeners, proxy_tls_address) = bind_tls(&settings)?;
     let status_listener = bind(settings.status, 1, "--status")?.remove(0);
     let proxy_address = local_address(&proxy_listeners[0], settings.proxy, "--proxy")?;
     let status_address = local_address(&status_listener, settings.status, "--status")?;
+    let tls = Arc::new(tls::Shared::new(&settings.tls)?);
 
     let kept = settings.data_dir.as_deref().map(|path| DataDirectory::open(path, &settings)).transpose()?;
     let DataDirectory { cache, lock } = kept.unwrap_or_default();
@@ -100,11 +105,13 @@ pub fn start(settings: Settings, connector: Arc<dyn Connector>) -> Result<Gatewa
         .enable_all()
         .build()
         .map_err(|source| StartError::Thread { what: "background runtime", source })?;
-    background.spawn(serve_status(status_listener, current.clone(), reports.clone(), stopping.clone()));
+    let shown = status::Shown { current: current.clone(), reports: reports.clone(), tls: Arc::clone(&tls) };
+    background.spawn(serve_status(status_listener, shown, stopping.clone()));
     let beside = upstream::Background::new(
         settings.workers.get(),
         background.handle().clone(),
         Arc::new(SystemDns::default()),
+        Arc::clone(&tls),
     );
     let (current_too, background_too) = (current.clone(), Arc::new(beside));
     let following =
@@ -112,10 +119,13 @@ pub fn start(settings: Settings, connector: Arc<dyn Connector>) -> Result<Gatewa
     background.spawn(source::control_plane::follow(following, stopping.clone()));
 
     let (alive, workers_ended) = mpsc::channel(1);
-    for (index, listener) in proxy_listeners.into_iter().enumerate() {
+    let mut tls_listeners = tls_listeners.into_iter();
+    for (index, plain) in proxy_listeners.into_iter().enumerate() {
         let thread = Worker {
             index,
-            listener,
+            plain,
+            tls_listener: tls_listeners.next(),
+            tls: Arc::clone(&tls),
             current: current.clone(),
             stopping: stopping.clone(),
             alive: alive.clone(),
@@ -126,11 +136,20 @@ pub fn start(settings: Settings, connector: Arc<dyn Connector>) -> Result<Gatewa
             .map_err(|source| StartError::Thread { what: "worker thread", source })?;
     }
     let background = Some(background);
-    Ok(Gateway { proxy_address, status_address, stop, workers_ended, background, _lock: lock })
+    let _lock = lock;
+    Ok(Gateway { proxy_address, proxy_tls_address, status_address, stop, workers_ended, background, _lock })
 }
 
 fn bind(address: SocketAddr, count: usize, flag: &'static str) -> Result<Vec<TcpListener>, StartError> {
     worker::listen::bind(address, count).map_err(|source| StartError::Bind { address, flag, source })
+}
+
+/// The listeners for TLS, one for each worker, and their address; none unless TLS is asked for.
+fn bind_tls(settings: &Settings) -> Result<(Vec<TcpListener>, Option<SocketAddr>), StartError> {
+    let Some(address) = settings.tls.listener else { return Ok((Vec::new(), None)) };
+    let listeners = bind(address, settings.workers.get(), "--proxy-tls")?;
+    let bound = local_address(&listeners[0], address, "--proxy-tls")?;
+    Ok((listeners, Some(bound)))
 }
 
 fn local_address(
@@ -141,14 +160,9 @@ fn local_address(
     listener.local_addr().map_err(|source| StartError::Bind { address, flag, source })
 }
 
-async fn serve_status(
-    listener: TcpListener,
-    current: Current,
-    reports: Reports,
-    stopping: watch::Receiver<bool>,
-) {
+async fn serve_status(listener: TcpListener, shown: status::Shown, stopping: watch::Receiver<bool>) {
     match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => status::serve(listener, current, reports, stopping).await,
+        Ok(listener) => status::serve(listener, shown, stopping).await,
         Err(error) => tracing::error!(%error, "the status listener cannot be used"),
     }
 }
@@ -192,7 +206,9 @@ impl DataDirectory {
 /// What a worker thread is started with.
 struct Worker {
     index: usize,
-    listener: TcpListener,
+    plain: TcpListener,
+    tls_listener: Option<TcpListener>,
+    tls: Arc<tls::Shared>,
     current: Current,
     stopping: watch::Receiver<bool>,
     /// Dropped when the thread ends, which is all it is for.
@@ -201,14 +217,14 @@ struct Worker {
 
 impl Worker {
     fn run(self) {
-        let Worker { index, listener, current, stopping, alive } = self;
+        let Worker { index, plain, tls_listener, tls, current, stopping, alive } = self;
         let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => runtime,
             Err(error) => return tracing::error!(index, %error, "a worker cannot start its runtime"),
         };
         runtime.block_on(async {
-            match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => worker::run(index, listener, current.reader(), stopping).await,
+            match worker::Listeners::of(plain, tls_listener) {
+                Ok(listeners) => worker::run(index, listeners, tls, current.reader(), stopping).await,
                 Err(error) => tracing::error!(index, %error, "a worker cannot use its listener"),
             }
         });
@@ -221,6 +237,12 @@ impl Gateway {
     #[must_use]
     pub fn proxy_address(&self) -> SocketAddr {
         self.proxy_address
+    }
+
+    /// Where clients are answered over TLS, if they are.
+    #[must_use]
+    pub fn proxy_tls_address(&self) -> Option<SocketAddr> {
+        self.proxy_tls_address
     }
 
     /// Where `/status` and `/status/ready` answer.

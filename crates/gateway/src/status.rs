@@ -2,9 +2,11 @@
 //!
 //! `GET /status` answers as long as the process lives; `GET /status/ready` only while a configuration is served,
 //! so that a load balancer sends no traffic to a gateway that would answer 503.
+//! `GET /status/tls` lists the server names that have certificates, and counts failed handshakes.
 //! `GET /status/upstreams` lists nodes and their health, with `?service_id=` those of one service.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -16,17 +18,22 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::live::LiveConfig;
 use crate::live::current::Current;
 use crate::source::report::Reports;
+use crate::tls;
 use crate::upstream;
 
+/// What is looked at.
+#[derive(Clone)]
+pub(crate) struct Shown {
+    pub(crate) current: Current,
+    pub(crate) reports: Reports,
+    pub(crate) tls: Arc<tls::Shared>,
+}
+
 /// Answers on `listener` until `stop`.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    current: Current,
-    reports: Reports,
-    mut stop: watch::Receiver<bool>,
-) {
+pub(crate) async fn serve(listener: TcpListener, shown: Shown, mut stop: watch::Receiver<bool>) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -36,10 +43,10 @@ pub(crate) async fn serve(
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             continue;
         };
-        let (current, reports) = (current.clone(), reports.clone());
+        let shown = shown.clone();
         tokio::spawn(async move {
             let service = service_fn(|request| {
-                let response = answer(&request, &current, &reports);
+                let response = answer(&request, &shown);
                 async move { Ok::<_, Infallible>(response) }
             });
             let mut builder = hyper::server::conn::http1::Builder::new();
@@ -51,7 +58,8 @@ pub(crate) async fn serve(
     }
 }
 
-fn answer(request: &Request<Incoming>, current: &Current, reports: &Reports) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, shown: &Shown) -> Response<Full<Bytes>> {
+    let Shown { current, reports, tls } = shown;
     let live = current.load();
     let revision = live.revision;
     let (status, body) = match (request.method(), request.uri().path()) {
@@ -79,7 +87,8 @@ fn answer(request: &Request<Incoming>, current: &Current, reports: &Reports) -> 
                 json!({ "revision": revision, "upstreams": upstream::status::view(&live, service_id) }),
             )
         }
-        (_, "/status" | "/status/ready" | "/status/upstreams") => {
+        (&Method::GET | &Method::HEAD, "/status/tls") => (StatusCode::OK, tls_view(&live, tls)),
+        (_, "/status" | "/status/ready" | "/status/tls" | "/status/upstreams") => {
             (StatusCode::METHOD_NOT_ALLOWED, json!({ "error_msg": "405 Method Not Allowed" }))
         }
         _ => (StatusCode::NOT_FOUND, json!({ "error_msg": "404 Not Found" })),
@@ -88,4 +97,22 @@ fn answer(request: &Request<Incoming>, current: &Current, reports: &Reports) -> 
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     response
+}
+
+fn tls_view(live: &LiveConfig, tls: &tls::Shared) -> serde_json::Value {
+    let names = live.server_names.list();
+    let names: Vec<_> = names
+        .iter()
+        .map(|(name, shown)| {
+            json!({
+                "server_name": name,
+                "ssl_id": shown.id(),
+                "valid_until": shown.valid_until,
+                "verifies_clients": shown.policy.is_some(),
+            })
+        })
+        .collect();
+    let failures: serde_json::Map<_, _> =
+        tls.failures.counts().map(|(reason, count)| (reason.to_owned(), count.into())).collect();
+    json!({ "revision": live.revision, "server_names": names, "handshake_failures": failures })
 }

@@ -17,14 +17,12 @@ use tokio::net::{TcpStream, tcp};
 pub(crate) type Tls = tokio_rustls::TlsStream<TcpStream>;
 
 /// An open connection.
-#[allow(dead_code, reason = "the session that uses the second one lands next")]
 pub(crate) enum Transport {
     Plain(TcpStream),
     Tls(Box<RefCell<Tls>>),
 }
 
 impl Transport {
-    #[allow(dead_code, reason = "lands next")]
     pub(crate) fn tls(session: Tls) -> Self {
         Self::Tls(Box::new(RefCell::new(session)))
     }

@@ -347,9 +347,14 @@ pub(crate) struct TrafficListeners {
     /// Where clients are answered.
     #[arg(long, env = "GATEWRIGHT_PROXY", value_name = "ADDRESS", default_value = "127.0.0.1:9080")]
     pub(crate) proxy: SocketAddr,
-    /// Where clients are answered over TLS; reserved: 127.0.0.1:9443 once this is served.
+    /// Where clients are answered over TLS; without an address: 127.0.0.1:9443. Without the flag: nowhere.
     #[arg(long, env = "GATEWRIGHT_PROXY_TLS", value_name = "ADDRESS")]
+    #[arg(num_args = 0..=1, default_missing_value = "127.0.0.1:9443")]
     pub(crate) proxy_tls: Option<SocketAddr>,
+    /// The server name taken for that of TLS clients that name none; without: a certificate for `*`, if there is one.
+    #[arg(long, env = "GATEWRIGHT_TLS_FALLBACK_SNI", value_name = "NAME", requires = "proxy_tls")]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) tls_fallback_sni: Option<String>,
     /// Where `/status` and `/status/ready` answer.
     #[arg(long, env = "GATEWRIGHT_STATUS", value_name = "ADDRESS", default_value = "127.0.0.1:7085")]
     pub(crate) status: SocketAddr,
@@ -366,10 +371,11 @@ impl TrafficListeners {
         self.workers.unwrap_or_else(available)
     }
 
-    /// Says so if TLS was asked for, instead of silently not listening.
-    pub(crate) fn warn_of_reserved(&self) {
-        if let Some(address) = self.proxy_tls {
-            tracing::warn!(%address, "--proxy-tls is reserved: this release serves no TLS, nothing listens there");
+    /// Where and how TLS is served.
+    pub(crate) fn tls(&self) -> gatewright_gateway::config::Tls {
+        gatewright_gateway::config::Tls {
+            listener: self.proxy_tls,
+            fallback_server_name: self.tls_fallback_sni.clone(),
         }
     }
 }

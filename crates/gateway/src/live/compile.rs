@@ -5,9 +5,10 @@
 //! A service that does not compile is quarantined: its last good form keeps serving, it is named with the reason,
 //! and everything else moves on.
 
+use std::fmt;
 use std::sync::Arc;
 
-use gatewright_model::id::ServiceId;
+use gatewright_model::id::{ObjectId, ServiceId};
 use gatewright_model::lifecycle::Status;
 use gatewright_model::resource::Plugins;
 use gatewright_model::resource::service::ServiceKind;
@@ -17,13 +18,39 @@ use gatewright_model::validation::Violations;
 use super::{LiveConfig, LiveRoute, LiveService};
 use crate::proxy::reject::RejectReason;
 use crate::router::{MatchSettings, Router, ServiceRules};
+use crate::tls::server_names::ServerNames;
 use crate::upstream::{Background, Upstream};
 
-/// A service that did not compile, and why.
+/// What did not compile, and why.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Quarantined {
-    pub(crate) service_id: ServiceId,
+    pub(crate) what: What,
     pub(crate) reason: Violations,
+}
+
+/// What may be quarantined.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    Service(ServiceId),
+    Ssl(ObjectId),
+}
+
+impl What {
+    pub(crate) fn id(&self) -> &str {
+        match self {
+            Self::Service(id) => id.as_str(),
+            Self::Ssl(id) => id.as_str(),
+        }
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(id) => write!(f, "service `{id}`"),
+            Self::Ssl(id) => write!(f, "SSL object `{id}`"),
+        }
+    }
 }
 
 /// Compiles `snapshot`, starting from what is live now.
@@ -41,7 +68,12 @@ pub(crate) fn compile(
     }
     // What stands in the router now: nothing, if it is a new one.
     let placed = |service: &Arc<LiveService>| service.rules.clone().filter(|_| !rematched);
-    let mut quarantined = Vec::new();
+    let (server_names, unusable) =
+        ServerNames::compile(&before.server_names, &snapshot.objects, &background.tls);
+    live.server_names = server_names;
+    let unusable = unusable.into_iter();
+    let mut quarantined: Vec<_> =
+        unusable.map(|(id, reason)| Quarantined { what: What::Ssl(id), reason }).collect();
     for (id, service) in &before.services {
         if !snapshot.services.contains_key(id) {
             live.router.replace(placed(service).as_ref(), None);
@@ -62,7 +94,7 @@ pub(crate) fn compile(
                 if rematched {
                     live.router.replace(None, known.and_then(|known| known.rules.as_ref()));
                 }
-                quarantined.push(Quarantined { service_id: id.clone(), reason });
+                quarantined.push(Quarantined { what: What::Service(id.clone()), reason });
             }
         }
     }

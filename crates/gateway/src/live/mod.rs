@@ -15,6 +15,7 @@ use gatewright_model::snapshot::{PublishedService, Revision};
 
 use crate::proxy::reject::RejectReason;
 use crate::router::{MatchSettings, Router, ServiceRules};
+use crate::tls::server_names::ServerNames;
 use crate::upstream::{Timeouts, Upstream};
 
 /// Everything requests need, at one revision.
@@ -24,12 +25,18 @@ pub(crate) struct LiveConfig {
     pub(crate) revision: Option<Revision>,
     pub(crate) router: Router,
     pub(crate) services: BTreeMap<ServiceId, Arc<LiveService>>,
+    pub(crate) server_names: Arc<ServerNames>,
 }
 
 impl LiveConfig {
     /// What is served before any configuration arrived: nothing.
     pub(crate) fn empty() -> Self {
-        Self { revision: None, router: Router::new(MatchSettings::default()), services: BTreeMap::new() }
+        Self {
+            revision: None,
+            router: Router::new(MatchSettings::default()),
+            services: BTreeMap::new(),
+            server_names: Arc::default(),
+        }
     }
 }
 

@@ -4,14 +4,12 @@
 //! it is not certain where a request ended, the connection is closed.
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use gatewright_model::message::{Known, Method, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::exchange::{self, Failure, Wish};
 use super::headers::{self, ClientAddress};
@@ -68,24 +66,17 @@ pub(super) enum Unread {
 enum Next {
     Request,
     Close,
+    /// Close without a goodbye: what was sent is no whole answer and must not look like one.
+    Cut,
     /// Close, but read on for a moment so that the answer arrives.
     Linger,
 }
 
 /// Serves one client connection until it closes.
-pub(crate) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
-    let Ok(local) = stream.local_addr() else { return };
-    // An answer leaves in one write where it fits; waiting to merge writes only adds latency.
-    let _ = stream.set_nodelay(true);
-    let mut transport = Transport::Plain(stream);
+pub(crate) async fn serve(worker: &Rc<Worker>, mut transport: Transport, address: ClientAddress) {
     let (reader, writer) = transport.split();
-    let mut client = Client {
-        reader,
-        writer,
-        address: ClientAddress::new(peer, local),
-        timer: worker.clock.timer(),
-        upload_timer: worker.clock.timer(),
-    };
+    let mut client =
+        Client { reader, writer, address, timer: worker.clock.timer(), upload_timer: worker.clock.timer() };
     let mut patience = HEAD_TIMEOUT;
     let mut kept: Option<Box<Workspace>> = None;
     loop {
@@ -99,7 +90,11 @@ pub(crate) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
         match serve_request(worker, &mut client, &mut workspace).await {
             Next::Request if workspace.inbound.is_empty() => worker.buffers.give_back(workspace),
             Next::Request => kept = Some(workspace),
-            Next::Close => break,
+            Next::Close => {
+                say_goodbye(&mut client).await;
+                break;
+            }
+            Next::Cut => break,
             Next::Linger => {
                 linger(&mut client, &mut workspace.inbound).await;
                 break;
@@ -149,7 +144,7 @@ async fn serve_request(worker: &Rc<Worker>, client: &mut Client<'_>, workspace: 
         Ok(false) if unread == Unread::Nothing => Next::Close,
         Ok(false) => Next::Linger,
         Err(Failure::Reject(reason)) => reject(client, workspace, reason, unread, persists).await,
-        Err(Failure::Broken) => Next::Close,
+        Err(Failure::Broken) => Next::Cut,
     }
 }
 
@@ -220,7 +215,7 @@ async fn reject(
         Unread::Body(Framing::Length(length)) => skip_buffered(&mut workspace.inbound, length),
         Unread::Body(_) | Unread::Unknown => false,
     };
-    let persists = persists && ended;
+    let persists = persists && ended && !reason.is_about_the_connection();
     let head_only = workspace.request.method == Method::Head;
     workspace.reply.clear();
     reason.write(!persists, head_only, &mut workspace.reply);
@@ -242,6 +237,13 @@ fn skip_buffered(inbound: &mut BytesMut, length: u64) -> bool {
             true
         }
         _ => false,
+    }
+}
+
+/// Says over TLS that nothing more comes, which a mere end of the connection does not prove.
+async fn say_goodbye(client: &mut Client<'_>) {
+    if client.writer.holds_back() {
+        let _ = client.timer.limit(LINGER_TIMEOUT, client.writer.shutdown()).await;
     }
 }
 

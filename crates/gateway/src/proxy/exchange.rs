@@ -26,6 +26,7 @@ use crate::http1::framing::Framing;
 use crate::http1::write;
 use crate::live::LiveConfig;
 use crate::router;
+use crate::tls::client_certificate::admit;
 use crate::transport::Transport;
 use crate::upstream::balance::Asked;
 use crate::upstream::node::{self, Node};
@@ -186,6 +187,7 @@ fn find<'l>(
     if live.revision.is_none() {
         return Err(RejectReason::NotConfigured);
     }
+    admit(&live.server_names, client.address.session.as_deref(), request.bytes(request.host))?;
     let variables = RequestVariables { request, client: &client.address, body };
     let wanted = router::Request {
         host: request.bytes(request.host),

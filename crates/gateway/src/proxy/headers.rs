@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use gatewright_model::message::{Fields, Known, RequestHead, Version};
 
 use crate::http1::write;
+use crate::tls::handshake::Session;
 
 /// What `Connection` asked for, besides naming fields to drop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,14 +70,21 @@ pub(crate) struct ClientAddress {
     pub(super) address: String,
     /// The port the client connected to.
     pub(super) port: String,
+    /// What is known of the TLS session; absent: there is none.
+    pub(crate) session: Option<Box<Session>>,
 }
 
 impl ClientAddress {
-    pub(crate) fn new(peer: SocketAddr, local: SocketAddr) -> Self {
+    pub(crate) fn new(peer: SocketAddr, local: SocketAddr, session: Option<Box<Session>>) -> Self {
         // An IPv4 client of an IPv6 listener is known to everybody else by its IPv4 address.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let address: IpAddr = peer.ip();
-        Self { peer, local, address: address.to_string(), port: local.port().to_string() }
+        Self { peer, local, address: address.to_string(), port: local.port().to_string(), session }
+    }
+
+    /// `https` over TLS, otherwise `http`.
+    pub(crate) fn scheme(&self) -> &'static [u8] {
+        if self.session.is_some() { b"https" } else { b"http" }
     }
 }
 
@@ -100,7 +108,7 @@ pub(crate) fn write_upstream_fields(
     }
     out.extend_from_slice(client.address.as_bytes());
     out.extend_from_slice(b"\r\n");
-    write::field(b"X-Forwarded-Proto", b"http", out);
+    write::field(b"X-Forwarded-Proto", client.scheme(), out);
     write::field(b"X-Forwarded-Host", head.bytes(head.authority), out);
     write::field(b"X-Forwarded-Port", client.port.as_bytes(), out);
 }
@@ -191,8 +199,11 @@ mod tests {
             ..RequestHead::default()
         };
         head.authority = head.fields.intern(b"client.example");
-        let client =
-            ClientAddress::new("[::ffff:10.0.0.9]:5000".parse().unwrap(), "10.0.0.1:9080".parse().unwrap());
+        let client = ClientAddress::new(
+            "[::ffff:10.0.0.9]:5000".parse().unwrap(),
+            "10.0.0.1:9080".parse().unwrap(),
+            None,
+        );
         let mut out = Vec::new();
         write_upstream_fields(&head, b"backend", &client, &mut out);
         let expected = "Host: backend\r\nAccept: */*\r\nX-Real-IP: 10.0.0.9\r\nX-Forwarded-For: 1.1.1.1, 10.0.0.9\r\n\

@@ -20,3 +20,4 @@ mod tunnel;
 pub(crate) mod variables;
 
 pub(crate) use connection::serve;
+pub(crate) use headers::ClientAddress;

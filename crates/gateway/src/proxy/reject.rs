@@ -19,6 +19,12 @@ pub(crate) enum RejectReason {
     ExpectationUnsupported,
     /// A WebSocket is asked for in a way that is not defined.
     WebSocketMalformed,
+    /// The host demands a client certificate and the client showed none.
+    ClientCertificateMissing,
+    /// The host demands a client certificate and the client showed another one.
+    ClientCertificateRefused,
+    /// The host demands another client certificate than the server name the connection was opened for.
+    Misdirected,
     /// No route matches.
     RouteNotFound,
     /// No configuration has arrived yet.
@@ -53,7 +59,8 @@ impl RejectReason {
         match self {
             Self::Malformed(malformed) => malformed.status(),
             Self::HeadTimeout | Self::BodyTimeout => 408,
-            Self::WebSocketMalformed => 400,
+            Self::WebSocketMalformed | Self::ClientCertificateMissing | Self::ClientCertificateRefused => 400,
+            Self::Misdirected => 421,
             Self::ExpectationUnsupported => 417,
             Self::RouteNotFound => 404,
             Self::NotConfigured | Self::PluginUnknown | Self::NoNodes | Self::NameUnresolved => 503,
@@ -61,6 +68,11 @@ impl RejectReason {
             Self::UpstreamConnectFailed | Self::UpstreamClosed | Self::UpstreamMalformed => 502,
             Self::UpstreamConnectTimeout | Self::UpstreamSendTimeout | Self::UpstreamReadTimeout => 504,
         }
+    }
+
+    /// Whether only another connection can help the client.
+    pub(crate) fn is_about_the_connection(self) -> bool {
+        matches!(self, Self::ClientCertificateMissing | Self::ClientCertificateRefused | Self::Misdirected)
     }
 
     /// The name by which logs, metrics and answers know it.
@@ -71,6 +83,9 @@ impl RejectReason {
             Self::BodyTimeout => "body_timeout",
             Self::ExpectationUnsupported => "expectation_unsupported",
             Self::WebSocketMalformed => "websocket_malformed",
+            Self::ClientCertificateMissing => "client_certificate_missing",
+            Self::ClientCertificateRefused => "client_certificate_refused",
+            Self::Misdirected => "misdirected",
             Self::RouteNotFound => "route_not_found",
             Self::NotConfigured => "not_configured",
             Self::PluginUnknown => "plugin_unknown",
@@ -96,6 +111,11 @@ impl RejectReason {
             Self::ExpectationUnsupported => "only `Expect: 100-continue` is supported".to_owned(),
             Self::WebSocketMalformed => {
                 "a WebSocket needs `Sec-WebSocket-Version: 13` and one `Sec-WebSocket-Key`".to_owned()
+            }
+            Self::ClientCertificateMissing => "no required client certificate was sent".to_owned(),
+            Self::ClientCertificateRefused => "the client certificate is not accepted".to_owned(),
+            Self::Misdirected => {
+                "the connection was opened for a host with other client certificates".to_owned()
             }
             Self::RouteNotFound => "no route matches".to_owned(),
             Self::NotConfigured => "the gateway has no configuration yet".to_owned(),

@@ -12,6 +12,7 @@ use gatewright_model::target;
 
 use super::body::Body;
 use super::headers::ClientAddress;
+use crate::tls::handshake::Session;
 
 /// The variables of a request that was read but not matched yet.
 pub(crate) struct RequestVariables<'a> {
@@ -28,10 +29,33 @@ impl Variables for RequestVariables<'_> {
             Variable::RemotePort => text(client.peer.port().to_string().into_bytes()),
             Variable::ServerAddr => text(client.local.ip().to_canonical().to_string().into_bytes()),
             Variable::ServerPort => Value::text(client.port.as_bytes()),
+            Variable::Scheme => Value::text(client.scheme()),
+            Variable::SslServerName
+            | Variable::SslProtocol
+            | Variable::SslCipher
+            | Variable::SslClientVerify
+            | Variable::SslClientSubject
+            | Variable::SslClientIssuer
+            | Variable::SslClientSerial => return variable_of_session(client.session.as_deref()?, variable),
             inside_body if inside_body.needs_body() => body.get(inside_body, request)?,
             _ => return variable_of_head(request, variable),
         })
     }
+}
+
+/// What a TLS session says of itself and of the client's certificate.
+fn variable_of_session<'a>(session: &'a Session, variable: &Variable) -> Option<Value<'a>> {
+    let subject = || session.client.subject();
+    Some(match variable {
+        Variable::SslServerName => Value::text(session.server_name.as_deref()?.as_bytes()),
+        Variable::SslProtocol => Value::text(session.version.as_bytes()),
+        Variable::SslCipher => Value::text(session.cipher.as_bytes()),
+        Variable::SslClientVerify => text(session.client.verdict().into_bytes()),
+        Variable::SslClientSubject => Value::text(subject()?.name.as_bytes()),
+        Variable::SslClientIssuer => Value::text(subject()?.issuer.as_bytes()),
+        Variable::SslClientSerial => Value::text(subject()?.serial.as_bytes()),
+        _ => return None,
+    })
 }
 
 /// The variables that the head of a request says, whether or not anybody sent it.
@@ -148,7 +172,8 @@ mod tests {
     fn read(lines: &str, name: &str) -> Option<String> {
         let mut head = RequestHead::default();
         crate::http1::request::parse(lines.as_bytes(), &mut head).expect("a request");
-        let client = ClientAddress::new("10.0.0.9:5000".parse().unwrap(), "10.0.0.1:9080".parse().unwrap());
+        let client =
+            ClientAddress::new("10.0.0.9:5000".parse().unwrap(), "10.0.0.1:9080".parse().unwrap(), None);
         let variables = RequestVariables { request: &head, client: &client, body: &Body::unread() };
         let value = variables.get(&Variable::of(name))?;
         Some(match value {

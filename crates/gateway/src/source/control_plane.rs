@@ -253,7 +253,7 @@ impl Follower {
         });
         let (snapshot, live, quarantined) = compiled.await?;
         for one in &quarantined {
-            tracing::error!(service = %one.service_id, reason = %one.reason, "quarantined: the service does not compile, its last good form keeps serving");
+            tracing::error!(what = %one.what, reason = %one.reason, "quarantined: it does not compile, its last good form keeps serving");
         }
         self.live = Arc::new(live);
         self.current.swap(Arc::clone(&self.live));

@@ -1,7 +1,7 @@
 //! The standalone configuration file: text in, published services out.
 //!
 //! `services` lists what the admin API calls a service, in the same words, each with its `routes` nested in it;
-//! `settings` says how the group matches. The text is YAML, and so may be JSON. Everything wrong is reported at once,
+//! `ssls` lists SSL objects, in the words of the admin API as well; `settings` says how the group matches. The text is YAML, and so may be JSON. Everything wrong is reported at once,
 //! each with its JSON path; a field that means nothing is named in the warnings.
 //! Ids that are left out are made of the place in the file, so that of two equal routes the first one wins.
 
@@ -9,22 +9,29 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::{Arc, LazyLock};
 
-use gatewright_model::id::{RouteId, ServiceId, ServiceVersionId};
+use gatewright_model::id::{ObjectId, RouteId, ServiceId, ServiceVersionId};
 use gatewright_model::lifecycle::{RouteVersion, RuntimeConfiguration, ServiceVersion, Status};
 use gatewright_model::limits;
 use gatewright_model::matching::MatchSettings;
+use gatewright_model::resource::group_object::{GroupObject, ObjectContent};
 use gatewright_model::resource::route::Route;
 use gatewright_model::resource::service::ServiceTemplate;
+use gatewright_model::resource::ssl::Ssl;
 use gatewright_model::snapshot::PublishedService;
 use gatewright_model::validation::{Schema, Violations};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+
+use crate::tls;
 
 /// Bytes of a file: 100,000 routes with conditions fit.
 pub const FILE_BYTES_MAX: usize = 64 << 20;
 
 /// Services in one file: as many as a gateway group is designed for.
 pub const SERVICES_MAX: usize = 10_000;
+
+/// SSL objects in one file.
+pub const SSLS_MAX: usize = 10_000;
 
 /// What all aliases of one file together may repeat.
 const ALIASED_MAX: usize = 100_000;
@@ -40,6 +47,8 @@ const VERSION: &str = "file";
 pub struct Standalone {
     /// The services, in the order of the file.
     pub services: Vec<Arc<PublishedService>>,
+    /// The SSL objects, in the order of the file.
+    pub objects: Vec<Arc<GroupObject>>,
     /// How requests are matched.
     pub settings: MatchSettings,
     /// What is accepted but surely not meant, such as fields that do not exist.
@@ -92,6 +101,7 @@ struct Reader {
     violations: Violations,
     warnings: Violations,
     service_ids: BTreeSet<ServiceId>,
+    ssl_ids: BTreeSet<ObjectId>,
 }
 
 impl Reader {
@@ -102,7 +112,8 @@ impl Reader {
             Value::Object(members) => members,
             Value::Null => Map::new(),
             _ => {
-                self.violations.add("", "value must be an object with `services` and, if needed, `settings`");
+                self.violations
+                    .add("", "value must be an object with `services` and, if needed, `ssls` and `settings`");
                 return standalone;
             }
         };
@@ -114,6 +125,11 @@ impl Reader {
         for (index, service) in services.into_iter().enumerate() {
             let published = self.service(service, index, &format!("/services/{index}"));
             standalone.services.extend(published.map(Arc::new));
+        }
+        let ssls = self.list(&mut members, "ssls", "", SSLS_MAX);
+        for (index, ssl) in ssls.into_iter().enumerate() {
+            let object = self.ssl(ssl, index, &format!("/ssls/{index}"));
+            standalone.objects.extend(object.map(Arc::new));
         }
         for name in members.keys() {
             self.warnings.add(format!("/{name}"), "unknown field, ignored");
@@ -164,6 +180,26 @@ impl Reader {
         }
         route.check(at, &mut self.violations, &mut self.warnings);
         Some(RouteVersion { route_id: route_id?, route })
+    }
+
+    fn ssl(&mut self, ssl: Value, index: usize, at: &str) -> Option<GroupObject> {
+        static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<Ssl>);
+        let mut members = self.object(ssl, at)?;
+        let id = self.id::<ObjectId>(&mut members, &format!("ssl-{index:06}"), at)?;
+        // An SSL object has no name that the id could stand for.
+        members.remove("name");
+        if !self.ssl_ids.insert(id.clone()) {
+            self.violations
+                .add(format!("{at}/id"), format!("`{id}` is the id of another SSL object already"));
+        }
+        let ssl: Ssl = self.checked(&SCHEMA, Value::Object(members), at)?;
+        let mut wrong = Violations::default();
+        ssl.check("", &mut wrong);
+        if wrong.is_empty() {
+            wrong = tls::violations(&ssl);
+        }
+        self.violations.absorb(at, wrong);
+        Some(GroupObject { id, content: ObjectContent::Ssl(ssl) })
     }
 
     /// Takes the id out, which also names what has no name; without one, `by_place` is the id.
@@ -333,6 +369,21 @@ mod tests {
             "/services/3/upstream/key",
         ];
         assert_eq!(paths, expected, "{violations}");
+    }
+
+    #[test]
+    fn ssl_objects_are_read_and_their_certificates_checked() {
+        let (certificate, key) = crate::tls::testing::pair("a.example");
+        let file = |key: &str| {
+            let ssl = serde_json::json!({"id": "a", "snis": ["a.example"], "cert": certificate, "key": key});
+            parse(&serde_json::json!({ "ssls": [ssl] }).to_string())
+        };
+        let object = file(&key).unwrap().objects.remove(0);
+        let ObjectContent::Ssl(ssl) = &object.content else { panic!("an SSL object") };
+        assert_eq!((object.id.as_str(), &*ssl.snis), ("a", &["a.example".to_owned()][..]));
+        let (_, another_key) = crate::tls::testing::pair("a.example");
+        let wrong = file(&another_key).unwrap_err().to_string();
+        assert_eq!(wrong, "Error at \"/ssls/0/key\": the private key does not belong to the certificate");
     }
 
     #[test]

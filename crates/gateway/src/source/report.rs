@@ -37,7 +37,7 @@ pub(crate) struct Named {
 impl Report {
     pub(crate) fn quarantine(&mut self, quarantined: &[Quarantined]) {
         let named = quarantined.iter().take(NAMED_MAX).map(|one| Named {
-            id: one.service_id.to_string(),
+            id: one.what.id().to_owned(),
             reason: one.reason.to_string().chars().take(REASON_LENGTH_MAX).collect(),
         });
         self.quarantined = named.collect();

@@ -29,6 +29,7 @@ use gatewright_model::resource::upstream::{self as resource, Balancing, PassHost
 use tokio::runtime::Handle;
 
 use crate::proxy::reject::RejectReason;
+use crate::tls;
 use balance::Balance;
 use balance::hash_key::HashKey;
 use health::passive::Passive;
@@ -43,14 +44,20 @@ const RETRIES_MAX: usize = 64;
 /// What outlives a configuration and works for every upstream of the process.
 pub(crate) struct Background {
     pub(crate) workers: usize,
+    pub(crate) tls: Arc<tls::Shared>,
     checkers: Checkers,
     names: Names,
 }
 
 impl Background {
     /// For so many workers; checks and lookups run on `runtime`.
-    pub(crate) fn new(workers: usize, runtime: Handle, lookup: Arc<dyn Lookup>) -> Self {
-        Self { workers, checkers: Checkers::new(runtime.clone()), names: Names::new(runtime, lookup) }
+    pub(crate) fn new(
+        workers: usize,
+        runtime: Handle,
+        lookup: Arc<dyn Lookup>,
+        tls: Arc<tls::Shared>,
+    ) -> Self {
+        Self { workers, tls, checkers: Checkers::new(runtime.clone()), names: Names::new(runtime, lookup) }
     }
 }
 
@@ -189,6 +196,7 @@ impl Background {
     /// Checks nothing and resolves nothing.
     pub(crate) fn idle(workers: usize) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        Self::new(workers, runtime.handle().clone(), Arc::new(names::SystemDns::default()))
+        let tls = Arc::new(tls::Shared::new(&crate::config::Tls::default()).unwrap());
+        Self::new(workers, runtime.handle().clone(), Arc::new(names::SystemDns::default()), tls)
     }
 }

@@ -8,15 +8,19 @@ pub(crate) mod listen;
 pub(crate) mod timer;
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
 use crate::live::current::Reader;
-use crate::proxy;
+use crate::proxy::{self, ClientAddress};
+use crate::tls::{self, handshake};
+use crate::transport::Transport;
 use crate::upstream::pool::Pool;
 use buffers::Buffers;
 use timer::{Clock, TICK};
@@ -35,6 +39,7 @@ pub(crate) struct Worker {
     /// Which worker this is, counted from 0.
     pub(crate) index: usize,
     pub(crate) live: Reader,
+    pub(crate) tls: Arc<tls::Shared>,
     pub(crate) clock: Rc<Clock>,
     pub(crate) pool: RefCell<Pool>,
     pub(crate) buffers: Buffers,
@@ -44,24 +49,63 @@ pub(crate) struct Worker {
     connection_closed: Notify,
 }
 
-/// Serves `listener` until `stop` says so, then until the last connection is done. The caller enforces the deadline.
-pub(crate) async fn run(index: usize, listener: TcpListener, live: Reader, mut stop: watch::Receiver<bool>) {
-    let worker = Rc::new(Worker {
-        index,
-        live,
-        clock: Rc::default(),
-        pool: RefCell::default(),
-        buffers: Buffers::default(),
-        stopping: Cell::new(false),
-        connections: Cell::new(0),
-        connection_closed: Notify::new(),
-    });
+impl Worker {
+    fn new(index: usize, tls: Arc<tls::Shared>, live: Reader) -> Self {
+        Self {
+            index,
+            live,
+            tls,
+            clock: Rc::default(),
+            pool: RefCell::default(),
+            buffers: Buffers::default(),
+            stopping: Cell::new(false),
+            connections: Cell::new(0),
+            connection_closed: Notify::new(),
+        }
+    }
+
+    /// A worker of nothing, for tests.
+    #[cfg(test)]
+    pub(crate) fn idle() -> Self {
+        let tls = tls::Shared::new(&crate::config::Tls::default()).unwrap();
+        let live = crate::live::current::Current::new(crate::live::LiveConfig::empty());
+        Self::new(0, Arc::new(tls), live.reader())
+    }
+}
+
+/// Where a worker accepts.
+pub(crate) struct Listeners {
+    plain: TcpListener,
+    tls: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Within a runtime.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch them.
+    pub(crate) fn of(plain: std::net::TcpListener, tls: Option<std::net::TcpListener>) -> io::Result<Self> {
+        let tls = tls.map(TcpListener::from_std).transpose()?;
+        Ok(Self { plain: TcpListener::from_std(plain)?, tls })
+    }
+}
+
+/// Serves `listeners` until `stop` says so, then until the last connection is done. The caller enforces the deadline.
+pub(crate) async fn run(
+    index: usize,
+    listeners: Listeners,
+    tls: Arc<tls::Shared>,
+    live: Reader,
+    mut stop: watch::Receiver<bool>,
+) {
+    let worker = Rc::new(Worker::new(index, tls, live));
     let ticking = tokio::task::spawn_local(tick(Rc::clone(&worker)));
     tokio::select! {
-        () = accept(&worker, &listener) => {}
+        () = accept(&worker, &listeners.plain, Security::None) => {}
+        () = accept_tls(&worker, listeners.tls.as_ref()) => {}
         _ = stop.wait_for(|stop| *stop) => {}
     }
-    drop(listener);
+    drop(listeners);
     worker.stopping.set(true);
     worker.clock.expire_idle();
     while worker.connections.get() > 0 {
@@ -70,12 +114,26 @@ pub(crate) async fn run(index: usize, listener: TcpListener, live: Reader, mut s
     ticking.abort();
 }
 
-async fn accept(worker: &Rc<Worker>, listener: &TcpListener) {
+/// What a listener puts between TCP and HTTP.
+#[derive(Clone, Copy)]
+enum Security {
+    None,
+    Tls,
+}
+
+async fn accept_tls(worker: &Rc<Worker>, listener: Option<&TcpListener>) {
+    match listener {
+        Some(listener) => accept(worker, listener, Security::Tls).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn accept(worker: &Rc<Worker>, listener: &TcpListener, security: Security) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) if worker.connections.get() < CONNECTIONS_MAX => {
                 worker.connections.set(worker.connections.get() + 1);
-                tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer));
+                tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, security));
             }
             Ok(_) => {}
             Err(error) => {
@@ -86,10 +144,32 @@ async fn accept(worker: &Rc<Worker>, listener: &TcpListener) {
     }
 }
 
-async fn serve(worker: Rc<Worker>, stream: tokio::net::TcpStream, peer: SocketAddr) {
-    proxy::serve(&worker, stream, peer).await;
+async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, security: Security) {
+    if let Some((transport, address)) = establish(&worker, stream, peer, security).await {
+        proxy::serve(&worker, transport, address).await;
+    }
     worker.connections.set(worker.connections.get() - 1);
     worker.connection_closed.notify_one();
+}
+
+/// From an accepted connection to one that carries requests, and what is known of its client.
+async fn establish(
+    worker: &Worker,
+    stream: TcpStream,
+    peer: SocketAddr,
+    security: Security,
+) -> Option<(Transport, ClientAddress)> {
+    let local = stream.local_addr().ok()?;
+    // An answer leaves in one write where it fits; waiting to merge writes only adds latency.
+    let _ = stream.set_nodelay(true);
+    let (transport, session) = match security {
+        Security::None => (Transport::Plain(stream), None),
+        Security::Tls => {
+            let (transport, session) = handshake::accept(worker, stream, peer).await?;
+            (transport, Some(session))
+        }
+    };
+    Some((transport, ClientAddress::new(peer, local, session)))
 }
 
 async fn tick(worker: Rc<Worker>) {

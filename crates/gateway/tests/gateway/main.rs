@@ -3,10 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says where")]
 
+mod tls_world;
 mod world;
 
 mod answering;
 mod forwarding;
 mod framing;
 mod living;
+mod tls;
 mod upstreams;

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use gatewright_gateway::config::Tls;
 use gatewright_gateway::source::Connecting;
 use gatewright_gateway::{Connector, Gateway, Io, Settings, start};
 use serde_json::{Value, json};
@@ -64,12 +65,22 @@ impl World {
     }
 
     fn with_workers(workers: usize) -> Self {
+        Self::with(workers, None)
+    }
+
+    /// A gateway that takes TLS clients that name no server to mean `name`.
+    pub(crate) fn with_fallback_server_name(name: &str) -> Self {
+        Self::with(2, Some(name.to_owned()))
+    }
+
+    fn with(workers: usize, fallback_server_name: Option<String>) -> Self {
         let (said, hears) = watch::channel(Vec::new());
         let settings = Settings {
             gateway_group_id: "default".parse().unwrap(),
             instance_token: "token".to_owned(),
             data_dir: None,
             proxy: "127.0.0.1:0".parse().unwrap(),
+            tls: Tls { listener: Some("127.0.0.1:0".parse().unwrap()), fallback_server_name },
             status: "127.0.0.1:0".parse().unwrap(),
             workers: NonZeroUsize::new(workers).unwrap(),
         };
@@ -84,6 +95,17 @@ impl World {
         world
     }
 
+    /// The same over TLS as well, with these SSL objects.
+    pub(crate) fn serving_with(services: &[Value], objects: &[Value]) -> Self {
+        let mut world = Self::unconfigured();
+        world.publish_with(services, objects);
+        world
+    }
+
+    pub(crate) fn tls_address(&self) -> SocketAddr {
+        self.gateway.proxy_tls_address().expect("a listener")
+    }
+
     /// The same with a single worker, which then counts everything.
     pub(crate) fn serving_on_one_worker(services: &[Value]) -> Self {
         let mut world = Self::with_workers(1);
@@ -93,8 +115,15 @@ impl World {
 
     /// Says that these services are all there is, and waits until they are served.
     pub(crate) fn publish(&mut self, services: &[Value]) {
+        self.publish_with(services, &[]);
+    }
+
+    /// The same with what the group has beside services.
+    pub(crate) fn publish_with(&mut self, services: &[Value], objects: &[Value]) {
         self.revision += 1;
-        let update = json!({"kind": "update", "revision": self.revision, "full": true, "services": services});
+        let update = json!({
+            "kind": "update", "revision": self.revision, "full": true, "services": services, "objects": objects
+        });
         self.said.send_modify(|said| said.push(format!("{update}\n")));
         let started = std::time::Instant::now();
         while self.status("/status").1["revision"] != json!(self.revision) {

@@ -14,7 +14,6 @@ use crate::{announce, probe};
 /// Runs a gateway until it is told to stop.
 pub(crate) async fn run(arguments: arguments::Gateway) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    arguments.traffic.warn_of_reserved();
     let instance_token = match (arguments.token, arguments.token_file) {
         (Some(token), _) => token,
         (None, Some(path)) => token_from_file(&path)?,
@@ -49,6 +48,7 @@ pub(super) fn settings(
         instance_token,
         data_dir: None,
         proxy: traffic.proxy,
+        tls: traffic.tls(),
         status: traffic.status,
         workers,
     }
@@ -57,6 +57,9 @@ pub(super) fn settings(
 /// Prints where clients are answered, and where the gateway's status is.
 pub(super) fn announce_listeners(gateway: &Gateway) {
     announce::listener("proxy", format_args!("http://{}", gateway.proxy_address()));
+    if let Some(address) = gateway.proxy_tls_address() {
+        announce::listener("proxy TLS", format_args!("https://{address}"));
+    }
     announce::listener("status", format_args!("http://{}/status", gateway.status_address()));
 }
 

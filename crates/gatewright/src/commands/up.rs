@@ -20,7 +20,6 @@ use crate::{announce, probe};
 /// Runs both halves until they are told to stop.
 pub(crate) async fn run(arguments: Up) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    arguments.traffic.warn_of_reserved();
     let settings = control_plane::settings(&arguments.data, &arguments.database, &arguments.admin, None);
     let control_plane = Box::pin(gatewright_control_plane::start(settings)).await?;
     let gateway = match gateway_start(&arguments, &control_plane) {

@@ -1,0 +1,74 @@
+//! TLS towards clients: which certificate is shown, who must show one, and the handshake.
+//!
+//! Certificates are chosen by the server name a client asks for, from the group's SSL objects, which are part of the
+//! live configuration: a new certificate is shown from the next handshake on, and open connections stay as they are.
+//! An object that cannot be used is quarantined by name and does not touch the others.
+//!
+//! * [`certificate`]: certificates with their private keys, from PEM.
+//! * [`server_names`]: which of them is shown for which server name.
+//! * [`client_certificate`]: what clients must show, and whether a request may use the connection it came on.
+//! * [`handshake`]: from an accepted TCP connection to a session, in bounded time.
+
+pub(crate) mod certificate;
+pub(crate) mod client_certificate;
+pub(crate) mod handshake;
+pub(crate) mod server_names;
+
+use std::sync::Arc;
+
+use gatewright_model::resource::ssl::Ssl;
+use gatewright_model::validation::Violations;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::ProducesTickets;
+
+use crate::config::Tls as Settings;
+use certificate::Certificates;
+use client_certificate::ClientPolicy;
+use handshake::Failures;
+
+/// The protocols offered to clients, best first (ALPN).
+pub(crate) const PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
+
+/// What all TLS of the process shares and no configuration changes.
+pub(crate) struct Shared {
+    pub(crate) provider: Arc<CryptoProvider>,
+    /// Makes session tickets that every worker accepts; their keys are replaced every six hours and accepted for
+    /// twelve.
+    tickets: Arc<dyn ProducesTickets>,
+    /// The server name taken for that of clients that name none.
+    fallback_server_name: Option<String>,
+    /// Handshakes that came to nothing.
+    pub(crate) failures: Failures,
+}
+
+/// What keeps an SSL object from being used, each with its JSON path in the object.
+pub(crate) fn violations(ssl: &Ssl) -> Violations {
+    let provider = ring::default_provider();
+    let mut violations = Certificates::compile(ssl, &provider).err().unwrap_or_default();
+    if let Some(Err(wrong)) = ssl.client.as_ref().map(ClientPolicy::compile) {
+        violations.absorb("", wrong);
+    }
+    violations
+}
+
+impl Shared {
+    /// # Errors
+    /// When the system has no random numbers.
+    pub(crate) fn new(settings: &Settings) -> Result<Self, rustls::Error> {
+        Ok(Self {
+            provider: Arc::new(ring::default_provider()),
+            tickets: ring::Ticketer::new()?,
+            fallback_server_name: settings.fallback_server_name.as_deref().map(str::to_ascii_lowercase),
+            failures: Failures::default(),
+        })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    /// A certificate for `name` that vouches for itself, and its key, in PEM.
+    pub(crate) fn pair(name: &str) -> (String, String) {
+        let pair = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        (pair.cert.pem(), pair.signing_key.serialize_pem())
+    }
+}
