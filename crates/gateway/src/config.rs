@@ -32,6 +32,8 @@ pub struct Tls {
     pub listener: Option<SocketAddr>,
     /// The server name taken for that of clients that name none.
     pub fallback_server_name: Option<String>,
+    /// A PEM file with authorities that certificates of nodes may come from, beside those of the system.
+    pub upstream_authorities: Option<PathBuf>,
 }
 
 /// Why a gateway did not start.
@@ -57,6 +59,14 @@ pub enum StartError {
     DataDirectoryTaken {
         /// The directory asked for.
         path: PathBuf,
+    },
+    /// The added authorities cannot be read.
+    #[error("cannot use the authorities in {path} (--upstream-ca): {reason}", path = path.display())]
+    Authorities {
+        /// The file asked for.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
     /// TLS cannot be set up.
     #[error("cannot set up TLS: {0}")]

@@ -142,3 +142,93 @@ impl AsyncWrite for WriteHalf<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::*;
+
+    /// Both ends of a session, the client's first. The server has sent its tickets, which nobody has read.
+    async fn session() -> (Transport, Transport) {
+        let (certificate, key) = crate::tls::testing::pair("a.example");
+        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let mut trusted = rustls::RootCertStore::empty();
+        trusted.add(certificate.clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider));
+        let server = server.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let server = Arc::new(server.with_single_cert(vec![certificate], key).unwrap());
+        let client = rustls::ClientConfig::builder_with_provider(provider);
+        let client = client.with_safe_default_protocol_versions().unwrap();
+        let client = Arc::new(client.with_root_certificates(trusted).with_no_client_auth());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connecting = TcpStream::connect(listener.local_addr().unwrap());
+        let (client_stream, accepted) = tokio::join!(connecting, listener.accept());
+        let name = ServerName::try_from("a.example").unwrap();
+        let connector = TlsConnector::from(client);
+        let acceptor = TlsAcceptor::from(server);
+        let (client, server) = tokio::join!(
+            connector.connect(name, client_stream.unwrap()),
+            acceptor.accept(accepted.unwrap().0)
+        );
+        let (client, server) = (client.unwrap(), server.unwrap());
+        client.get_ref().0.readable().await.unwrap();
+        (Transport::tls(client.into()), Transport::tls(server.into()))
+    }
+
+    fn is_ready(future: impl Future) -> bool {
+        pin!(future).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[tokio::test]
+    async fn tickets_are_taken_in_and_are_nothing_the_other_side_said() {
+        let (mut client, mut server) = session().await;
+        assert!(client.is_silent());
+        assert!(client.is_silent(), "nor are they anything later");
+        let (_, mut writer) = server.split();
+        writer.write_all(b"x").await.unwrap();
+        writer.flush().await.unwrap();
+        client.split().0.readable().await.unwrap();
+        assert!(!client.is_silent());
+    }
+
+    #[tokio::test]
+    async fn a_session_that_holds_what_it_decrypted_is_readable_without_the_socket() {
+        let (mut client, mut server) = session().await;
+        let (_, mut writer) = server.split();
+        writer.write_all(b"hello").await.unwrap();
+        writer.flush().await.unwrap();
+        let (mut reader, _) = client.split();
+        let mut first = [0];
+        reader.read_exact(&mut first).await.unwrap();
+        assert!(is_ready(reader.readable()), "four bytes are left");
+        let mut rest = BytesMut::with_capacity(16);
+        assert_eq!(reader.try_read_buf(&mut rest).unwrap(), 4);
+        assert_eq!(&rest[..], b"ello");
+        assert!(!is_ready(reader.readable()));
+        assert_eq!(reader.try_read_buf(&mut rest).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+
+    #[tokio::test]
+    async fn what_is_written_arrives_once_it_is_flushed_and_a_goodbye_ends_reading() {
+        let (mut client, mut server) = session().await;
+        let (mut reader, _) = server.split();
+        let (_, mut writer) = client.split();
+        assert!(writer.holds_back());
+        writer.write_all(b"over").await.unwrap();
+        writer.shutdown().await.unwrap();
+        let mut read = Vec::new();
+        reader.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"over");
+        assert!(is_ready(reader.readable()), "the end is something to read");
+        assert!(!server.is_silent());
+    }
+}

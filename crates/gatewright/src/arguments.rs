@@ -355,6 +355,9 @@ pub(crate) struct TrafficListeners {
     #[arg(long, env = "GATEWRIGHT_TLS_FALLBACK_SNI", value_name = "NAME", requires = "proxy_tls")]
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub(crate) tls_fallback_sni: Option<String>,
+    /// A PEM file with authorities that certificates of upstreams may come from, beside those of the system.
+    #[arg(long, env = "GATEWRIGHT_UPSTREAM_CA", value_name = "FILE")]
+    pub(crate) upstream_ca: Option<PathBuf>,
     /// Where `/status` and `/status/ready` answer.
     #[arg(long, env = "GATEWRIGHT_STATUS", value_name = "ADDRESS", default_value = "127.0.0.1:7085")]
     pub(crate) status: SocketAddr,
@@ -376,6 +379,7 @@ impl TrafficListeners {
         gatewright_gateway::config::Tls {
             listener: self.proxy_tls,
             fallback_server_name: self.tls_fallback_sni.clone(),
+            upstream_authorities: self.upstream_ca.clone(),
         }
     }
 }

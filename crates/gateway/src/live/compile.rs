@@ -5,13 +5,15 @@
 //! A service that does not compile is quarantined: its last good form keeps serving, it is named with the reason,
 //! and everything else moves on.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use gatewright_model::id::{ObjectId, ServiceId};
 use gatewright_model::lifecycle::Status;
-use gatewright_model::resource::Plugins;
+use gatewright_model::resource::group_object::{GroupObject, ObjectKey, ObjectKind};
 use gatewright_model::resource::service::ServiceKind;
+use gatewright_model::resource::{self, Plugins};
 use gatewright_model::snapshot::{PublishedService, Snapshot};
 use gatewright_model::validation::Violations;
 
@@ -82,10 +84,15 @@ pub(crate) fn compile(
     }
     for (id, published) in &snapshot.services {
         let known = before.services.get(id);
-        if !rematched && known.is_some_and(|known| Arc::ptr_eq(&known.published, published)) {
+        let client_certificate = client_certificate(&published.runtime.upstream, &snapshot.objects);
+        let same = |known: &Arc<LiveService>| {
+            Arc::ptr_eq(&known.published, published)
+                && is_same(known.client_certificate.as_ref(), client_certificate)
+        };
+        if !rematched && known.is_some_and(same) {
             continue;
         }
-        match compile_service(published, settings, known, background) {
+        match compile_service((published, client_certificate), settings, known, background) {
             Ok(service) => {
                 live.router.replace(known.and_then(placed).as_ref(), service.rules.as_ref());
                 live.services.insert(id.clone(), Arc::new(service));
@@ -101,8 +108,21 @@ pub(crate) fn compile(
     (live, quarantined)
 }
 
+/// The SSL object whose certificate the nodes of `upstream` are shown.
+fn client_certificate<'o>(
+    upstream: &resource::upstream::Upstream,
+    objects: &'o BTreeMap<ObjectKey, Arc<GroupObject>>,
+) -> Option<&'o Arc<GroupObject>> {
+    let id = upstream.tls.as_ref()?.client_cert_id.clone()?;
+    objects.get(&ObjectKey { kind: ObjectKind::Ssl, id })
+}
+
+fn is_same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+    one.map(Arc::as_ptr) == other.map(Arc::as_ptr)
+}
+
 fn compile_service(
-    published: &Arc<PublishedService>,
+    (published, client_certificate): (&Arc<PublishedService>, Option<&Arc<GroupObject>>),
     settings: MatchSettings,
     known: Option<&Arc<LiveService>>,
     background: &Background,
@@ -112,16 +132,24 @@ fn compile_service(
         true => Some(Arc::new(ServiceRules::compile(published, settings)?)),
         false => None,
     };
-    let same_upstream = known.filter(|known| known.published.runtime.upstream == published.runtime.upstream);
+    let same_upstream = known.filter(|known| {
+        known.published.runtime.upstream == published.runtime.upstream
+            && is_same(known.client_certificate.as_ref(), client_certificate)
+    });
     let upstream = match same_upstream {
         Some(known) => known.upstream.clone(),
-        None => Upstream::compile(&published.runtime.upstream, background).map(Arc::new),
+        None => {
+            let object = client_certificate.map(|object| &**object);
+            Upstream::compile(&published.runtime.upstream, object, background).map(Arc::new)
+        }
     };
     let routes = published.routes.iter().map(|route| LiveRoute {
         timeouts: route.route.timeout.map(Into::into),
         refusal: refusal(&published.plugins).or_else(|| refusal(&route.route.plugins)),
     });
-    Ok(LiveService { published: Arc::clone(published), rules, upstream, routes: routes.collect() })
+    let (published, routes) = (Arc::clone(published), routes.collect());
+    let client_certificate = client_certificate.cloned();
+    Ok(LiveService { published, rules, upstream, client_certificate, routes })
 }
 
 /// Fail closed: a route whose plugin is missing here must not be served without it.
@@ -223,12 +251,12 @@ mod tests {
             service(
                 "scheme",
                 "1",
-                json!({"upstream": {"scheme": "https", "nodes": [{"host": "h", "port": 1, "weight": 1}]}}),
+                json!({"upstream": {"scheme": "tls", "nodes": [{"host": "h", "port": 1, "weight": 1}]}}),
             ),
             service(
                 "checks",
                 "1",
-                json!({"upstream": {"checks": {"active": {"type": "https"}}, "nodes": {"a:1": 1, "b:1": 1}}}),
+                json!({"upstream": {"checks": {"active": {"http_path": "/a b"}}, "nodes": {"a:1": 1, "b:1": 1}}}),
             ),
             service("empty", "1", json!({"upstream": {}})),
             service("off", "1", json!({"status": 0})),

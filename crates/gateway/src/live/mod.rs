@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gatewright_model::id::ServiceId;
+use gatewright_model::resource::group_object::GroupObject;
 use gatewright_model::snapshot::{PublishedService, Revision};
 
 use crate::proxy::reject::RejectReason;
@@ -48,6 +49,8 @@ pub(crate) struct LiveService {
     pub(crate) rules: Option<Arc<ServiceRules>>,
     /// The backend, or why every request to it is rejected.
     pub(crate) upstream: Result<Arc<Upstream>, RejectReason>,
+    /// The client certificate its upstream names, if it names one that is there.
+    pub(crate) client_certificate: Option<Arc<GroupObject>>,
     /// What each route adds, in the order of the published routes.
     pub(crate) routes: Vec<LiveRoute>,
 }

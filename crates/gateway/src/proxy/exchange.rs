@@ -5,7 +5,6 @@
 //! as it is, and its method may be repeated. A reused connection that turns out to be closed says nothing about its
 //! node: the same node is asked again on a fresh one.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -27,10 +26,9 @@ use crate::http1::write;
 use crate::live::LiveConfig;
 use crate::router;
 use crate::tls::client_certificate::admit;
-use crate::transport::Transport;
 use crate::upstream::balance::Asked;
-use crate::upstream::node::{self, Node};
-use crate::upstream::pool::Connection;
+use crate::upstream::node::Node;
+use crate::upstream::pool::{Connection, Endpoint};
 use crate::upstream::tries::{Failed, Tries};
 use crate::upstream::{Timeouts, Upstream};
 use crate::worker::Worker;
@@ -111,7 +109,7 @@ pub(super) async fn forward(
     let mut may_reuse = true;
     loop {
         let connecting = connect(worker, client, current.node, destination.timeouts, may_reuse).await;
-        let (address, connection) = match connecting {
+        let (endpoint, connection) = match connecting {
             Ok(connected) => connected,
             Err(reason) => {
                 current.failed(reason);
@@ -148,7 +146,7 @@ pub(super) async fn forward(
             Ok(done) => {
                 if let Some(connection) = done.reusable {
                     let now = worker.clock.now();
-                    worker.pool.borrow_mut().put(address, connection, upstream.keepalive, now);
+                    worker.pool.borrow_mut().put(endpoint, connection, upstream.keepalive, now);
                 }
                 return Ok(done.persists);
             }
@@ -248,23 +246,19 @@ async fn connect(
     node: &Node,
     timeouts: Timeouts,
     reusable: bool,
-) -> Result<(SocketAddr, Connection), RejectReason> {
+) -> Result<(Endpoint, Connection), RejectReason> {
     let resolving = client.timer.limit(timeouts.connect, node.address(worker.index)).await;
     let address = resolving.ok().flatten().ok_or(RejectReason::NameUnresolved)?;
+    let endpoint = node.endpoint(address);
     if reusable {
-        let kept = worker.pool.borrow_mut().take(address, worker.clock.now());
+        let kept = worker.pool.borrow_mut().take(endpoint, worker.clock.now());
         if let Some(connection) = kept {
-            return Ok((address, connection));
+            return Ok((endpoint, connection));
         }
     }
-    match client.timer.limit(timeouts.connect, node::connect(address)).await {
-        Ok(Ok(stream)) => Ok((address, Connection { transport: Transport::Plain(stream), served: 0 })),
-        Ok(Err(error)) => {
-            tracing::debug!(%address, %error, "cannot connect to a node");
-            Err(RejectReason::UpstreamConnectFailed)
-        }
-        Err(_) => Err(RejectReason::UpstreamConnectTimeout),
-    }
+    let connecting = client.timer.limit(timeouts.connect, node.connect(address)).await;
+    let transport = connecting.map_err(|_| RejectReason::UpstreamConnectTimeout)??;
+    Ok((endpoint, Connection { transport, served: 0 }))
 }
 
 /// Writes the request into `outbound`, with its body if it is already here as a whole.

@@ -35,12 +35,16 @@ pub(crate) enum RejectReason {
     NoNodes,
     /// The upstream's scheme is not one this gateway speaks.
     SchemeUnsupported,
+    /// No TLS with the nodes can be made of what the upstream says.
+    UpstreamTlsUnusable,
     /// The upstream's health checks are not ones this gateway can make.
     ChecksUnsupported,
     /// The names of the upstream's nodes do not resolve.
     NameUnresolved,
     /// No node accepted a connection.
     UpstreamConnectFailed,
+    /// No TLS session with the node came about, such as because its certificate does not verify.
+    UpstreamTlsFailed,
     /// No node accepted a connection in time.
     UpstreamConnectTimeout,
     /// The node stopped reading the request.
@@ -64,8 +68,11 @@ impl RejectReason {
             Self::ExpectationUnsupported => 417,
             Self::RouteNotFound => 404,
             Self::NotConfigured | Self::PluginUnknown | Self::NoNodes | Self::NameUnresolved => 503,
-            Self::SchemeUnsupported | Self::ChecksUnsupported => 503,
-            Self::UpstreamConnectFailed | Self::UpstreamClosed | Self::UpstreamMalformed => 502,
+            Self::SchemeUnsupported | Self::ChecksUnsupported | Self::UpstreamTlsUnusable => 503,
+            Self::UpstreamConnectFailed
+            | Self::UpstreamTlsFailed
+            | Self::UpstreamClosed
+            | Self::UpstreamMalformed => 502,
             Self::UpstreamConnectTimeout | Self::UpstreamSendTimeout | Self::UpstreamReadTimeout => 504,
         }
     }
@@ -91,9 +98,11 @@ impl RejectReason {
             Self::PluginUnknown => "plugin_unknown",
             Self::NoNodes => "no_nodes",
             Self::SchemeUnsupported => "scheme_unsupported",
+            Self::UpstreamTlsUnusable => "upstream_tls_unusable",
             Self::ChecksUnsupported => "checks_unsupported",
             Self::NameUnresolved => "name_unresolved",
             Self::UpstreamConnectFailed => "upstream_connect_failed",
+            Self::UpstreamTlsFailed => "upstream_tls_failed",
             Self::UpstreamConnectTimeout => "upstream_connect_timeout",
             Self::UpstreamSendTimeout => "upstream_send_timeout",
             Self::UpstreamReadTimeout => "upstream_read_timeout",
@@ -122,9 +131,11 @@ impl RejectReason {
             Self::PluginUnknown => "the route needs a plugin this gateway does not have".to_owned(),
             Self::NoNodes => "the upstream has no nodes".to_owned(),
             Self::SchemeUnsupported => "the upstream's scheme is not supported".to_owned(),
+            Self::UpstreamTlsUnusable => "TLS with the upstream is not set up in a usable way".to_owned(),
             Self::ChecksUnsupported => "the upstream's health checks are not supported".to_owned(),
             Self::NameUnresolved => "the names of the upstream's nodes do not resolve".to_owned(),
             Self::UpstreamConnectFailed => "no upstream node accepted a connection".to_owned(),
+            Self::UpstreamTlsFailed => "no TLS session with an upstream node came about".to_owned(),
             Self::UpstreamConnectTimeout => "no upstream node accepted a connection in time".to_owned(),
             Self::UpstreamSendTimeout => "the upstream did not take the request in time".to_owned(),
             Self::UpstreamReadTimeout => "the upstream did not answer in time".to_owned(),

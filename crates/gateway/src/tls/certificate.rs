@@ -73,7 +73,7 @@ fn signing_cost(algorithm: SignatureAlgorithm) -> u8 {
 }
 
 /// A certificate with its chain and its key, each given with its JSON path; and when the certificate ends.
-fn pair(
+pub(super) fn pair(
     (at, pem): &(String, &str),
     (key_at, key_pem): &(String, &str),
     provider: &CryptoProvider,

@@ -1,4 +1,4 @@
-//! TLS towards clients: which certificate is shown, who must show one, and the handshake.
+//! TLS towards clients, which certificate is shown, who must show one, and towards nodes.
 //!
 //! Certificates are chosen by the server name a client asks for, from the group's SSL objects, which are part of the
 //! live configuration: a new certificate is shown from the next handshake on, and open connections stay as they are.
@@ -7,27 +7,36 @@
 //! * [`certificate`]: certificates with their private keys, from PEM.
 //! * [`server_names`]: which of them is shown for which server name.
 //! * [`client_certificate`]: what clients must show, and whether a request may use the connection it came on.
+//! * [`node`]: what nodes must show and are shown.
 //! * [`handshake`]: from an accepted TCP connection to a session, in bounded time.
 
 pub(crate) mod certificate;
 pub(crate) mod client_certificate;
 pub(crate) mod handshake;
+pub(crate) mod node;
 pub(crate) mod server_names;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use gatewright_model::resource::ssl::Ssl;
 use gatewright_model::validation::Violations;
 use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use rustls::server::ProducesTickets;
 
-use crate::config::Tls as Settings;
+use crate::config::{StartError, Tls as Settings};
 use certificate::Certificates;
 use client_certificate::ClientPolicy;
 use handshake::Failures;
+use node::NodeSessions;
 
 /// The protocols offered to clients, best first (ALPN).
 pub(crate) const PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
+
+/// The protocols offered to nodes that are asked in HTTP/1.
+pub(crate) const NODE_PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
 
 /// What all TLS of the process shares and no configuration changes.
 pub(crate) struct Shared {
@@ -37,6 +46,8 @@ pub(crate) struct Shared {
     tickets: Arc<dyn ProducesTickets>,
     /// The server name taken for that of clients that name none.
     fallback_server_name: Option<String>,
+    /// TLS with nodes.
+    pub(crate) nodes: NodeSessions,
     /// Handshakes that came to nothing.
     pub(crate) failures: Failures,
 }
@@ -53,15 +64,32 @@ pub(crate) fn violations(ssl: &Ssl) -> Violations {
 
 impl Shared {
     /// # Errors
-    /// When the system has no random numbers.
-    pub(crate) fn new(settings: &Settings) -> Result<Self, rustls::Error> {
+    /// When the added authorities cannot be read, or the system has no random numbers.
+    pub(crate) fn new(settings: &Settings) -> Result<Self, StartError> {
+        let added = settings.upstream_authorities.as_deref().map(authorities).transpose()?;
+        let provider = Arc::new(ring::default_provider());
         Ok(Self {
-            provider: Arc::new(ring::default_provider()),
+            nodes: NodeSessions::new(Arc::clone(&provider), added.unwrap_or_default()),
+            provider,
             tickets: ring::Ticketer::new()?,
             fallback_server_name: settings.fallback_server_name.as_deref().map(str::to_ascii_lowercase),
             failures: Failures::default(),
         })
     }
+}
+
+/// The certificates in the PEM file `path`, each usable as an authority.
+fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartError> {
+    let failed = |reason: String| StartError::Authorities { path: path.to_owned(), reason };
+    let read = CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))?;
+    let read: Vec<_> = read.collect::<Result<_, _>>().map_err(|error| failed(error.to_string()))?;
+    if read.is_empty() {
+        return Err(failed("it holds no certificate in PEM".to_owned()));
+    }
+    for authority in &read {
+        webpki::anchor_from_trusted_cert(authority).map_err(|error| failed(error.to_string()))?;
+    }
+    Ok(read)
 }
 
 #[cfg(test)]

@@ -24,16 +24,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatewright_model::expression::Variables;
-use gatewright_model::resource::checks::{CheckType, Checks};
+use gatewright_model::resource::checks::{ActiveCheck, CheckType, Checks};
+use gatewright_model::resource::group_object::GroupObject;
 use gatewright_model::resource::upstream::{self as resource, Balancing, PassHost, Scheme, Timeout};
+use rustls::pki_types::ServerName;
 use tokio::runtime::Handle;
 
 use crate::proxy::reject::RejectReason;
 use crate::tls;
+use crate::tls::node::{Demands, NodeSession, Unusable};
 use balance::Balance;
 use balance::hash_key::HashKey;
 use health::passive::Passive;
-use health::{CheckPlan, Checkers};
+use health::{Asking, CheckPlan, Checkers};
 use names::{Lookup, Names};
 use node::Node;
 use tries::Budget;
@@ -119,24 +122,31 @@ impl Upstream {
     /// reaching a backend in another way than was asked for.
     pub(crate) fn compile(
         upstream: &resource::Upstream,
+        client_certificate: Option<&GroupObject>,
         background: &Background,
     ) -> Result<Self, RejectReason> {
-        if upstream.scheme != Scheme::Http {
-            return Err(RejectReason::SchemeUnsupported);
-        }
+        let sessions = Sessions { upstream, client_certificate, background };
+        let over_tls = match upstream.scheme {
+            Scheme::Http => false,
+            Scheme::Https => true,
+            _ => return Err(RejectReason::SchemeUnsupported),
+        };
         let mut written: Vec<_> = upstream.nodes.iter().filter(|node| node.weight > 0).cloned().collect();
         written.sort_by_key(|node| Reverse(node.priority));
         if written.is_empty() {
             return Err(RejectReason::NoNodes);
         }
         let workers = background.workers;
-        let compiled = written.iter().map(|node| Node::compile(node, &background.names, workers));
-        let mut nodes: Vec<Node> = compiled.collect();
+        let mut nodes = Vec::with_capacity(written.len());
+        for node in &written {
+            let session = over_tls.then(|| sessions.of_requests(&node.host)).transpose()?;
+            nodes.push(Node::compile(node, session, &background.names, workers));
+        }
         let mut passive = None;
         // With one node there is nothing to choose: it is used whatever a check would say.
         if let Some(checks) = upstream.checks.as_ref().filter(|_| nodes.len() > 1) {
             passive = checks.passive.as_ref().map(Passive::compile);
-            check(&mut nodes, checks, upstream, &background.checkers)?;
+            check(&mut nodes, checks, &sessions)?;
         }
         let balance = Balance::new(upstream.balancing, &written, workers);
         let key = upstream.key.as_deref().unwrap_or_default();
@@ -167,22 +177,53 @@ impl Upstream {
     }
 }
 
-/// Gives each node its checker.
-fn check(
-    nodes: &mut [Node],
-    checks: &Checks,
-    upstream: &resource::Upstream,
-    checkers: &Checkers,
-) -> Result<(), RejectReason> {
-    if checks.active.check_type == CheckType::Https {
-        return Err(RejectReason::ChecksUnsupported);
+/// TLS with the nodes of one upstream.
+struct Sessions<'u> {
+    upstream: &'u resource::Upstream,
+    client_certificate: Option<&'u GroupObject>,
+    background: &'u Background,
+}
+
+impl Sessions<'_> {
+    fn of_requests(&self, host: &str) -> Result<Arc<NodeSession>, RejectReason> {
+        self.session(tls::node::name_of(self.upstream, host), true)
     }
+
+    /// A probe demands no more of a node than requests do.
+    fn of_probes(&self, host: &str, check: &ActiveCheck) -> Result<Arc<NodeSession>, RejectReason> {
+        let own = check.host.as_deref().map(tls::node::name);
+        let name = own.unwrap_or_else(|| tls::node::name_of(self.upstream, host));
+        self.session(name, check.https_verify_certificate)
+    }
+
+    fn session(
+        &self,
+        name: Result<ServerName<'static>, Unusable>,
+        verify: bool,
+    ) -> Result<Arc<NodeSession>, RejectReason> {
+        let session = name.and_then(|name| {
+            let demands = Demands::of(self.upstream, self.client_certificate, tls::NODE_PROTOCOLS)?;
+            self.background.tls.nodes.session(demands.verifying(verify), name)
+        });
+        session.map_err(|error| {
+            tracing::error!(%error, upstream = %self.upstream.name, "no TLS can be made of what an upstream says");
+            RejectReason::UpstreamTlsUnusable
+        })
+    }
+}
+
+/// Gives each node its checker.
+fn check(nodes: &mut [Node], checks: &Checks, sessions: &Sessions<'_>) -> Result<(), RejectReason> {
+    let Sessions { upstream, background, .. } = sessions;
+    let over_tls = checks.active.check_type == CheckType::Https;
     let rewritten = upstream.upstream_host.as_deref().filter(|_| upstream.pass_host == PassHost::Rewrite);
     let host = checks.active.host.as_deref().or(rewritten).map(str::as_bytes);
     let plan = CheckPlan::new(checks);
     for node in nodes {
         let name = (node.written.host.as_str(), node.written.port);
-        let checker = checkers.checker(&plan, name, node.place(), host.unwrap_or(&node.host));
+        let tls = over_tls.then(|| sessions.of_probes(&node.written.host, &checks.active)).transpose()?;
+        let asking = Asking { host: host.unwrap_or(&node.host), tls };
+        let checker = background.checkers.checker(&plan, name, node.place(), asking);
         node.checker = Some(checker.map_err(|error| {
             tracing::error!(%error, upstream = %upstream.name, "no probe can be made of the checks of an upstream");
             RejectReason::ChecksUnsupported

@@ -10,6 +10,10 @@ use tokio::net::TcpStream;
 use super::health::Checker;
 use super::names::{Name, Names};
 use super::per_worker::PerWorker;
+use super::pool::Endpoint;
+use crate::proxy::reject::RejectReason;
+use crate::tls::node::NodeSession;
+use crate::transport::Transport;
 
 /// One address of an upstream.
 pub(crate) struct Node {
@@ -20,6 +24,8 @@ pub(crate) struct Node {
     turns: PerWorker<AtomicU32>,
     /// The `Host` the node sees with `pass_host: node`: the port is left out where it is the scheme's own.
     pub(crate) host: Box<[u8]>,
+    /// What it must show over TLS; absent: it is asked without.
+    tls: Option<Arc<NodeSession>>,
     /// Absent: the node is not checked.
     pub(super) checker: Option<Arc<Checker>>,
 }
@@ -31,19 +37,26 @@ pub(crate) enum Place {
 }
 
 impl Node {
-    pub(crate) fn compile(node: &resource::Node, names: &Names, workers: usize) -> Self {
+    pub(crate) fn compile(
+        node: &resource::Node,
+        tls: Option<Arc<NodeSession>>,
+        names: &Names,
+        workers: usize,
+    ) -> Self {
         let bare = node.host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&node.host);
         let place = match bare.parse::<IpAddr>() {
             Ok(ip) => Place::Ip(SocketAddr::new(ip, node.port)),
             Err(_) => Place::Name(names.name(&node.host), node.port),
         };
         let text = if bare.contains(':') { format!("[{bare}]") } else { node.host.clone() };
-        let host = if node.port == 80 { text } else { format!("{text}:{}", node.port) };
+        let standard_port = if tls.is_some() { 443 } else { 80 };
+        let host = if node.port == standard_port { text } else { format!("{text}:{}", node.port) };
         Self {
             written: node.clone(),
             place: Arc::new(place),
             turns: PerWorker::new(workers, |worker| AtomicU32::new(u32::try_from(worker).unwrap_or(0))),
             host: host.into_bytes().into(),
+            tls,
             checker: None,
         }
     }
@@ -62,6 +75,25 @@ impl Node {
         let now = turn.load(Ordering::Relaxed);
         turn.store(now.wrapping_add(1), Ordering::Relaxed);
         self.place.settled(now as usize).await
+    }
+
+    /// What connections to `address` are kept under.
+    pub(crate) fn endpoint(&self, address: SocketAddr) -> Endpoint {
+        Endpoint { address, tls: self.tls.as_ref().map(|tls| tls.number) }
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// The reason a request that needs it is rejected with; the cause is logged.
+    pub(crate) async fn connect(&self, address: SocketAddr) -> Result<Transport, RejectReason> {
+        let stream = connect(address).await.map_err(|error| {
+            tracing::debug!(%address, %error, "cannot connect to a node");
+            RejectReason::UpstreamConnectFailed
+        })?;
+        let Some(tls) = &self.tls else { return Ok(Transport::Plain(stream)) };
+        let session = tls.connect(stream, address).await;
+        session.map(Transport::tls).map_err(|_| RejectReason::UpstreamTlsFailed)
     }
 
     /// Whether requests may go here; what is not checked is healthy.
@@ -93,8 +125,8 @@ impl Place {
     }
 }
 
-/// Opens a connection.
-pub(crate) async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+/// Opens a TCP connection.
+pub(super) async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     // Heads and small bodies leave in one write each; waiting to merge them only adds latency.
     stream.set_nodelay(true)?;
@@ -109,7 +141,7 @@ mod tests {
     fn host_of(host: &str, port: u16) -> String {
         let node = resource::Node { host: host.to_owned(), port, weight: 1, priority: 0 };
         let names = &Background::idle(1).names;
-        String::from_utf8(Node::compile(&node, names, 1).host.to_vec()).unwrap()
+        String::from_utf8(Node::compile(&node, None, names, 1).host.to_vec()).unwrap()
     }
 
     #[test]

@@ -12,6 +12,14 @@ use super::Keepalive;
 use crate::transport::Transport;
 use crate::worker::timer::ticks;
 
+/// What a connection leads to: only one that leads to the same place under the same demands may take its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Endpoint {
+    pub(crate) address: SocketAddr,
+    /// The number of the TLS session; absent: there is none.
+    pub(crate) tls: Option<u64>,
+}
+
 /// An open connection to a node.
 pub(crate) struct Connection {
     pub(crate) transport: Transport,
@@ -27,13 +35,13 @@ struct Idle {
 /// The idle connections of one worker.
 #[derive(Default)]
 pub(crate) struct Pool {
-    idle: HashMap<SocketAddr, Vec<Idle>>,
+    idle: HashMap<Endpoint, Vec<Idle>>,
 }
 
 impl Pool {
-    /// The connection to `address` that was used last, if one is still good at the tick `now`.
-    pub(crate) fn take(&mut self, address: SocketAddr, now: u64) -> Option<Connection> {
-        let idle = self.idle.get_mut(&address)?;
+    /// The connection to `endpoint` that was used last, if one is still good at the tick `now`.
+    pub(crate) fn take(&mut self, endpoint: Endpoint, now: u64) -> Option<Connection> {
+        let idle = self.idle.get_mut(&endpoint)?;
         while let Some(mut candidate) = idle.pop() {
             if candidate.expires_at > now && candidate.connection.transport.is_silent() {
                 return Some(candidate.connection);
@@ -43,7 +51,7 @@ impl Pool {
     }
 
     /// Keeps a connection for later, within the limits of its upstream.
-    pub(crate) fn put(&mut self, address: SocketAddr, connection: Connection, limits: Keepalive, now: u64) {
+    pub(crate) fn put(&mut self, endpoint: Endpoint, connection: Connection, limits: Keepalive, now: u64) {
         if connection.served >= limits.requests_max {
             return;
         }
@@ -52,12 +60,12 @@ impl Pool {
             timeout => now.saturating_add(ticks(timeout)),
         };
         let entry = Idle { connection, expires_at };
-        if let Some(idle) = self.idle.get_mut(&address) {
+        if let Some(idle) = self.idle.get_mut(&endpoint) {
             if idle.len() < limits.idle_max {
                 idle.push(entry);
             }
         } else if limits.idle_max > 0 {
-            self.idle.insert(address, vec![entry]);
+            self.idle.insert(endpoint, vec![entry]);
         }
     }
 

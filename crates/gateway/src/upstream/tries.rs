@@ -169,7 +169,7 @@ mod tests {
             document[key] = value.clone();
         }
         let resource = serde_json::from_value(document).unwrap();
-        Upstream::compile(&resource, &Background::idle(1)).map_err(RejectReason::name).unwrap()
+        Upstream::compile(&resource, None, &Background::idle(1)).map_err(RejectReason::name).unwrap()
     }
 
     /// The last digits of the nodes tried when every try fails, half a second after the other.

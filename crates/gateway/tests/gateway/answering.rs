@@ -39,7 +39,11 @@ fn a_service_that_cannot_be_served_says_why() {
     for (more, expected) in [
         (json!({"upstream": {"nodes": []}}), "no_nodes"),
         (json!({"upstream": {"nodes": [{"host": "127.0.0.1", "port": 1, "weight": 0}]}}), "no_nodes"),
-        (json!({"upstream": {"scheme": "https"}}), "scheme_unsupported"),
+        (json!({"upstream": {"scheme": "tls"}}), "scheme_unsupported"),
+        (
+            json!({"upstream": {"scheme": "https", "tls": {"client_cert_id": "nobody"}}}),
+            "upstream_tls_unusable",
+        ),
         (json!({"plugins": {"no-such-plugin": {}}}), "plugin_unknown"),
     ] {
         let node = Node::greeting();

@@ -11,4 +11,5 @@ mod forwarding;
 mod framing;
 mod living;
 mod tls;
+mod tls_nodes;
 mod upstreams;

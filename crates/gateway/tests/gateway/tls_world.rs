@@ -1,8 +1,8 @@
 //! Certificates made for a test, clients that speak TLS, and SSL objects.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
@@ -12,8 +12,10 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, SignatureScheme, StreamOwned,
+    ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, ServerConfig, ServerConnection,
+    SignatureScheme, StreamOwned,
 };
 use serde_json::{Value, json};
 
@@ -260,5 +262,147 @@ impl ServerCertVerifier for Believer {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.schemes.clone()
+    }
+}
+
+/// A node that speaks TLS, records every handshake, and gives every request the same answer.
+pub(crate) struct TlsNode {
+    pub(crate) address: SocketAddr,
+    handshakes: Arc<Mutex<Vec<Handshake>>>,
+}
+
+/// What a node saw of one handshake.
+#[derive(Clone, Debug)]
+pub(crate) struct Handshake {
+    pub(crate) server_name: Option<String>,
+    pub(crate) kind: HandshakeKind,
+    /// The certificate it was shown.
+    pub(crate) client: Option<CertificateDer<'static>>,
+}
+
+/// What a node does after an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    KeepOpen,
+    Close,
+    /// Ends the TCP connection without saying goodbye over TLS.
+    BreakOff,
+}
+
+impl TlsNode {
+    pub(crate) fn answering(identity: &Identity, answer: &'static str) -> Self {
+        Self::with(identity, answer, Then::KeepOpen)
+    }
+
+    pub(crate) fn with(identity: &Identity, answer: &'static str, then: Then) -> Self {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(Arc::new(AnyClient))
+            .with_single_cert(identity.chain(), identity.private_key())
+            .unwrap();
+        config.ticketer = ring::Ticketer::new().unwrap();
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let handshakes = Arc::new(Mutex::new(Vec::new()));
+        let recorded = Arc::clone(&handshakes);
+        std::thread::spawn(move || {
+            for tcp in listener.incoming() {
+                let (config, recorded) = (Arc::clone(&config), Arc::clone(&recorded));
+                std::thread::spawn(move || serve(tcp.unwrap(), config, &recorded, answer, then));
+            }
+        });
+        Self { address, handshakes }
+    }
+
+    /// The handshakes that succeeded so far.
+    pub(crate) fn handshakes(&self) -> Vec<Handshake> {
+        self.handshakes.lock().unwrap().clone()
+    }
+}
+
+fn serve(
+    tcp: TcpStream,
+    config: Arc<ServerConfig>,
+    recorded: &Mutex<Vec<Handshake>>,
+    answer: &str,
+    then: Then,
+) -> Option<()> {
+    let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), tcp);
+    while stream.conn.is_handshaking() {
+        stream.conn.complete_io(&mut stream.sock).ok()?;
+    }
+    let client = stream.conn.peer_certificates().map(|chain| chain[0].clone().into_owned());
+    let kind = stream.conn.handshake_kind()?;
+    let server_name = stream.conn.server_name().map(str::to_owned);
+    recorded.lock().unwrap().push(Handshake { server_name, kind, client });
+    let mut head = Vec::new();
+    loop {
+        let mut byte = [0];
+        if stream.read(&mut byte).ok()? == 0 {
+            return None;
+        }
+        head.push(byte[0]);
+        if !head.ends_with(b"\r\n\r\n") {
+            continue;
+        }
+        head.clear();
+        stream.write_all(answer.as_bytes()).ok()?;
+        stream.flush().ok()?;
+        match then {
+            Then::KeepOpen => {}
+            Then::BreakOff => return None,
+            Then::Close => {
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+                return None;
+            }
+        }
+    }
+}
+
+/// Asks for a certificate and believes every one.
+#[derive(Debug)]
+struct AnyClient;
+
+impl ClientCertVerifier for AnyClient {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[rustls::DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _own: &CertificateDer<'_>,
+        _between: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        ring::default_provider().signature_verification_algorithms.supported_schemes()
     }
 }

@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
+use crate::tls_world::Authority;
+
 /// After how long a test gives up waiting for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -65,22 +67,29 @@ impl World {
     }
 
     fn with_workers(workers: usize) -> Self {
-        Self::with(workers, None)
+        Self::with(workers, Tls::default())
     }
 
     /// A gateway that takes TLS clients that name no server to mean `name`.
     pub(crate) fn with_fallback_server_name(name: &str) -> Self {
-        Self::with(2, Some(name.to_owned()))
+        Self::with(2, Tls { fallback_server_name: Some(name.to_owned()), ..Tls::default() })
     }
 
-    fn with(workers: usize, fallback_server_name: Option<String>) -> Self {
+    /// A gateway with a single worker that believes nodes certified by `authority`.
+    pub(crate) fn trusting(authority: &Authority) -> Self {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(authority.pem.as_bytes()).unwrap();
+        Self::with(1, Tls { upstream_authorities: Some(file.path().to_owned()), ..Tls::default() })
+    }
+
+    fn with(workers: usize, tls: Tls) -> Self {
         let (said, hears) = watch::channel(Vec::new());
         let settings = Settings {
             gateway_group_id: "default".parse().unwrap(),
             instance_token: "token".to_owned(),
             data_dir: None,
             proxy: "127.0.0.1:0".parse().unwrap(),
-            tls: Tls { listener: Some("127.0.0.1:0".parse().unwrap()), fallback_server_name },
+            tls: Tls { listener: Some("127.0.0.1:0".parse().unwrap()), ..tls },
             status: "127.0.0.1:0".parse().unwrap(),
             workers: NonZeroUsize::new(workers).unwrap(),
         };

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use super::Labels;
 use super::checks::Checks;
+use crate::id::ObjectId;
 use crate::validation::Violations;
 
 /// How to reach a backend: its nodes or where to find them, balancing, timeouts, retries, host policy.
@@ -76,10 +77,31 @@ pub struct Upstream {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub checks: Option<Checks>,
-    /// TLS towards the nodes, stored as written.
+    /// TLS towards the nodes, with schemes that speak it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Object, nullable = false)]
-    pub tls: Option<Value>,
+    #[schema(nullable = false)]
+    pub tls: Option<UpstreamTls>,
+}
+
+/// TLS towards the nodes of an upstream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UpstreamTls {
+    /// The certificate that nodes are shown, in PEM, with its chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 128, max_length = 65536, nullable = false)]
+    pub client_cert: Option<String>,
+    /// Its private key, in PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 64, max_length = 65536, nullable = false)]
+    pub client_key: Option<String>,
+    /// The SSL object of type `client` whose certificate nodes are shown, instead of the two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub client_cert_id: Option<ObjectId>,
+    /// Whether the certificates of nodes must verify; absent: yes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub verify: Option<bool>,
 }
 
 /// The protocol the nodes of an upstream speak.
@@ -282,6 +304,17 @@ impl Upstream {
         if needs_key && self.key.is_none() {
             violations.add(format!("{at}/key"), "is required with type `chash`");
         }
+        if let Some(tls) = &self.tls {
+            if tls.client_cert.is_some() != tls.client_key.is_some() {
+                violations.add(format!("{at}/tls/client_key"), "client_cert and client_key belong together");
+            }
+            if tls.client_cert_id.is_some() && tls.client_cert.is_some() {
+                violations.add(
+                    format!("{at}/tls/client_cert_id"),
+                    "client_cert and client_cert_id exclude each other",
+                );
+            }
+        }
     }
 }
 
@@ -382,7 +415,8 @@ mod tests {
     #[test]
     fn rules_between_fields_are_all_reported() {
         let upstream = parse(
-            r#"{"type": "chash", "pass_host": "rewrite", "service_name": "s", "nodes": [{"host": "a", "port": 1, "weight": 1}]}"#,
+            r#"{"type": "chash", "pass_host": "rewrite", "service_name": "s", "nodes": [{"host": "a", "port": 1, "weight": 1}],
+                "tls": {"client_cert": "c", "client_cert_id": "i"}}"#,
         );
         let mut violations = Violations::default();
         upstream.check("/upstream", &mut violations);
@@ -393,7 +427,9 @@ mod tests {
                 "/upstream/service_name",
                 "/upstream/discovery_type",
                 "/upstream/upstream_host",
-                "/upstream/key"
+                "/upstream/key",
+                "/upstream/tls/client_key",
+                "/upstream/tls/client_cert_id"
             ]
         );
     }

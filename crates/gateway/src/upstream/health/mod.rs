@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use super::node::Place;
+use crate::tls::node::NodeSession;
 use probe::Probe;
 use state::{Health, Seen, Thresholds};
 
@@ -71,6 +72,14 @@ impl<'c> CheckPlan<'c> {
     }
 }
 
+/// How the probes of a node ask.
+pub(crate) struct Asking<'a> {
+    /// The `Host` they carry.
+    pub(crate) host: &'a [u8],
+    /// What the node must show over TLS; absent: probes go without.
+    pub(crate) tls: Option<Arc<NodeSession>>,
+}
+
 /// Checks one node until it is dropped.
 pub(crate) struct Checker {
     node: NodeName,
@@ -92,13 +101,15 @@ impl Checkers {
     pub(crate) fn checker(
         &self,
         plan: &CheckPlan<'_>,
-        (host, port): (&str, u16),
+        (node_host, port): (&str, u16),
         place: &Arc<Place>,
-        probe_host: &[u8],
+        asking: Asking<'_>,
     ) -> Result<Arc<Checker>, hyper::http::Error> {
-        let configuration = format!("{} {}", String::from_utf8_lossy(probe_host), plan.configuration);
-        let node: NodeName = (host.into(), port);
-        let probe = Probe::compile(&plan.checks.active, probe_host)?;
+        let session = asking.tls.as_ref().map_or(0, |tls| tls.number);
+        let host = String::from_utf8_lossy(asking.host);
+        let configuration = format!("{session} {host} {}", plan.configuration);
+        let node: NodeName = (node_host.into(), port);
+        let probe = Probe::compile(&plan.checks.active, asking)?;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let known = running.entry(node.clone()).or_default();
         let same = known.iter().find(|known| known.configuration == configuration);
@@ -241,7 +252,8 @@ mod tests {
         let place = Arc::new(Place::Ip("10.0.0.1:80".parse().unwrap()));
         let checks = checks(active);
         let plan = CheckPlan::new(&checks);
-        background.checkers.checker(&plan, ("10.0.0.1", 80), &place, host.as_bytes()).unwrap()
+        let asking = Asking { host: host.as_bytes(), tls: None };
+        background.checkers.checker(&plan, ("10.0.0.1", 80), &place, asking).unwrap()
     }
 
     #[test]
@@ -281,7 +293,9 @@ mod tests {
         let place = Arc::new(Place::Ip("10.0.0.1:80".parse().unwrap()));
         for active in [json!({"http_path": "/a b"}), json!({"req_headers": ["X: 1\r\nY: 2"]})] {
             let checks = checks(active.clone());
-            let made = background.checkers.checker(&CheckPlan::new(&checks), ("10.0.0.1", 80), &place, b"a");
+            let asking = Asking { host: b"a", tls: None };
+            let made =
+                background.checkers.checker(&CheckPlan::new(&checks), ("10.0.0.1", 80), &place, asking);
             assert!(made.is_err(), "{active}");
         }
     }

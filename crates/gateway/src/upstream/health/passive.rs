@@ -43,7 +43,9 @@ impl Passive {
     /// What a try without an answer says; nothing, if it was not the node's fault.
     pub(crate) fn of_failure(reason: RejectReason) -> Option<Seen> {
         match reason {
-            RejectReason::UpstreamConnectFailed | RejectReason::UpstreamClosed => Some(Seen::TcpFailure),
+            RejectReason::UpstreamConnectFailed
+            | RejectReason::UpstreamTlsFailed
+            | RejectReason::UpstreamClosed => Some(Seen::TcpFailure),
             RejectReason::UpstreamConnectTimeout
             | RejectReason::UpstreamSendTimeout
             | RejectReason::UpstreamReadTimeout => Some(Seen::Timeout),

@@ -3,6 +3,7 @@
 //! A fresh connection each time: a probe that came through an old one would say nothing about new ones.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,14 +11,18 @@ use gatewright_model::resource::checks::{ActiveCheck, CheckType};
 use http_body_util::Full;
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::Asking;
 use super::state::Seen;
 use super::statuses::Statuses;
+use crate::tls::node::NodeSession;
 
 /// What is sent and how the answer is judged.
 pub(crate) struct Probe {
     timeout: Duration,
+    tls: Option<Arc<NodeSession>>,
     /// Absent: opening a connection is all.
     http: Option<Http>,
 }
@@ -29,20 +34,20 @@ struct Http {
 }
 
 impl Probe {
-    /// Compiles the probe; `host` is the `Host` it carries.
+    /// Compiles the probe.
     ///
     /// # Errors
-    /// When no valid request can be made of it, or when it needs TLS.
-    pub(crate) fn compile(check: &ActiveCheck, host: &[u8]) -> Result<Self, hyper::http::Error> {
+    /// When no valid request can be made of it.
+    pub(crate) fn compile(check: &ActiveCheck, asking: Asking<'_>) -> Result<Self, hyper::http::Error> {
         let http = match check.check_type {
             CheckType::Tcp => None,
             CheckType::Http | CheckType::Https => Some(Http {
-                request: request(check, host)?,
+                request: request(check, asking.host)?,
                 success: Statuses::new(&check.healthy.http_statuses),
                 failure: Statuses::new(&check.unhealthy.http_statuses),
             }),
         };
-        Ok(Self { timeout: check.timeout.duration(), http })
+        Ok(Self { timeout: check.timeout.duration(), tls: asking.tls, http })
     }
 
     /// Probes once. An answer whose status counts neither way says nothing.
@@ -56,7 +61,15 @@ impl Probe {
     async fn attempt(&self, address: SocketAddr) -> Option<Seen> {
         let Ok(stream) = TcpStream::connect(address).await else { return Some(Seen::TcpFailure) };
         let Some(http) = &self.http else { return Some(Seen::Success) };
-        match answer(stream, http.request.clone()).await {
+        let request = http.request.clone();
+        let answer = match &self.tls {
+            None => answer(stream, request).await,
+            Some(tls) => match tls.connect(stream, address).await {
+                Ok(stream) => answer(stream, request).await,
+                Err(_) => return Some(Seen::TcpFailure),
+            },
+        };
+        match answer {
             Ok(status) if http.success.contains(status.as_u16()) => Some(Seen::Success),
             Ok(status) if http.failure.contains(status.as_u16()) => Some(Seen::HttpFailure),
             Ok(_) => None,
@@ -67,7 +80,10 @@ impl Probe {
 }
 
 /// The status of the answer; its body is nobody's concern.
-async fn answer(stream: TcpStream, request: Request<Full<Bytes>>) -> hyper::Result<StatusCode> {
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: Request<Full<Bytes>>,
+) -> hyper::Result<StatusCode> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let asking = sender.send_request(request);
     tokio::pin!(connection, asking);
