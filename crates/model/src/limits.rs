@@ -79,3 +79,6 @@ pub const CONFLICT_SERVICES_ON_PUBLISH_MAX: usize = 500;
 
 /// Conflicts one analysis reports; a person reads them.
 pub const CONFLICTS_REPORTED_MAX: usize = 1000;
+
+/// Plugins of one object: more than there are kinds of them is a mistake.
+pub const PLUGINS_MAX: usize = 128;

@@ -92,10 +92,19 @@ impl Schema {
     #[must_use]
     pub fn of<T: ToSchema>() -> Self {
         let document = document_of::<T>();
-        match jsonschema::validator_for(&document) {
-            Ok(validator) => Self { validator, document },
+        match Self::compile(document) {
+            Ok(schema) => schema,
             Err(error) => unreachable!("the schema generated for {} is invalid: {error}", T::name()),
         }
+    }
+
+    /// The schema that `document` is.
+    ///
+    /// # Errors
+    /// What keeps it from being a JSON Schema.
+    pub fn compile(document: Value) -> Result<Self, String> {
+        let validator = jsonschema::validator_for(&document).map_err(|error| error.to_string())?;
+        Ok(Self { validator, document })
     }
 
     /// The schema as a self-contained JSON document.
@@ -115,7 +124,9 @@ impl Schema {
     }
 }
 
-fn document_of<T: ToSchema>() -> Value {
+/// The schema generated for `T` with everything it refers to, as a JSON document.
+#[must_use]
+pub fn document_of<T: ToSchema>() -> Value {
     let mut referenced = Vec::new();
     T::schemas(&mut referenced);
     let mut schema = json!(<T as PartialSchema>::schema());

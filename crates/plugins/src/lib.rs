@@ -1,12 +1,125 @@
 //! What can be done to a request or a response: extension point 1, one file per plugin.
 //!
-//! There is no plugin yet; the trait and the first ones arrive together, so that the seam is shaped by what
-//! plugins need.
-//! A service or route that names a plugin is refused when it is published (see [`is_known`]): an unknown plugin
-//! must never be skipped silently.
+//! A plugin is a [`Kind`]: a name, a place in the order, a configuration type, and a function that builds an instance.
+//! The chain of a route is put together when its service is compiled; a request then costs a call per plugin and
+//! phase, and nothing where there is no plugin.
+//! A service or route that names a plugin which is not in [`ALL`] is refused when it is published, and answered with
+//! 503 where it is served all the same: nothing is skipped silently.
+//!
+//! A good plugin reads like its documentation: module doc (what it is for, when not to use it), `KIND`, `Config` with
+//! a sentence per field, the instance, its phases, tests as tables of request and outcome. It never sees a socket;
+//! what it has to wait for it hands back as a [`exchange::Flow`].
+
+pub mod chain;
+pub mod consumers;
+pub mod exchange;
+pub mod kind;
+pub mod response;
+pub mod shared;
+
+mod edits;
+mod meta;
+mod rewriting;
+mod schema;
+mod template;
+
+mod authentication;
+mod basic_auth;
+mod cors;
+mod echo;
+mod ip_restriction;
+mod key_auth;
+mod proxy_rewrite;
+mod redirect;
+mod request_id;
+mod traffic_split;
+
+#[cfg(test)]
+mod testing;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use gatewright_model::validation::Violations;
+use serde_json::Value;
+
+pub use kind::{Category, Kind};
+use kind::{Schemas, Site};
+
+/// Every plugin, in the order they run within a phase. A test keeps this sorted and complete.
+pub const ALL: &[&Kind] = &[
+    &request_id::KIND,
+    &cors::KIND,
+    &ip_restriction::KIND,
+    &basic_auth::KIND,
+    &key_auth::KIND,
+    &proxy_rewrite::KIND,
+    &traffic_split::KIND,
+    &redirect::KIND,
+    &echo::KIND,
+];
+
+/// The plugin called `name`.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Kind> {
+    ALL.iter().find(|kind| kind.name == name).copied()
+}
 
 /// Whether this release can run the plugin called `name`.
 #[must_use]
-pub fn is_known(_name: &str) -> bool {
-    false
+pub fn is_known(name: &str) -> bool {
+    find(name).is_some()
 }
+
+/// Everything wrong with `config` as the configuration of the plugin called `name` on a service, route, global rule or
+/// consumer, each with its JSON path in `config`.
+#[must_use]
+pub fn validate(name: &str, config: &Value) -> Violations {
+    let Some(kind) = find(name) else {
+        return Violations::one("", format!("unknown plugin `{name}`"));
+    };
+    let site = Site { metadata: None, shared: &shared::Shared::default() };
+    chain::Instance::build(kind, config, &site).err().unwrap_or_default()
+}
+
+/// Everything wrong with `config` as a credential of a consumer for the plugin called `name`.
+#[must_use]
+pub fn validate_credential(name: &str, config: &Value) -> Violations {
+    match find(name) {
+        Some(kind) => consumers::violations(kind, schemas(kind), config),
+        None => Violations::one("", format!("unknown plugin `{name}`")),
+    }
+}
+
+/// Everything wrong with `config` as it stands in the plugins of a consumer: a credential, or a plugin of its own.
+#[must_use]
+pub fn validate_for_consumer(name: &str, config: &Value) -> Violations {
+    match find(name) {
+        Some(kind) if consumers::is_credential(kind, config) => validate_credential(name, config),
+        _ => validate(name, config),
+    }
+}
+
+/// Everything wrong with `settings` as the metadata of the plugin called `name`.
+#[must_use]
+pub fn validate_metadata(name: &str, settings: &Value) -> Violations {
+    let Some(kind) = find(name) else {
+        return Violations::one("", format!("unknown plugin `{name}`"));
+    };
+    match &schemas(kind).metadata {
+        Some(schema) => schema.violations(settings),
+        None => Violations::one("", format!("plugin `{name}` has no metadata")),
+    }
+}
+
+fn schemas(kind: &Kind) -> &'static Schemas {
+    static COMPILED: LazyLock<HashMap<&'static str, Schemas>> =
+        LazyLock::new(|| ALL.iter().map(|kind| (kind.name, Schemas::of(kind))).collect());
+    match COMPILED.get(kind.name) {
+        Some(schemas) => schemas,
+        None => unreachable!("plugin {} is not listed in ALL", kind.name),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -152,10 +152,9 @@ fn compile_service(
     Ok(LiveService { published, rules, upstream, client_certificate, routes })
 }
 
-/// Fail closed: a route whose plugin is missing here must not be served without it.
+/// Fail closed: a route must not be served without its plugins, and the request path does not run any yet.
 fn refusal(plugins: &Plugins) -> Option<RejectReason> {
-    let unknown = plugins.keys().any(|name| !gatewright_plugins::is_known(name));
-    unknown.then_some(RejectReason::PluginUnknown)
+    (!plugins.is_empty()).then_some(RejectReason::PluginUnknown)
 }
 
 #[cfg(test)]

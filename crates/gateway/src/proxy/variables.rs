@@ -7,8 +7,7 @@
 use std::borrow::Cow;
 
 use gatewright_model::expression::{Value, Variable, Variables};
-use gatewright_model::message::{RequestHead, Version};
-use gatewright_model::target;
+use gatewright_model::message::{self, RequestHead};
 
 use super::body::Body;
 use super::headers::ClientAddress;
@@ -60,109 +59,14 @@ fn variable_of_session<'a>(session: &'a Session, variable: &Variable) -> Option<
 
 /// The variables that the head of a request says, whether or not anybody sent it.
 pub(crate) fn variable_of_head<'a>(request: &'a RequestHead, variable: &Variable) -> Option<Value<'a>> {
-    Some(match variable {
-        Variable::Uri => Value::text(request.bytes(request.path)),
-        Variable::RequestUri => text(request_uri(request)),
-        Variable::RealRequestUri => Value::text(request.bytes(request.target)),
-        Variable::Host => Value::text(request.bytes(request.host)),
-        Variable::Scheme => Value::text(b"http"),
-        Variable::RequestMethod => Value::text(request.bytes(request.method_text)),
-        Variable::ServerProtocol => match request.version {
-            Version::Http10 => Value::text(b"HTTP/1.0"),
-            Version::Http11 => Value::text(b"HTTP/1.1"),
-        },
-        Variable::QueryString => Value::text(request.bytes(request.query?)),
-        Variable::IsArgs => Value::text(if request.query.is_some() { b"?" } else { b"" }),
-        Variable::Http(name) => header(request, name.as_bytes())?,
-        Variable::Arg(name) => argument(request.bytes(request.query?), name.as_bytes())?,
-        Variable::Cookie(name) => cookie(request, name.as_bytes())?,
-        _ => return None,
-    })
-}
-
-fn request_uri(request: &RequestHead) -> Vec<u8> {
-    let mut uri = Vec::new();
-    target::encode_path(request.bytes(request.path), &mut uri);
-    if let Some(query) = request.query {
-        uri.push(b'?');
-        uri.extend_from_slice(request.bytes(query));
+    match variable {
+        Variable::Scheme => Some(Value::text(b"http")),
+        _ => message::variable(request, variable),
     }
-    uri
 }
 
 fn text<'a>(bytes: Vec<u8>) -> Value<'a> {
     Value::Text(Cow::Owned(bytes))
-}
-
-/// The field of that name; repeated ones are joined with `, `.
-fn header<'a>(request: &'a RequestHead, name: &[u8]) -> Option<Value<'a>> {
-    let fields = &request.fields;
-    let same = |candidate: &[u8]| {
-        let folded = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-        candidate.len() == name.len() && candidate.iter().map(folded).eq(name.iter().copied())
-    };
-    let mut values =
-        fields.iter().filter(|field| same(fields.bytes(field.name))).map(|field| fields.bytes(field.value));
-    let first = values.next()?;
-    let Some(second) = values.next() else { return Some(Value::text(first)) };
-    let mut joined = [first, b", ", second].concat();
-    for value in values {
-        joined.extend_from_slice(b", ");
-        joined.extend_from_slice(value);
-    }
-    Some(text(joined))
-}
-
-/// The first parameter of that name: decoded, or `true` if it is written without `=`.
-fn argument<'a>(query: &'a [u8], name: &[u8]) -> Option<Value<'a>> {
-    for pair in query.split(|byte| *byte == b'&') {
-        let equals = memchr::memchr(b'=', pair);
-        let key = &pair[..equals.unwrap_or(pair.len())];
-        if *decoded(key) != *name {
-            continue;
-        }
-        return Some(match equals {
-            None => Value::Bool(true),
-            Some(equals) => Value::Text(decoded(&pair[equals + 1..])),
-        });
-    }
-    None
-}
-
-/// Percent-decoded as far as the escapes are valid; `+` stays what it is.
-fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
-    if memchr::memchr(b'%', text).is_none() {
-        return Cow::Borrowed(text);
-    }
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((byte, after)) = rest.split_first() {
-        rest = after;
-        match (byte, after) {
-            (b'%', [high, low, after @ ..]) => match (digit(*high), digit(*low)) {
-                (Some(high), Some(low)) => {
-                    out.push(high << 4 | low);
-                    rest = after;
-                }
-                _ => out.push(b'%'),
-            },
-            _ => out.push(*byte),
-        }
-    }
-    Cow::Owned(out)
-}
-
-fn cookie<'a>(request: &'a RequestHead, name: &[u8]) -> Option<Value<'a>> {
-    for line in request.fields.named(b"cookie") {
-        for pair in line.split(|byte| *byte == b';') {
-            let Some(equals) = memchr::memchr(b'=', pair) else { continue };
-            if pair[..equals].trim_ascii() == name {
-                return Some(Value::text(pair[equals + 1..].trim_ascii()));
-            }
-        }
-    }
-    None
 }
 
 #[cfg(test)]
@@ -212,15 +116,6 @@ mod tests {
             ("uri_param_id", None),
         ] {
             assert_eq!(read(request, name).as_deref(), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn an_escape_that_is_none_stays_as_it_is() {
-        for (text, expected) in
-            [("100%", "100%"), ("%zz", "%zz"), ("%4", "%4"), ("%41%", "A%"), ("a+b", "a+b")]
-        {
-            assert_eq!(decoded(text.as_bytes()), expected.as_bytes());
         }
     }
 }

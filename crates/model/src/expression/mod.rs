@@ -14,12 +14,10 @@ mod pattern;
 mod variables;
 
 pub use address::AddressSet;
-pub use pattern::regex_limits_hit;
+pub use pattern::{Pattern, regex_limits_hit};
 pub use variables::{
     FAMILIES, NAMES, NamedVariables, Value, Variable, VariableFamily, VariableName, Variables,
 };
-
-use pattern::Pattern;
 
 use crate::validation::Violations;
 

@@ -9,6 +9,8 @@
 
 mod fields;
 mod head;
+mod variables;
 
 pub use fields::{Field, Fields, Known, Span};
 pub use head::{Method, RequestHead, ResponseHead, Version};
+pub use variables::{decoded, variable};

@@ -5,15 +5,16 @@
 //! goes to the backtracking one, with a limit on its steps. A pattern that hits the limit answers "no match" and is
 //! counted: a worker never stalls on it.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::limits;
 
 mod dialect;
 
-/// A compiled pattern.
+/// A compiled regular expression of a user.
 #[derive(Clone, Debug)]
-pub(super) struct Pattern(Engine);
+pub struct Pattern(Engine);
 
 #[derive(Clone, Debug)]
 enum Engine {
@@ -37,7 +38,7 @@ impl Pattern {
     ///
     /// # Errors
     /// What is wrong with it, on one line.
-    pub(super) fn compile(text: &str, ignore_case: bool) -> Result<Self, String> {
+    pub fn compile(text: &str, ignore_case: bool) -> Result<Self, String> {
         let rewritten = dialect::rewrite(text);
         let linear = regex::bytes::RegexBuilder::new(&rewritten)
             .unicode(false)
@@ -67,7 +68,8 @@ impl Pattern {
     }
 
     /// Whether the pattern is found anywhere in `subject`.
-    pub(super) fn is_match(&self, subject: &[u8]) -> bool {
+    #[must_use]
+    pub fn is_match(&self, subject: &[u8]) -> bool {
         match &self.0 {
             Engine::Linear(regex) => regex.is_match(subject),
             Engine::Nothing => false,
@@ -81,6 +83,33 @@ impl Pattern {
                     false
                 })
             }
+        }
+    }
+
+    /// Where the first match at or after `start` stands in `subject`, and what its groups captured: the whole match
+    /// comes first.
+    #[must_use]
+    pub fn captures_at(&self, subject: &[u8], start: usize) -> Option<Vec<Option<Range<usize>>>> {
+        match &self.0 {
+            Engine::Linear(regex) => {
+                let found = regex.captures_at(subject, start)?;
+                Some(found.iter().map(|group| group.map(|group| group.range())).collect())
+            }
+            Engine::Nothing => None,
+            Engine::Backtracking(_) if subject.len() > limits::REGEX_BACKTRACK_SUBJECT_MAX => {
+                LIMITS_HIT.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+            Engine::Backtracking(regex) => match regex.captures_from_pos(subject, start) {
+                Ok(found) => {
+                    let found = found?;
+                    Some(found.iter().map(|group| group.map(|group| group.start()..group.end())).collect())
+                }
+                Err(_) => {
+                    LIMITS_HIT.fetch_add(1, Ordering::Relaxed);
+                    None
+                }
+            },
         }
     }
 }

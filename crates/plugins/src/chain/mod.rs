@@ -1,0 +1,410 @@
+//! Instances, the layers they are configured in, and the chain that a request runs through.
+//!
+//! The order is total and the same on every gateway. Phases come first: what global rules do in a phase, then what
+//! route and service (and, once known, the consumer) do in it. Within that, higher priority first, then the name of
+//! the plugin. A layer above takes the place of a layer below per plugin, with its whole configuration: consumer,
+//! then route, then service. Global rules are instances of their own.
+//!
+//! Everything is settled when configurations are compiled, except for the consumer, who is known only then: its
+//! layer is walked side by side with the chain, so that no chain is made, kept or looked up while a request waits.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use gatewright_model::limits;
+use gatewright_model::resource::Plugins;
+use gatewright_model::validation::Violations;
+use serde_json::{Map, Value};
+
+use crate::exchange::{Exchange, Flow};
+use crate::kind::{Category, Kind, Outcome, Phase, Plugin, Site};
+use crate::meta::{self, Meta};
+use crate::response::Response;
+use crate::shared::Shared;
+use crate::{consumers, schemas};
+
+/// A plugin with its configuration.
+pub struct Instance {
+    kind: &'static Kind,
+    meta: Meta,
+    plugin: Arc<dyn Plugin>,
+}
+
+impl Instance {
+    /// Builds an instance of `kind`.
+    ///
+    /// # Errors
+    /// Everything wrong with `config`, each with its JSON path in it.
+    pub fn build(kind: &'static Kind, config: &Value, site: &Site<'_>) -> Result<Self, Violations> {
+        let mut found = schemas(kind).config.violations(config);
+        let meta = meta::parse(config, &mut found);
+        found.into_result()?;
+        let mut config = config.clone();
+        if let Some(members) = config.as_object_mut() {
+            members.remove(meta::MEMBER);
+        }
+        let plugin = (kind.build)(config, site)?;
+        Ok(Self { kind, meta, plugin })
+    }
+
+    /// What it is an instance of.
+    #[must_use]
+    pub fn kind(&self) -> &'static Kind {
+        self.kind
+    }
+
+    /// The plugin itself.
+    #[must_use]
+    pub fn plugin(&self) -> &dyn Plugin {
+        &*self.plugin
+    }
+
+    fn priority(&self) -> i32 {
+        self.meta.priority.unwrap_or(self.kind.priority)
+    }
+
+    /// The order of running: higher priority first, then by name.
+    fn order(&self, other: &Self) -> Ordering {
+        other.priority().cmp(&self.priority()).then_with(|| self.kind.name.cmp(other.kind.name))
+    }
+
+    /// Tells instances apart within one exchange.
+    fn identity(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Makes the exchange this instance's, unless its filter says that it does not run.
+    fn enter(&self, exchange: &mut Exchange<'_>) -> bool {
+        let identity = self.identity();
+        exchange.state.instance = identity;
+        let Some(filter) = &self.meta.filter else { return true };
+        let remembered = exchange.state.filters.iter().find(|(asked, _)| *asked == identity);
+        if let Some((_, runs)) = remembered {
+            return *runs;
+        }
+        let runs = filter.holds(&*exchange);
+        exchange.state.filters.push((identity, runs));
+        runs
+    }
+
+    fn request_phase(&self, phase: Phase, exchange: &mut Exchange<'_>) -> Flow {
+        match phase {
+            Phase::Rewrite => self.plugin.rewrite(exchange),
+            Phase::Access => self.plugin.access(exchange),
+            Phase::BeforeUpstream => self.plugin.before_upstream(exchange),
+            Phase::Response | Phase::Log => Flow::Continue,
+        }
+    }
+}
+
+/// The instances of one object (a service, a route, a consumer, all global rules), in running order.
+#[derive(Clone, Default)]
+pub struct Layer(Box<[Arc<Instance>]>);
+
+/// What instances are built from.
+#[derive(Clone, Copy)]
+pub struct Ground<'g> {
+    /// State that instances share by name.
+    pub shared: &'g Shared,
+    /// The plugin metadata of the group, by plugin.
+    pub metadata: &'g dyn Fn(&str) -> Option<&'g Map<String, Value>>,
+}
+
+/// What a layer was built from before, to take over what did not change.
+#[derive(Clone, Copy)]
+pub struct Before<'b> {
+    /// The configurations.
+    pub plugins: &'b Plugins,
+    /// What was built from them.
+    pub layer: &'b Layer,
+    /// Plugins whose metadata changed since: they are built again.
+    pub changed: &'b [&'b str],
+}
+
+impl Layer {
+    /// Builds the instances of `plugins`. An instance whose configuration is the one it had before is taken over
+    /// with its state.
+    ///
+    /// # Errors
+    /// Everything wrong, each with its JSON path in `plugins`.
+    pub fn build(
+        plugins: &Plugins,
+        ground: Ground<'_>,
+        before: Option<Before<'_>>,
+    ) -> Result<Self, Violations> {
+        let mut violations = Violations::default();
+        if plugins.len() > limits::PLUGINS_MAX {
+            return Err(Violations::one("", format!("maximum number of plugins is {}", limits::PLUGINS_MAX)));
+        }
+        let mut instances = Vec::with_capacity(plugins.len());
+        for (name, config) in plugins {
+            let Some(kind) = crate::find(name) else {
+                violations.add(format!("/{name}"), format!("unknown plugin `{name}`"));
+                continue;
+            };
+            if consumers::is_credential(kind, config) {
+                // What a consumer shows is found through the index, and does nothing by itself.
+                violations.absorb(&format!("/{name}"), consumers::violations(kind, schemas(kind), config));
+                continue;
+            }
+            if let Some(known) = before.and_then(|before| before.instance(name, config)) {
+                instances.push(Arc::clone(known));
+                continue;
+            }
+            let site = Site { metadata: (ground.metadata)(name), shared: ground.shared };
+            match Instance::build(kind, config, &site) {
+                Ok(instance) => instances.push(Arc::new(instance)),
+                Err(wrong) => violations.absorb(&format!("/{name}"), wrong),
+            }
+        }
+        violations.into_result()?;
+        Ok(Self::sorted(instances))
+    }
+
+    /// The layer of these instances.
+    #[must_use]
+    pub fn sorted(mut instances: Vec<Arc<Instance>>) -> Self {
+        instances.sort_by(|one, other| one.order(other));
+        Self(instances.into())
+    }
+
+    /// This layer with what `above` has in place of its own.
+    #[must_use]
+    pub fn under(&self, above: &Self) -> Self {
+        if above.0.is_empty() {
+            return self.clone();
+        }
+        let kept = self.0.iter().filter(|instance| above.instance(instance.kind).is_none());
+        Self::sorted(kept.chain(&above.0).cloned().collect())
+    }
+
+    /// The layer without what is disabled: what requests run through.
+    #[must_use]
+    pub fn enabled(&self) -> Self {
+        Self(self.0.iter().filter(|instance| !instance.meta.disable).cloned().collect())
+    }
+
+    /// Whether there is nothing to run.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The instances, in running order.
+    pub fn iter(&self) -> impl Iterator<Item = &Instance> {
+        self.0.iter().map(|instance| &**instance)
+    }
+
+    fn instance(&self, kind: &Kind) -> Option<&Arc<Instance>> {
+        self.0.iter().find(|instance| std::ptr::eq(instance.kind, kind))
+    }
+
+    fn at(&self, index: usize) -> Option<&Instance> {
+        self.0.get(index).map(|instance| &**instance)
+    }
+}
+
+impl<'b> Before<'b> {
+    fn instance(&self, name: &str, config: &Value) -> Option<&'b Arc<Instance>> {
+        let same = self.plugins.get(name) == Some(config) && !self.changed.contains(&name);
+        same.then(|| self.layer.0.iter().find(|instance| instance.kind.name == name))?
+    }
+}
+
+/// The layers that one exchange runs through.
+#[derive(Clone, Copy)]
+pub struct Course<'c> {
+    /// The global rules.
+    pub global: &'c Layer,
+    /// Route over service.
+    pub route: &'c Layer,
+}
+
+/// How far an exchange has come in its request phases.
+pub struct Progress {
+    stage: usize,
+    below: usize,
+    above: usize,
+    blamed: Option<Arc<meta::ErrorBody>>,
+}
+
+/// Who runs in a stage.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Global,
+    Route,
+    /// Only what the consumer adds to the route, and never another authentication.
+    ConsumerAlone,
+    /// The route, with the consumer's layer above it.
+    Both,
+}
+
+/// The stages of the request phases, in order.
+const STAGES: [(Phase, Who); 7] = [
+    (Phase::Rewrite, Who::Global),
+    (Phase::Rewrite, Who::Route),
+    (Phase::Rewrite, Who::ConsumerAlone),
+    (Phase::Access, Who::Global),
+    (Phase::Access, Who::Both),
+    (Phase::BeforeUpstream, Who::Global),
+    (Phase::BeforeUpstream, Who::Both),
+];
+
+/// How many of [`STAGES`] a request without a route runs: global rules see it, then it is answered with 404.
+const GLOBAL_STAGES: [usize; 2] = [0, 3];
+
+impl Progress {
+    /// At the beginning.
+    #[must_use]
+    pub fn start() -> Self {
+        Self { stage: 0, below: 0, above: 0, blamed: None }
+    }
+
+    /// What becomes of a flow that a plugin handed back after it was waited for.
+    #[must_use]
+    pub fn settle(&self, mut flow: Flow) -> Flow {
+        if let (Flow::Respond(answer), Some(body)) = (&mut flow, &self.blamed)
+            && answer.status >= 400
+        {
+            body.put_into(answer);
+        }
+        flow
+    }
+}
+
+impl Course<'_> {
+    /// Whether nothing runs, whoever calls.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.global.is_empty() && self.route.is_empty()
+    }
+
+    /// Runs the request phases on from `progress` until they are through (`Continue`) or something else has to
+    /// happen first. After that, this is called again, unless the request was answered.
+    pub fn advance(&self, progress: &mut Progress, exchange: &mut Exchange<'_>) -> Flow {
+        while let Some((phase, who)) = STAGES.get(progress.stage) {
+            let flow = self.stage(*phase, *who, progress, exchange);
+            if !matches!(flow, Flow::Continue) {
+                return progress.settle(flow);
+            }
+            (progress.stage, progress.below, progress.above) = (progress.stage + 1, 0, 0);
+        }
+        Flow::Continue
+    }
+
+    /// As [`Self::advance`], for a request that no route matches.
+    pub fn advance_unmatched(&self, progress: &mut Progress, exchange: &mut Exchange<'_>) -> Flow {
+        while progress.stage < STAGES.len() {
+            let (phase, who) = STAGES[progress.stage];
+            if GLOBAL_STAGES.contains(&progress.stage) {
+                let flow = self.stage(phase, who, progress, exchange);
+                if !matches!(flow, Flow::Continue) {
+                    return progress.settle(flow);
+                }
+            }
+            (progress.stage, progress.below, progress.above) = (progress.stage + 1, 0, 0);
+        }
+        Flow::Continue
+    }
+
+    fn stage(&self, phase: Phase, who: Who, progress: &mut Progress, exchange: &mut Exchange<'_>) -> Flow {
+        let consumer = exchange.state.consumer.clone();
+        let none = Layer::default();
+        let above = consumer.as_ref().and_then(|consumer| consumer.plugins.as_ref().ok()).unwrap_or(&none);
+        loop {
+            let (below, above) = match who {
+                Who::Global => (self.global, &none),
+                Who::Route => (self.route, &none),
+                Who::ConsumerAlone => (&none, above),
+                Who::Both => (self.route, above),
+            };
+            let Some((instance, side)) = next(below, above, progress) else { return Flow::Continue };
+            let adds = |instance: &Instance| {
+                instance.kind.category != Category::Authentication
+                    && self.route.instance(instance.kind).is_none()
+            };
+            let skipped = who == Who::ConsumerAlone && !adds(instance);
+            if skipped || !instance.kind.phases.has(phase) || !instance.enter(exchange) {
+                progress.pass(side);
+                continue;
+            }
+            progress.blamed.clone_from(&instance.meta.error_response);
+            match instance.request_phase(phase, exchange) {
+                Flow::Continue => progress.pass(side),
+                // The same plugin is asked again, with the body there.
+                Flow::ReadBody(bytes_max) => return Flow::ReadBody(bytes_max),
+                flow => {
+                    progress.pass(side);
+                    return flow;
+                }
+            }
+        }
+    }
+
+    /// Runs the phase of the response.
+    pub fn response(&self, exchange: &mut Exchange<'_>, response: &mut Response<'_>) {
+        self.each(Phase::Response, exchange, &mut |plugin, exchange| plugin.response(exchange, response));
+    }
+
+    /// Lets everybody take note of how the exchange ended.
+    pub fn log(&self, exchange: &mut Exchange<'_>, outcome: &Outcome) {
+        self.each(Phase::Log, exchange, &mut |plugin, exchange| plugin.log(exchange, outcome));
+    }
+
+    fn each(
+        &self,
+        phase: Phase,
+        exchange: &mut Exchange<'_>,
+        ask: &mut dyn FnMut(&dyn Plugin, &mut Exchange<'_>),
+    ) {
+        let consumer = exchange.state.consumer.clone();
+        let none = Layer::default();
+        let above = consumer.as_ref().and_then(|consumer| consumer.plugins.as_ref().ok()).unwrap_or(&none);
+        for (below, above) in [(self.global, &none), (self.route, above)] {
+            let mut progress = Progress::start();
+            while let Some((instance, side)) = next(below, above, &mut progress) {
+                progress.pass(side);
+                if instance.kind.phases.has(phase) && instance.enter(exchange) {
+                    ask(&*instance.plugin, exchange);
+                }
+            }
+        }
+    }
+}
+
+/// Which of two layers an instance is from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Below,
+    Above,
+}
+
+impl Progress {
+    fn pass(&mut self, side: Side) {
+        match side {
+            Side::Below => self.below += 1,
+            Side::Above => self.above += 1,
+        }
+    }
+}
+
+/// The next instance of two layers in running order; what is above hides what is below.
+fn next<'l>(below: &'l Layer, above: &'l Layer, progress: &mut Progress) -> Option<(&'l Instance, Side)> {
+    while let Some(hidden) = below.at(progress.below)
+        && above.instance(hidden.kind).is_some()
+    {
+        progress.below += 1;
+    }
+    while above.at(progress.above).is_some_and(|instance| instance.meta.disable) {
+        progress.above += 1;
+    }
+    match (below.at(progress.below), above.at(progress.above)) {
+        (Some(lower), Some(upper)) if lower.order(upper).is_le() => Some((lower, Side::Below)),
+        (_, Some(upper)) => Some((upper, Side::Above)),
+        (Some(lower), None) => Some((lower, Side::Below)),
+        (None, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

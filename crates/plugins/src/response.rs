@@ -1,0 +1,127 @@
+//! The response to an exchange as plugins see it: its head, and what becomes of its body.
+//!
+//! A body passes untouched unless a plugin says otherwise. What changes it does so piece by piece, or takes its place
+//! as a whole; either way the length that the head announced is no longer true and goes.
+
+use bytes::Bytes;
+use gatewright_model::message::{Known, ResponseHead};
+
+/// Who gave the response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The upstream, with this status.
+    Upstream(u16),
+    /// The gateway itself or one of its plugins.
+    Gateway,
+}
+
+/// A response on its way to the client.
+pub struct Response<'r> {
+    /// Its head.
+    pub head: &'r mut ResponseHead,
+    /// Who gave it.
+    pub origin: Origin,
+    /// Whether the message has a body at all: answers to HEAD have none, whatever their head says.
+    pub has_body: bool,
+    /// What becomes of the body.
+    pub body: ResponseBody,
+}
+
+/// What becomes of the body of a response.
+#[derive(Default)]
+pub enum ResponseBody {
+    /// It passes.
+    #[default]
+    Pass,
+    /// Something else is sent in its place.
+    Replaced(Bytes),
+    /// It passes through these, in order.
+    Filtered(Vec<Box<dyn BodyFilter>>),
+}
+
+/// Changes a body while it passes.
+pub trait BodyFilter {
+    /// Takes the next piece and appends what it became.
+    fn push(&mut self, piece: &[u8], out: &mut Vec<u8>);
+
+    /// Appends what is left when the body is over.
+    fn finish(&mut self, out: &mut Vec<u8>);
+}
+
+impl Response<'_> {
+    /// The first value of a field.
+    #[must_use]
+    pub fn field<'a>(&'a self, name: &'a str) -> Option<&'a [u8]> {
+        self.head.fields.named(name.as_bytes()).next()
+    }
+
+    /// Makes `name` have exactly this value.
+    pub fn set_field(&mut self, name: &str, value: &[u8]) {
+        self.head.fields.set(name, value);
+    }
+
+    /// The length the head announces.
+    #[must_use]
+    pub fn content_length(&self) -> Option<u64> {
+        let text = self.head.fields.known(Known::ContentLength).next()?;
+        std::str::from_utf8(text).ok()?.parse().ok()
+    }
+
+    /// Sends `body` in place of what comes; filters of earlier plugins are forgotten with what they would filter.
+    pub fn replace_body(&mut self, body: impl Into<Bytes>) {
+        self.forget_body();
+        self.body = ResponseBody::Replaced(body.into());
+    }
+
+    /// Lets the body pass through `filter`.
+    pub fn filter_body(&mut self, mut filter: Box<dyn BodyFilter>) {
+        self.forget_body();
+        self.body = match std::mem::take(&mut self.body) {
+            ResponseBody::Pass => ResponseBody::Filtered(vec![filter]),
+            ResponseBody::Filtered(mut filters) => {
+                filters.push(filter);
+                ResponseBody::Filtered(filters)
+            }
+            // What is there as a whole is filtered at once.
+            ResponseBody::Replaced(body) => {
+                let mut out = Vec::with_capacity(body.len());
+                filter.push(&body, &mut out);
+                filter.finish(&mut out);
+                ResponseBody::Replaced(out.into())
+            }
+        };
+    }
+
+    /// Drops what the head says of a body that will be another one.
+    fn forget_body(&mut self) {
+        self.head.fields.remove_known(Known::ContentLength);
+        for name in ["Content-MD5", "Digest", "Accept-Ranges"] {
+            self.head.fields.remove(name.as_bytes());
+        }
+    }
+}
+
+/// Passes `piece` through all filters.
+pub fn push_all(filters: &mut [Box<dyn BodyFilter>], piece: &[u8], out: &mut Vec<u8>) {
+    match filters {
+        [] => out.extend_from_slice(piece),
+        [only] => only.push(piece, out),
+        [first, rest @ ..] => {
+            let mut between = Vec::new();
+            first.push(piece, &mut between);
+            push_all(rest, &between, out);
+        }
+    }
+}
+
+/// Ends the body for all filters.
+pub fn finish_all(filters: &mut [Box<dyn BodyFilter>], out: &mut Vec<u8>) {
+    if let [first, rest @ ..] = filters {
+        let mut between = Vec::new();
+        first.finish(&mut between);
+        if !between.is_empty() {
+            push_all(rest, &between, out);
+        }
+        finish_all(rest, out);
+    }
+}

@@ -1,0 +1,318 @@
+//! Plugins tried on requests written as text: data in, data out.
+
+use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gatewright_model::expression::{Value, Variable};
+use gatewright_model::message::{Method, RequestHead, ResponseHead, Span};
+use gatewright_model::resource::Plugins;
+use gatewright_model::target;
+use serde_json::{Value as Json, json};
+
+use crate::chain::{Course, Ground, Layer, Progress};
+use crate::consumers::{Consumer, Consumers};
+use crate::exchange::{Answer, Body, Client, Exchange, Flow, Matched, Now, State, Surroundings};
+use crate::kind::Outcome;
+use crate::response::{Origin, Response, ResponseBody, finish_all, push_all};
+use crate::shared::Shared;
+
+/// One or more plugins of a route, and the world around it.
+pub(crate) struct Trial {
+    pub(crate) layer: Layer,
+    pub(crate) global: Layer,
+    pub(crate) consumers: Consumers,
+    client: IpAddr,
+    tls: bool,
+    world: World,
+}
+
+struct World {
+    now: Cell<Duration>,
+    random: RefCell<fastrand::Rng>,
+}
+
+impl Surroundings for World {
+    fn now(&self) -> Now {
+        Now { unix: Duration::from_secs(1_700_000_000) + self.now.get(), uptime: self.now.get() }
+    }
+
+    fn random(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
+    }
+
+    fn variable<'a>(&'a self, _: &'a RequestHead, _: &'a Body, variable: &Variable) -> Option<Value<'a>> {
+        (*variable == Variable::Hostname).then(|| Value::text(b"gateway-1"))
+    }
+}
+
+/// Builds a layer of `plugins`, an object of configurations by name.
+pub(crate) fn layer(plugins: &Json, metadata: &Json) -> Layer {
+    let plugins: Plugins = plugins.as_object().expect("plugins by name").clone();
+    let shared = Shared::default();
+    let metadata = |name: &str| metadata.get(name).and_then(Json::as_object);
+    Layer::build(&plugins, Ground { shared: &shared, metadata: &metadata }, None).expect("a layer")
+}
+
+/// The paths of everything wrong with `config`, sorted.
+pub(crate) fn refused(name: &str, config: &Json) -> Vec<String> {
+    let mut paths: Vec<String> =
+        crate::validate(name, config).iter().map(|violation| violation.path.clone()).collect();
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+impl Trial {
+    pub(crate) fn of(name: &str, config: Json) -> Self {
+        Self::all(&json!({ name: config }))
+    }
+
+    pub(crate) fn all(plugins: &Json) -> Self {
+        Self::with_metadata(plugins, &json!({}))
+    }
+
+    pub(crate) fn with_metadata(plugins: &Json, metadata: &Json) -> Self {
+        Self {
+            layer: layer(plugins, metadata).enabled(),
+            global: Layer::default(),
+            consumers: Consumers::default(),
+            client: [10, 0, 0, 9].into(),
+            tls: false,
+            world: World { now: Cell::default(), random: RefCell::new(fastrand::Rng::with_seed(7)) },
+        }
+    }
+
+    pub(crate) fn global(mut self, plugins: &Json) -> Self {
+        self.global = layer(plugins, &json!({})).enabled();
+        self
+    }
+
+    pub(crate) fn from(mut self, address: &str) -> Self {
+        self.client = address.parse().expect("an address");
+        self
+    }
+
+    pub(crate) fn over_tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
+    /// Adds a consumer with these labels and plugins.
+    pub(crate) fn consumer(mut self, name: &str, labels: Json, plugins: Json) -> Self {
+        let consumer = json!({"username": name, "labels": labels, "plugins": plugins});
+        let consumer = serde_json::from_value(consumer).expect("a consumer");
+        self.consumers.add_consumer(&consumer, Ok(layer(&plugins, &json!({}))));
+        self
+    }
+
+    /// Adds a credential object.
+    pub(crate) fn credential(mut self, consumer: &str, id: &str, plugins: Json) -> Self {
+        let credential =
+            serde_json::from_value(json!({"name": id, "plugins": plugins})).expect("a credential");
+        self.consumers.add_credential(consumer, id, &credential);
+        self
+    }
+
+    /// Runs the request phases of `METHOD target`, fields on lines of their own, and a body after an empty line.
+    pub(crate) fn run(&self, request: &str) -> Run<'_> {
+        self.run_with(request, State::default(), true)
+    }
+
+    /// As [`Self::run`], for a consumer who is known already.
+    pub(crate) fn run_as(&self, request: &str, consumer: Arc<Consumer>) -> Run<'_> {
+        let mut state = State::default();
+        state.consumer = Some(consumer);
+        self.run_with(request, state, true)
+    }
+
+    /// As [`Self::run`], for a request that no route matches.
+    pub(crate) fn run_unmatched(&self, request: &str) -> Run<'_> {
+        self.run_with(request, State::default(), false)
+    }
+
+    fn run_with(&self, request: &str, state: State, matched: bool) -> Run<'_> {
+        let (head, body) = request.split_once("\n\n").unwrap_or((request, ""));
+        let mut run = Run { trial: self, head: head_of(head), state, answer: None, paused: Duration::ZERO };
+        let course = self.course();
+        let mut progress = Progress::start();
+        let advance = |exchange: &mut Exchange<'_>, progress: &mut Progress| match matched {
+            true => course.advance(progress, exchange),
+            false => course.advance_unmatched(progress, exchange),
+        };
+        let mut flow = run.with_exchange(|exchange| advance(exchange, &mut progress));
+        loop {
+            flow = match flow {
+                Flow::Continue => return run,
+                Flow::Respond(answer) => {
+                    run.answer = Some(*answer);
+                    return run;
+                }
+                Flow::Pause(time, then) => {
+                    run.paused += time;
+                    match progress.settle(*then) {
+                        Flow::Continue => run.with_exchange(|exchange| advance(exchange, &mut progress)),
+                        other => other,
+                    }
+                }
+                Flow::ReadBody(bytes_max) => {
+                    let bytes = Bytes::copy_from_slice(body.as_bytes());
+                    run.state.body = if body.len() > bytes_max { Body::TooLarge } else { Body::Read(bytes) };
+                    run.with_exchange(|exchange| advance(exchange, &mut progress))
+                }
+                Flow::Wait(_) => panic!("these trials wait for nothing outside"),
+            };
+        }
+    }
+
+    fn course(&self) -> Course<'_> {
+        Course { global: &self.global, route: &self.layer }
+    }
+}
+
+fn head_of(text: &str) -> RequestHead {
+    let mut lines = text.lines();
+    let (method, raw) = lines.next().and_then(|line| line.split_once(' ')).expect("a method and a target");
+    let target = target::parse_target(raw.as_bytes()).expect("a target");
+    let mut head = RequestHead::default();
+    head.method = Method::of(method.as_bytes());
+    head.method_text = head.fields.intern(method.as_bytes());
+    head.target = head.fields.intern(raw.as_bytes());
+    head.raw_path = head.target.part(target.raw_path.clone());
+    head.path = head.fields.intern(&target.path);
+    head.path_is_plain = true;
+    head.query = target.query.clone().map(|range| head.target.part(range));
+    for line in lines {
+        let (name, value) = line.split_once(':').expect("a field");
+        head.fields.append(name, value.trim().as_bytes());
+    }
+    let authority = head.fields.named(b"host").next().unwrap_or(b"api.example").to_vec();
+    head.authority = head.fields.intern(&authority);
+    let end = authority.iter().position(|byte| *byte == b':').unwrap_or(authority.len());
+    head.host = head.authority.part(0..end);
+    head
+}
+
+/// A request whose phases were run.
+pub(crate) struct Run<'t> {
+    trial: &'t Trial,
+    pub(crate) head: RequestHead,
+    pub(crate) state: State,
+    pub(crate) answer: Option<Answer>,
+    pub(crate) paused: Duration,
+}
+
+/// What came of a response.
+#[derive(Debug)]
+pub(crate) struct Responded {
+    pub(crate) head: ResponseHead,
+    pub(crate) body: String,
+}
+
+impl Run<'_> {
+    fn with_exchange<T>(&mut self, act: impl FnOnce(&mut Exchange<'_>) -> T) -> T {
+        let client = Client {
+            peer: SocketAddr::new(self.trial.client, 5000),
+            local: "10.0.0.1:9080".parse().expect("an address"),
+            tls: self.trial.tls,
+        };
+        let matched =
+            Matched { route_id: "r1", route_name: "route", service_id: "s1", service_name: "service" };
+        act(&mut Exchange {
+            request: &mut self.head,
+            client,
+            matched,
+            consumers: &self.trial.consumers,
+            surroundings: &self.trial.world,
+            state: &mut self.state,
+        })
+    }
+
+    /// Status and body of the plugin's answer; empty: there was none.
+    pub(crate) fn answered(&self) -> String {
+        self.answer.as_ref().map_or(String::new(), |answer| {
+            format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body))
+        })
+    }
+
+    /// A field of the plugin's answer.
+    pub(crate) fn answer_field(&self, name: &str) -> String {
+        let fields = self.answer.iter().flat_map(|answer| &answer.fields).chain(&self.state.answer_fields);
+        let named = fields.filter(|(field, _)| field.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// A field as it goes to the upstream.
+    pub(crate) fn sent(&self, name: &str) -> String {
+        let values = self.head.fields.named(name.as_bytes());
+        values.map(String::from_utf8_lossy).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Method, path and query as they go to the upstream.
+    pub(crate) fn forwarded(&self) -> String {
+        let text = |span: Span| String::from_utf8_lossy(self.head.bytes(span)).into_owned();
+        let mut path = Vec::new();
+        target::encode_path(self.head.bytes(self.head.path), &mut path);
+        let query = self.head.query.map_or(String::new(), |query| format!("?{}", text(query)));
+        format!("{} {}{query}", text(self.head.method_text), String::from_utf8_lossy(&path))
+    }
+
+    /// Runs the response phase on the answer of the plugin, or of an upstream: status, fields, empty line, body.
+    pub(crate) fn respond(mut self, upstream: &str) -> Responded {
+        let (top, body) = upstream.split_once("\n\n").unwrap_or((upstream, ""));
+        let mut lines = top.lines();
+        let status: u16 = lines.next().expect("a status").parse().expect("a status");
+        let mut head = ResponseHead { status, ..ResponseHead::default() };
+        let mut body = body.as_bytes().to_vec();
+        let origin = match self.answer.take() {
+            None => {
+                for line in lines {
+                    let (name, value) = line.split_once(':').expect("a field");
+                    head.fields.append(name, value.trim().as_bytes());
+                }
+                Origin::Upstream(status)
+            }
+            Some(answer) => {
+                head.status = answer.status;
+                answer.fields.iter().for_each(|(name, value)| head.fields.append(name, value));
+                body = answer.body.to_vec();
+                Origin::Gateway
+            }
+        };
+        for (name, value) in std::mem::take(&mut self.state.answer_fields) {
+            head.fields.append(&name, &value);
+        }
+        let course = self.trial.course();
+        let (plan, upstream_status) = self.with_exchange(|exchange| {
+            let mut response = Response { head: &mut head, origin, has_body: true, body: ResponseBody::Pass };
+            course.response(exchange, &mut response);
+            let upstream_status = match origin {
+                Origin::Upstream(status) => Some(status),
+                Origin::Gateway => None,
+            };
+            (response.body, upstream_status)
+        });
+        let body = match plan {
+            ResponseBody::Pass => body,
+            ResponseBody::Replaced(bytes) => bytes.to_vec(),
+            ResponseBody::Filtered(mut filters) => {
+                let mut out = Vec::new();
+                body.chunks(3).for_each(|piece| push_all(&mut filters, piece, &mut out));
+                finish_all(&mut filters, &mut out);
+                out
+            }
+        };
+        let outcome = Outcome { status: head.status, upstream_status, upstream_latency: None };
+        self.with_exchange(|exchange| course.log(exchange, &outcome));
+        Responded { head, body: String::from_utf8_lossy(&body).into_owned() }
+    }
+}
+
+impl Responded {
+    pub(crate) fn field(&self, name: &str) -> String {
+        let values = self.head.fields.named(name.as_bytes());
+        values.map(String::from_utf8_lossy).collect::<Vec<_>>().join(", ")
+    }
+}
