@@ -1,8 +1,9 @@
 //! Startup settings of a gateway: read once by the executable, never changed while running.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use gatewright_model::id::GatewayGroupId;
 
@@ -23,6 +24,36 @@ pub struct Settings {
     pub status: SocketAddr,
     /// How many workers serve requests, each on one thread.
     pub workers: NonZeroUsize,
+    /// What clients may use of it.
+    pub limits: Limits,
+}
+
+/// What clients may use of a gateway; the defaults are for one at the edge, whose clients are not trusted.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long a request head may take in total, from its first byte on: not per byte, or a slow sender would hold
+    /// a connection for ever. A fresh connection must start its first request in the same time.
+    pub head_timeout: Duration,
+    /// How long a connection may wait for its next request.
+    pub idle_timeout: Duration,
+    /// How long a client may send nothing of a body, or take nothing of an answer.
+    pub body_timeout: Duration,
+    /// Bytes per second a body must arrive with, measured while it is waited for; none: the timeout alone counts.
+    pub body_rate_min: Option<NonZeroU64>,
+    /// Bytes of a request body; none: as many as come, which costs nothing, because bodies are not kept.
+    pub body_bytes_max: Option<NonZeroU64>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            body_timeout: Duration::from_secs(60),
+            body_rate_min: NonZeroU64::new(240),
+            body_bytes_max: None,
+        }
+    }
 }
 
 /// TLS, as far as no configuration says it.

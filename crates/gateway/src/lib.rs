@@ -49,7 +49,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use config::{Settings, StartError};
+pub use config::{Limits, Settings, StartError};
 pub use source::{Connector, Io};
 use tokio::runtime::{Builder, LocalOptions, Runtime};
 use tokio::sync::{mpsc, watch};
@@ -96,7 +96,7 @@ pub fn start(settings: Settings, connector: Arc<dyn Connector>) -> Result<Gatewa
     let kept = settings.data_dir.as_deref().map(|path| DataDirectory::open(path, &settings)).transpose()?;
     let DataDirectory { cache, lock } = kept.unwrap_or_default();
     let reports = Reports::new();
-
+    let limits = settings.limits;
     let current = Current::new(LiveConfig::empty());
     let (stop, stopping) = watch::channel(false);
     let background = Builder::new_multi_thread()
@@ -127,6 +127,7 @@ pub fn start(settings: Settings, connector: Arc<dyn Connector>) -> Result<Gatewa
             tls_listener: tls_listeners.next(),
             tls: Arc::clone(&tls),
             current: current.clone(),
+            limits,
             stopping: stopping.clone(),
             alive: alive.clone(),
         };
@@ -210,6 +211,7 @@ struct Worker {
     tls_listener: Option<TcpListener>,
     tls: Arc<tls::Shared>,
     current: Current,
+    limits: Limits,
     stopping: watch::Receiver<bool>,
     /// Dropped when the thread ends, which is all it is for.
     alive: mpsc::Sender<()>,
@@ -217,14 +219,14 @@ struct Worker {
 
 impl Worker {
     fn run(self) {
-        let Worker { index, plain, tls_listener, tls, current, stopping, alive } = self;
+        let Worker { index, plain, tls_listener, tls, current, limits, stopping, alive } = self;
         let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => runtime,
             Err(error) => return tracing::error!(index, %error, "a worker cannot start its runtime"),
         };
         runtime.block_on(async {
             match worker::Listeners::of(plain, tls_listener) {
-                Ok(listeners) => worker::run(index, listeners, tls, current.reader(), stopping).await,
+                Ok(listeners) => worker::run(index, listeners, tls, current.reader(), limits, stopping).await,
                 Err(error) => tracing::error!(index, %error, "a worker cannot use its listener"),
             }
         });

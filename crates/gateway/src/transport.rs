@@ -10,7 +10,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, tcp};
 
 /// A TLS session over TCP, of either side.
@@ -88,14 +88,40 @@ impl ReadHalf<'_> {
     }
 
     /// Reads what is there without waiting; [`ErrorKind::WouldBlock`]: nothing is.
+    ///
+    /// A read that did not fill its room is remembered as having taken everything, so that the next
+    /// [`ReadHalf::readable`] waits for the system to say something new, together with everything said before it.
     pub(crate) fn try_read_buf(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
-        if let Self::Plain(reader) = self {
-            return reader.try_read_buf(buffer);
-        }
         let mut context = Context::from_waker(Waker::noop());
         match pin!(self.read_buf(buffer)).poll(&mut context) {
             Poll::Ready(result) => result,
             Poll::Pending => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Waits until the other side has reset the connection: nobody is there any more. That nothing more is sent is
+    /// no such sign, its sender may still read. Never ends by itself.
+    pub(crate) async fn reset(&self) {
+        match self {
+            Self::Plain(reader) => {
+                // An error of the wait itself is no worse than not knowing.
+                if reader.ready(Interest::ERROR).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+            Self::Tls(session) => {
+                poll_fn(|context| {
+                    let session = session.borrow();
+                    let stream = session.get_ref().0;
+                    // A session borrowed across a wait could not be written to meanwhile, hence this detour. After
+                    // the other side said anything more, a reset shows only when it is written to.
+                    match stream.poll_read_ready(context) {
+                        Poll::Ready(_) if matches!(stream.take_error(), Ok(None)) => Poll::Pending,
+                        readiness => readiness.map(|_| ()),
+                    }
+                })
+                .await;
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! client, a failure can only be shown by closing.
 
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -14,19 +15,20 @@ use bytes::{Buf, BytesMut};
 use gatewright_model::message::{Method, ResponseHead, Version};
 use tokio::io::AsyncReadExt;
 
-use super::connection::{CLIENT_TIMEOUT, Client, Unread};
+use super::connection::{Client, Unread};
 use super::exchange::{Failure, Sending, Wish};
 use super::headers;
 use super::reject::RejectReason;
-use super::relay::{Body, Broken, READ_BYTES_SMALL, Sink, Source, relay, write_all};
+use super::relay::{Body, Broken, READ_BYTES_SMALL, Sink, Source, relay, write_all, write_rest};
 use super::tunnel;
+use crate::config::Limits;
 use crate::http1::framing::Framing;
 use crate::http1::scan::{self, Progress};
 use crate::http1::{HEAD_BYTES_MAX, Malformed, response, write};
 use crate::transport::{ReadHalf, WriteHalf};
 use crate::upstream::Timeouts;
 use crate::upstream::pool::Connection;
-use crate::upstream::tries::Try;
+use crate::upstream::tries::{Failed, Try};
 use crate::worker::buffers::Workspace;
 use crate::worker::timer::{Clock, Timer};
 
@@ -36,6 +38,7 @@ const INTERIM_ANSWERS_MAX: usize = 16;
 /// One request on one connection to a node.
 pub(super) struct Attempt<'a, 's> {
     pub(super) clock: &'a Rc<Clock>,
+    pub(super) limits: &'a Limits,
     pub(super) client: &'a mut Client<'s>,
     pub(super) workspace: &'a mut Workspace,
     pub(super) timeouts: Timeouts,
@@ -57,6 +60,8 @@ pub(super) struct Trouble {
     pub(super) failure: Failure,
     /// Whether not a single byte of an answer arrived.
     pub(super) unanswered: bool,
+    /// Whether not a single byte of the request was taken.
+    pub(super) unsent: bool,
 }
 
 impl Trouble {
@@ -64,11 +69,20 @@ impl Trouble {
     pub(super) fn is_stale(&self, reused: bool) -> bool {
         reused && self.unanswered && self.failure == Failure::Reject(RejectReason::UpstreamClosed)
     }
+
+    /// What it means for another try, if one is conceivable.
+    pub(super) fn as_failed(&self) -> Option<Failed> {
+        match self {
+            Self { unsent: true, .. } => Some(Failed::Unsent),
+            Self { unanswered: true, .. } => Some(Failed::Unanswered),
+            _ => None,
+        }
+    }
 }
 
 impl From<Failure> for Trouble {
     fn from(failure: Failure) -> Self {
-        Self { failure, unanswered: false }
+        Self { failure, unanswered: false, unsent: false }
     }
 }
 
@@ -80,33 +94,33 @@ impl From<RejectReason> for Trouble {
 
 impl Attempt<'_, '_> {
     pub(super) async fn run(self, connection: Connection, sending: Sending) -> Result<Done, Trouble> {
-        let Attempt { clock, client, workspace, timeouts, wish, unread, current } = self;
+        let Attempt { clock, limits, client, workspace, timeouts, wish, unread, current } = self;
         let Workspace { inbound, answer, outbound, reply, request, response } = workspace;
         let Client { reader, writer, timer, upload_timer, .. } = client;
         let Connection { mut transport, served } = connection;
         let (mut node_reader, mut node_writer) = transport.split();
         answer.clear();
         reply.clear();
-        let uploading = Cell::new(matches!(sending, Sending::Stream(_)));
+        let stage = Stage { uploading: Cell::new(matches!(sending, Sending::Stream(_))), ..Stage::default() };
         let receiving = Receiving {
             node: &mut node_reader,
             answer,
             read_limit: timeouts.read,
             client: writer,
+            client_limit: limits.body_timeout,
             reply,
             method: request.method,
             version: request.version,
             persists: wish.persists,
             upgrades: wish.upgrades,
-            uploading: &uploading,
+            stage: &stage,
             timer,
             current,
         };
         let received = match sending {
             Sending::Whole(length) => {
-                let sent = write_all(&mut node_writer, outbound, timeouts.send, timer).await;
-                sent.map_err(|broken| Trouble { failure: send_failure(broken), unanswered: true })?;
-                let received = receiving.run(response).await?;
+                send_whole(&mut node_writer, outbound, timeouts.send, timer).await?;
+                let received = beside(gone(reader), receiving.run(response), &stage).await?;
                 inbound.advance(length);
                 *unread = Unread::Nothing;
                 received
@@ -114,18 +128,19 @@ impl Attempt<'_, '_> {
             Sending::Stream(framing) => {
                 *unread = Unread::Unknown;
                 if wish.expects && inbound.is_empty() {
-                    write_continue(receiving.client, timer).await?;
+                    write_continue(receiving.client, limits.body_timeout, timer).await?;
                 }
-                let source = Source { reader, buffer: inbound, read_limit: CLIENT_TIMEOUT };
                 let chunked = framing == Framing::Chunked;
                 let sink =
                     Sink { writer: &mut node_writer, staged: outbound, write_limit: timeouts.send, chunked };
-                let upload = relay(Body::from(framing), source, sink, upload_timer);
-                let (received, uploaded) = beside(upload, receiving.run(response), &uploading).await?;
-                if uploaded {
+                let upload = async {
+                    let source = Source::client(reader, inbound, limits);
+                    relay(Body::from(framing), source, sink, upload_timer).await?;
+                    stage.uploading.set(false);
                     *unread = Unread::Nothing;
-                }
-                received
+                    gone(reader).await
+                };
+                beside(upload, receiving.run(response), &stage).await?
             }
         };
         if received.switched {
@@ -148,10 +163,27 @@ impl Attempt<'_, '_> {
     }
 }
 
+/// Sends a request that is here as a whole.
+async fn send_whole(
+    node: &mut WriteHalf<'_>,
+    request: &[u8],
+    limit: Duration,
+    timer: &Timer,
+) -> Result<(), Trouble> {
+    let mut rest = request;
+    let sent = write_rest(node, &mut rest, limit, timer).await;
+    let unsent = rest.len() == request.len();
+    sent.map_err(|broken| Trouble { failure: send_failure(broken), unanswered: true, unsent })
+}
+
 /// Tells the client to go on with its body.
-pub(super) async fn write_continue(client: &mut WriteHalf<'_>, timer: &Timer) -> Result<(), Failure> {
+pub(super) async fn write_continue(
+    client: &mut WriteHalf<'_>,
+    limit: Duration,
+    timer: &Timer,
+) -> Result<(), Failure> {
     let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
-    write_all(client, interim, CLIENT_TIMEOUT, timer).await.map_err(|_| Failure::Broken)
+    write_all(client, interim, limit, timer).await.map_err(|_| Failure::Cut(RejectReason::ClientClosed))
 }
 
 /// What a failure to send the request means.
@@ -161,35 +193,61 @@ pub(super) fn send_failure(broken: Broken) -> Failure {
         Broken::SinkClosed => Failure::Reject(RejectReason::UpstreamClosed),
         Broken::SourceMalformed => Failure::Reject(RejectReason::Malformed(Malformed::Chunk)),
         Broken::SourceTimeout => Failure::Reject(RejectReason::BodyTimeout),
-        Broken::SourceClosed => Failure::Broken,
+        Broken::SourceTooLarge => Failure::Reject(RejectReason::BodyTooLarge),
+        Broken::SourceClosed => Failure::Cut(RejectReason::ClientClosed),
     }
 }
 
-/// Runs an upload beside the answer. The answer decides: a node may answer before it has read everything. A node
-/// that takes no more may have answered already, so its answer is waited for; a client that breaks off ends both.
-/// Says also whether the upload came to its end.
+/// What a failure to pass the answer on means: the client has part of it, so that it can only be cut, never replaced.
+fn answer_failure(broken: Broken) -> Failure {
+    Failure::Cut(match broken {
+        Broken::SourceClosed => RejectReason::UpstreamClosed,
+        Broken::SourceTimeout => RejectReason::UpstreamReadTimeout,
+        Broken::SourceMalformed | Broken::SourceTooLarge => RejectReason::UpstreamMalformed,
+        Broken::SinkClosed | Broken::SinkTimeout => RejectReason::ClientClosed,
+    })
+}
+
+/// Ends once the client is gone, and never otherwise.
+async fn gone(client: &ReadHalf<'_>) -> Result<Infallible, Broken> {
+    client.reset().await;
+    Err(Broken::SourceClosed)
+}
+
+/// How far the two directions have come.
+#[derive(Default)]
+struct Stage {
+    /// The request is still on its way to the node.
+    uploading: Cell<bool>,
+    /// The client may have some of the answer.
+    answering: Cell<bool>,
+}
+
+/// Runs an answer beside what the client does meanwhile: `client` ends only when something is wrong with it. The
+/// answer decides: a node may answer before it has read everything. A node that takes no more may have answered
+/// already, so its answer is waited for; a client that breaks off ends both.
 async fn beside(
-    upload: impl Future<Output = Result<(), Broken>>,
+    client: impl Future<Output = Result<Infallible, Broken>>,
     answer: impl Future<Output = Result<Received, Trouble>>,
-    uploading: &Cell<bool>,
-) -> Result<(Received, bool), Trouble> {
-    let mut upload = pin!(upload);
+    stage: &Stage,
+) -> Result<Received, Trouble> {
+    let mut client = pin!(client);
     let mut answer = pin!(answer);
-    let mut ended: Option<Result<(), Broken>> = None;
+    let mut ended = false;
     poll_fn(|context| {
-        if ended.is_none()
-            && let Poll::Ready(result) = upload.as_mut().poll(context)
-        {
-            uploading.set(false);
-            ended = Some(result);
-        }
-        match ended {
-            Some(Err(broken)) if broken != Broken::SinkClosed => {
-                return Poll::Ready(Err(Trouble::from(send_failure(broken))));
+        if !ended && let Poll::Ready(Err(broken)) = client.as_mut().poll(context) {
+            ended = true;
+            stage.uploading.set(false);
+            if broken != Broken::SinkClosed {
+                let failure = match send_failure(broken) {
+                    // What was begun cannot be replaced by another answer.
+                    Failure::Reject(reason) if stage.answering.get() => Failure::Cut(reason),
+                    failure => failure,
+                };
+                return Poll::Ready(Err(failure.into()));
             }
-            _ => {}
         }
-        answer.as_mut().poll(context).map_ok(|received| (received, ended == Some(Ok(()))))
+        answer.as_mut().poll(context)
     })
     .await
 }
@@ -200,12 +258,13 @@ struct Receiving<'a, 's, 'n> {
     answer: &'a mut BytesMut,
     read_limit: Duration,
     client: &'a mut WriteHalf<'s>,
+    client_limit: Duration,
     reply: &'a mut Vec<u8>,
     method: Method,
     version: Version,
     persists: bool,
     upgrades: bool,
-    uploading: &'a Cell<bool>,
+    stage: &'a Stage,
     timer: &'a Timer,
     current: &'a Try<'a>,
 }
@@ -227,11 +286,10 @@ impl Receiving<'_, '_, '_> {
         }
         let node_persists = headers::remove_hop_by_hop(&mut head.fields).persists(head.version);
         let (chunked, client_persists) = self.write_head(head, framing);
-        let source = Source { reader: self.node, buffer: self.answer, read_limit: self.read_limit };
-        let sink = Sink { writer: self.client, staged: self.reply, write_limit: CLIENT_TIMEOUT, chunked };
-        // The client has an answer or part of one: a broken body can only be cut, never replaced.
-        let relayed = relay(Body::from(framing), source, sink, self.timer).await;
-        relayed.map_err(|_| Failure::Broken)?;
+        let source = Source::node(self.node, self.answer, self.read_limit);
+        let sink = Sink { writer: self.client, staged: self.reply, write_limit: self.client_limit, chunked };
+        self.stage.answering.set(true);
+        relay(Body::from(framing), source, sink, self.timer).await.map_err(answer_failure)?;
         let node_persists = node_persists && framing != Framing::UntilClose;
         Ok(Received { client_persists, node_persists, switched: false })
     }
@@ -242,8 +300,9 @@ impl Receiving<'_, '_, '_> {
         write::response_start(head, self.reply);
         headers::write_upgrade(self.reply);
         write::end(self.reply);
-        let written = write_all(self.client, self.reply, CLIENT_TIMEOUT, self.timer).await;
-        written.map_err(|_| Failure::Broken)?;
+        self.stage.answering.set(true);
+        let written = write_all(self.client, self.reply, self.client_limit, self.timer).await;
+        written.map_err(answer_failure)?;
         Ok(Received { client_persists: false, node_persists: false, switched: true })
     }
 
@@ -279,14 +338,14 @@ impl Receiving<'_, '_, '_> {
             match self.timer.limit(self.read_limit, self.node.read_buf(self.answer)).await {
                 Ok(Ok(0) | Err(_)) => {
                     let failure = Failure::Reject(RejectReason::UpstreamClosed);
-                    return Err(Trouble { failure, unanswered: self.answer.is_empty() });
+                    return Err(Trouble { failure, unanswered: self.answer.is_empty(), unsent: false });
                 }
                 Ok(Ok(_)) => {}
                 // The node owes an answer only once it has the whole request.
-                Err(_) if self.uploading.get() => {}
+                Err(_) if self.stage.uploading.get() => {}
                 Err(_) => {
                     let failure = Failure::Reject(RejectReason::UpstreamReadTimeout);
-                    return Err(Trouble { failure, unanswered: self.answer.is_empty() });
+                    return Err(Trouble { failure, unanswered: self.answer.is_empty(), unsent: false });
                 }
             }
         }

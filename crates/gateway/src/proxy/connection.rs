@@ -16,6 +16,7 @@ use super::headers::{self, ClientAddress};
 use super::reject::RejectReason;
 use super::relay::{READ_BYTES_SMALL, write_all};
 use super::tunnel;
+use crate::config::Limits;
 use crate::http1::framing::Framing;
 use crate::http1::scan::{self, Progress};
 use crate::http1::{HEAD_BYTES_MAX, Malformed, request};
@@ -23,16 +24,6 @@ use crate::transport::{ReadHalf, Transport, WriteHalf};
 use crate::worker::Worker;
 use crate::worker::buffers::Workspace;
 use crate::worker::timer::{Timer, ticks};
-
-/// How long a head may take in total, from its first byte on: not per byte, or a slow sender would hold a
-/// connection for ever. A fresh connection must start its first request in the same time.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a connection may wait for its next request.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-
-/// How long a client may take nothing of its answer.
-pub(super) const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long, and for how many bytes, the rest of a refused request is read before the connection is closed; closing
 /// with unread bytes would reset the connection and could destroy the answer on its way.
@@ -77,7 +68,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, mut transport: Transport, address
     let (reader, writer) = transport.split();
     let mut client =
         Client { reader, writer, address, timer: worker.clock.timer(), upload_timer: worker.clock.timer() };
-    let mut patience = HEAD_TIMEOUT;
+    let mut patience = worker.limits.head_timeout;
     let mut kept: Option<Box<Workspace>> = None;
     loop {
         let mut workspace = match kept.take() {
@@ -100,7 +91,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, mut transport: Transport, address
                 break;
             }
         }
-        patience = IDLE_TIMEOUT;
+        patience = worker.limits.idle_timeout;
     }
 }
 
@@ -126,14 +117,18 @@ async fn serve_request(worker: &Rc<Worker>, client: &mut Client<'_>, workspace: 
         Ok(None) => return Next::Close,
         Err(reason) => {
             workspace.request.clear();
-            return reject(client, workspace, reason, Unread::Unknown, false).await;
+            return reject(worker, client, workspace, reason, Unread::Unknown, false).await;
         }
     };
     let version = workspace.request.version;
     let expects = match expectation(workspace) {
         Ok(expects) => expects,
-        Err(reason) => return reject(client, workspace, reason, Unread::Unknown, false).await,
+        Err(reason) => return reject(worker, client, workspace, reason, Unread::Unknown, false).await,
     };
+    if is_too_large(framing, &worker.limits) {
+        let unread = Unread::Body(framing);
+        return reject(worker, client, workspace, RejectReason::BodyTooLarge, unread, false).await;
+    }
     let upgrades = tunnel::is_asked_for(&workspace.request);
     let options = headers::remove_hop_by_hop(&mut workspace.request.fields);
     let persists = options.persists(version) && !worker.stopping.get();
@@ -143,8 +138,11 @@ async fn serve_request(worker: &Rc<Worker>, client: &mut Client<'_>, workspace: 
         Ok(true) => Next::Request,
         Ok(false) if unread == Unread::Nothing => Next::Close,
         Ok(false) => Next::Linger,
-        Err(Failure::Reject(reason)) => reject(client, workspace, reason, unread, persists).await,
-        Err(Failure::Broken) => Next::Cut,
+        Err(Failure::Reject(reason)) => reject(worker, client, workspace, reason, unread, persists).await,
+        Err(Failure::Cut(reason)) => {
+            tracing::debug!(reason = reason.name(), client = %client.address.peer, "cut off");
+            Next::Cut
+        }
     }
 }
 
@@ -154,7 +152,7 @@ async fn read_head(
     client: &mut Client<'_>,
     workspace: &mut Workspace,
 ) -> Result<Option<Framing>, RejectReason> {
-    let deadline = worker.clock.now().saturating_add(ticks(HEAD_TIMEOUT));
+    let deadline = worker.clock.now().saturating_add(ticks(worker.limits.head_timeout));
     let inbound = &mut workspace.inbound;
     let mut progress = Progress::default();
     loop {
@@ -178,6 +176,11 @@ async fn read_head(
             Err(_) => return Err(RejectReason::HeadTimeout),
         }
     }
+}
+
+/// Whether a body says of itself that it is too large; a chunked one is measured on its way.
+fn is_too_large(framing: Framing, limits: &Limits) -> bool {
+    matches!((framing, limits.body_bytes_max), (Framing::Length(length), Some(max)) if length > max.get())
 }
 
 /// Whether the request line or the fields made a head too large.
@@ -204,6 +207,7 @@ fn expectation(workspace: &Workspace) -> Result<bool, RejectReason> {
 }
 
 async fn reject(
+    worker: &Worker,
     client: &mut Client<'_>,
     workspace: &mut Workspace,
     reason: RejectReason,
@@ -220,7 +224,8 @@ async fn reject(
     workspace.reply.clear();
     reason.write(!persists, head_only, &mut workspace.reply);
     tracing::debug!(reason = reason.name(), status = reason.status(), client = %client.address.peer, "rejected");
-    let written = write_all(&mut client.writer, &workspace.reply, CLIENT_TIMEOUT, &client.timer).await;
+    let written =
+        write_all(&mut client.writer, &workspace.reply, worker.limits.body_timeout, &client.timer).await;
     workspace.reply.clear();
     match written {
         Ok(()) if persists => Next::Request,

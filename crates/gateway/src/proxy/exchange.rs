@@ -1,8 +1,8 @@
 //! One request forwarded to one upstream.
 //!
 //! The request is matched on the live configuration it takes, and finishes on it. A request goes to another node
-//! if no connection stood, whatever it is; once it was sent, only if not a byte was answered, it can be sent again
-//! as it is, and its method may be repeated. A reused connection that turns out to be closed says nothing about its
+//! if no connection stood or not a byte of it was taken, whatever it is; once it was sent, only if not a byte was
+//! answered, it can be sent again as it is, and its method may be repeated. A reused connection that turns out to be closed says nothing about its
 //! node: the same node is asked again on a fresh one.
 
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use tokio::io::AsyncReadExt;
 
 use super::attempt::{Attempt, send_failure, write_continue};
 use super::body::{Body, ReadBody};
-use super::connection::{CLIENT_TIMEOUT, Client, Unread};
+use super::connection::{Client, Unread};
 use super::headers;
 use super::reject::RejectReason;
 use super::relay::{Peeked, Peeking, READ_BYTES_SMALL};
@@ -42,8 +42,8 @@ const REPLAY_BYTES_MAX: usize = 64 * 1024;
 pub(super) enum Failure {
     /// The client can still be told.
     Reject(RejectReason),
-    /// The answer has begun, or the client is gone: all that is left is to close.
-    Broken,
+    /// The answer has begun, or the client is gone: all that is left is to close. The reason is for the log.
+    Cut(RejectReason),
 }
 
 impl From<RejectReason> for Failure {
@@ -90,7 +90,7 @@ pub(super) async fn forward(
     let destination = match find(&live, &workspace.request, client, &body) {
         // A condition on the way wanted to know the body, so the answer is not certain yet.
         _ if body.is_wanted() => {
-            let body = Body::Read(buffer_body(client, workspace, *unread, &mut wish).await?);
+            let body = Body::Read(buffer_body(worker, client, workspace, *unread, &mut wish).await?);
             find(&live, &workspace.request, client, &body)?
         }
         found => found?,
@@ -122,6 +122,7 @@ pub(super) async fn forward(
         write_request(workspace, &destination, current.node, client, sending, wish);
         let attempt = Attempt {
             clock: &worker.clock,
+            limits: &worker.limits,
             client,
             workspace,
             timeouts: destination.timeouts,
@@ -130,17 +131,16 @@ pub(super) async fn forward(
             current: &current,
         };
         match attempt.run(connection, sending).await {
-            Err(trouble) if trouble.is_stale(reused) && replayable => may_reuse = false,
+            Err(trouble) if trouble.is_stale(reused) && (replayable || trouble.unsent) => may_reuse = false,
             Err(trouble) => {
                 if let Failure::Reject(reason) = trouble.failure
                     && !trouble.is_stale(reused)
                 {
                     current.failed(reason);
                 }
-                let repeatable = replayable && trouble.unanswered;
-                let next =
-                    repeatable.then(|| tries.another(&current, Failed::Unanswered, worker.clock.now()));
-                current = next.flatten().ok_or(trouble.failure)?;
+                let failed = trouble.as_failed().filter(|failed| replayable || *failed == Failed::Unsent);
+                let next = failed.and_then(|failed| tries.another(&current, failed, worker.clock.now()));
+                current = next.ok_or(trouble.failure)?;
                 may_reuse = true;
             }
             Ok(done) => {
@@ -214,6 +214,7 @@ fn find<'l>(
 
 /// Reads the body while leaving it where it is, to be forwarded later; `None` if it is too large to be looked at.
 async fn buffer_body(
+    worker: &Worker,
     client: &mut Client<'_>,
     workspace: &mut Workspace,
     unread: Unread,
@@ -229,11 +230,11 @@ async fn buffer_body(
             Peeked::More => {}
         }
         if std::mem::take(&mut wish.expects) {
-            write_continue(&mut client.writer, &client.timer).await?;
+            write_continue(&mut client.writer, worker.limits.body_timeout, &client.timer).await?;
         }
         inbound.reserve(READ_BYTES_SMALL);
-        match client.timer.limit(CLIENT_TIMEOUT, client.reader.read_buf(inbound)).await {
-            Ok(Ok(0) | Err(_)) => return Err(Failure::Broken),
+        match client.timer.limit(worker.limits.body_timeout, client.reader.read_buf(inbound)).await {
+            Ok(Ok(0) | Err(_)) => return Err(Failure::Cut(RejectReason::ClientClosed)),
             Ok(Ok(_)) => {}
             Err(_) => return Err(RejectReason::BodyTimeout.into()),
         }

@@ -15,6 +15,10 @@ pub(crate) enum RejectReason {
     HeadTimeout,
     /// The body stopped arriving.
     BodyTimeout,
+    /// The body is larger than a request may be.
+    BodyTooLarge,
+    /// The client went away, or took nothing of its answer for too long; nobody is answered.
+    ClientClosed,
     /// The request expects something the gateway does not do.
     ExpectationUnsupported,
     /// A WebSocket is asked for in a way that is not defined.
@@ -65,6 +69,9 @@ impl RejectReason {
             Self::HeadTimeout | Self::BodyTimeout => 408,
             Self::WebSocketMalformed | Self::ClientCertificateMissing | Self::ClientCertificateRefused => 400,
             Self::Misdirected => 421,
+            Self::BodyTooLarge => 413,
+            // Only ever read in a log: by convention, a client that closed the request.
+            Self::ClientClosed => 499,
             Self::ExpectationUnsupported => 417,
             Self::RouteNotFound => 404,
             Self::NotConfigured | Self::PluginUnknown | Self::NoNodes | Self::NameUnresolved => 503,
@@ -88,6 +95,8 @@ impl RejectReason {
             Self::Malformed(_) => "malformed",
             Self::HeadTimeout => "head_timeout",
             Self::BodyTimeout => "body_timeout",
+            Self::BodyTooLarge => "body_too_large",
+            Self::ClientClosed => "client_closed",
             Self::ExpectationUnsupported => "expectation_unsupported",
             Self::WebSocketMalformed => "websocket_malformed",
             Self::ClientCertificateMissing => "client_certificate_missing",
@@ -116,7 +125,9 @@ impl RejectReason {
         match self {
             Self::Malformed(malformed) => malformed.to_string(),
             Self::HeadTimeout => "the request head did not arrive in time".to_owned(),
-            Self::BodyTimeout => "the request body stopped arriving".to_owned(),
+            Self::BodyTimeout => "the request body stopped arriving, or came too slowly".to_owned(),
+            Self::BodyTooLarge => "the request body is larger than this gateway accepts".to_owned(),
+            Self::ClientClosed => "the client closed the connection".to_owned(),
             Self::ExpectationUnsupported => "only `Expect: 100-continue` is supported".to_owned(),
             Self::WebSocketMalformed => {
                 "a WebSocket needs `Sec-WebSocket-Version: 13` and one `Sec-WebSocket-Key`".to_owned()

@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 
+use crate::config::Limits;
 use crate::live::current::Reader;
 use crate::proxy::{self, ClientAddress};
 use crate::tls::{self, handshake};
@@ -40,6 +41,7 @@ pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) live: Reader,
     pub(crate) tls: Arc<tls::Shared>,
+    pub(crate) limits: Limits,
     pub(crate) clock: Rc<Clock>,
     pub(crate) pool: RefCell<Pool>,
     pub(crate) buffers: Buffers,
@@ -50,11 +52,12 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    fn new(index: usize, tls: Arc<tls::Shared>, live: Reader) -> Self {
+    fn new(index: usize, tls: Arc<tls::Shared>, live: Reader, limits: Limits) -> Self {
         Self {
             index,
             live,
             tls,
+            limits,
             clock: Rc::default(),
             pool: RefCell::default(),
             buffers: Buffers::default(),
@@ -69,7 +72,7 @@ impl Worker {
     pub(crate) fn idle() -> Self {
         let tls = tls::Shared::new(&crate::config::Tls::default()).unwrap();
         let live = crate::live::current::Current::new(crate::live::LiveConfig::empty());
-        Self::new(0, Arc::new(tls), live.reader())
+        Self::new(0, Arc::new(tls), live.reader(), Limits::default())
     }
 }
 
@@ -96,9 +99,10 @@ pub(crate) async fn run(
     listeners: Listeners,
     tls: Arc<tls::Shared>,
     live: Reader,
+    limits: Limits,
     mut stop: watch::Receiver<bool>,
 ) {
-    let worker = Rc::new(Worker::new(index, tls, live));
+    let worker = Rc::new(Worker::new(index, tls, live, limits));
     let ticking = tokio::task::spawn_local(tick(Rc::clone(&worker)));
     tokio::select! {
         () = accept(&worker, &listeners.plain, Security::None) => {}
@@ -160,8 +164,6 @@ async fn establish(
     security: Security,
 ) -> Option<(Transport, ClientAddress)> {
     let local = stream.local_addr().ok()?;
-    // An answer leaves in one write where it fits; waiting to merge writes only adds latency.
-    let _ = stream.set_nodelay(true);
     let (transport, session) = match security {
         Security::None => (Transport::Plain(stream), None),
         Security::Tls => {

@@ -103,6 +103,11 @@ pub(crate) struct Timer {
 }
 
 impl Timer {
+    /// Ticks passed since the worker started.
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
     /// Runs `future`, but not for longer than `limit`.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use gatewright_gateway::config::Tls;
 use gatewright_gateway::source::Connecting;
-use gatewright_gateway::{Connector, Gateway, Io, Settings, start};
+use gatewright_gateway::{Connector, Gateway, Io, Limits, Settings, start};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
@@ -63,36 +63,45 @@ impl Connector for Script {
 impl World {
     /// A gateway without configuration.
     pub(crate) fn unconfigured() -> Self {
-        Self::with_workers(2)
-    }
-
-    fn with_workers(workers: usize) -> Self {
-        Self::with(workers, Tls::default())
+        Self::with(|_| ())
     }
 
     /// A gateway that takes TLS clients that name no server to mean `name`.
     pub(crate) fn with_fallback_server_name(name: &str) -> Self {
-        Self::with(2, Tls { fallback_server_name: Some(name.to_owned()), ..Tls::default() })
+        Self::with(|settings| settings.tls.fallback_server_name = Some(name.to_owned()))
     }
 
     /// A gateway with a single worker that believes nodes certified by `authority`.
     pub(crate) fn trusting(authority: &Authority) -> Self {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(authority.pem.as_bytes()).unwrap();
-        Self::with(1, Tls { upstream_authorities: Some(file.path().to_owned()), ..Tls::default() })
+        Self::with(|settings| {
+            settings.workers = NonZeroUsize::MIN;
+            settings.tls.upstream_authorities = Some(file.path().to_owned());
+        })
     }
 
-    fn with(workers: usize, tls: Tls) -> Self {
+    /// A gateway within these limits that serves these services.
+    pub(crate) fn limited(limits: Limits, services: &[Value]) -> Self {
+        let mut world = Self::with(|settings| settings.limits = limits);
+        world.publish(services);
+        world
+    }
+
+    /// A gateway without configuration that is told something else at its start.
+    pub(crate) fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let (said, hears) = watch::channel(Vec::new());
-        let settings = Settings {
+        let mut settings = Settings {
             gateway_group_id: "default".parse().unwrap(),
             instance_token: "token".to_owned(),
             data_dir: None,
             proxy: "127.0.0.1:0".parse().unwrap(),
-            tls: Tls { listener: Some("127.0.0.1:0".parse().unwrap()), ..tls },
+            tls: Tls { listener: Some("127.0.0.1:0".parse().unwrap()), ..Tls::default() },
             status: "127.0.0.1:0".parse().unwrap(),
-            workers: NonZeroUsize::new(workers).unwrap(),
+            workers: NonZeroUsize::new(2).unwrap(),
+            limits: Limits::default(),
         };
+        change(&mut settings);
         let gateway = start(settings, Arc::new(Script(hears))).expect("a gateway");
         Self { gateway, said, revision: 0 }
     }
@@ -117,7 +126,7 @@ impl World {
 
     /// The same with a single worker, which then counts everything.
     pub(crate) fn serving_on_one_worker(services: &[Value]) -> Self {
-        let mut world = Self::with_workers(1);
+        let mut world = Self::with(|settings| settings.workers = NonZeroUsize::MIN);
         world.publish(services);
         world
     }

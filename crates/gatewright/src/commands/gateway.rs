@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use gatewright_gateway::{Gateway, Settings};
+use gatewright_gateway::{Gateway, Limits, Settings};
 
 use super::Failure;
 use crate::arguments;
@@ -51,6 +51,7 @@ pub(super) fn settings(
         tls: traffic.tls(),
         status: traffic.status,
         workers,
+        limits: Limits::default(),
     }
 }
 

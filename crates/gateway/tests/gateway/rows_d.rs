@@ -1,0 +1,198 @@
+//! Slow and broken peers, on either side: each test carries the number of its fault (D1 to D18), also where the fault
+//! is covered by a test elsewhere.
+
+use std::collections::HashSet;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::num::NonZeroU64;
+use std::sync::Mutex;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use gatewright_gateway::Limits;
+use serde_json::{Value, json};
+
+use crate::world::{Client, Node, PATIENCE, World, gate, read_exactly, service};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+fn reason(body: &[u8]) -> Value {
+    serde_json::from_slice::<Value>(body).expect("JSON")["reason"].clone()
+}
+
+/// Goes away without a word: whatever is on its way is answered with a reset.
+fn vanish(client: Client) {
+    socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// A node that says `begin` to each request and tells when its connection ends; it never says anything more.
+fn hanging_node(begin: &'static [u8], arrived: Sender<()>, ended: Sender<()>) -> Node {
+    Node::with(move |stream, _| {
+        stream.write_all(begin).unwrap();
+        arrived.send(()).unwrap();
+        let _ = std::io::copy(stream, &mut std::io::sink());
+        ended.send(()).unwrap();
+        false
+    })
+}
+
+#[test]
+fn d3_a_client_that_vanishes_takes_its_request_at_the_node_along() {
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n";
+    for (request, begin) in [
+        (GET, &b""[..]),
+        (GET, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n"),
+        (post, b""),
+        (post, b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n"),
+    ] {
+        let ((arrived, arrival), (ended, end)) = (gate(), gate());
+        let node = hanging_node(begin, arrived, ended);
+        let world = World::serving(&[service(&[node.address], json!({}))]);
+        let mut client = world.client();
+        client.send(request);
+        arrival.lock().unwrap().recv().unwrap();
+        if !begin.is_empty() {
+            client.wait_for("HTTP/1.1 200");
+        }
+        vanish(client);
+        let ended = end.lock().unwrap().recv_timeout(PATIENCE);
+        assert!(ended.is_ok(), "{request:?} {begin:?}: the node was never told");
+    }
+}
+
+#[test]
+fn d4_a_client_that_says_no_more_is_still_answered() {
+    let ((arrived, arrival), (open, wait)) = (gate(), gate());
+    let node = Node::with(move |stream, _| {
+        arrived.send(()).unwrap();
+        wait.lock().unwrap().recv().is_ok() && stream.write_all(OK).is_ok()
+    });
+    let world = World::serving(&[service(&[node.address], json!({}))]);
+    let mut client = world.client();
+    client.send(GET);
+    client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    arrival.lock().unwrap().recv().unwrap();
+    open.send(()).unwrap();
+    assert_eq!(client.answer().text(), "ok");
+}
+
+#[test]
+fn d7_a_body_that_drips_is_given_up_although_it_never_pauses_for_long() {
+    let ended = gate();
+    let arrived = gate();
+    let node = hanging_node(b"", arrived.0, ended.0);
+    let limits = Limits {
+        body_timeout: Duration::from_secs(1),
+        body_rate_min: NonZeroU64::new(1000),
+        ..Limits::default()
+    };
+    let world = World::limited(limits, &[service(&[node.address], json!({}))]);
+    let mut client = world.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
+    // Each wait for an answer is the pause before the next byte.
+    client.stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let started = std::time::Instant::now();
+    while matches!(client.stream.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock) {
+        assert!(started.elapsed() < PATIENCE, "still dripping");
+        client.send("x");
+    }
+    client.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let answer = client.answer();
+    assert_eq!((answer.status, reason(&answer.body)), (408, json!("body_timeout")));
+    assert!(ended.1.lock().unwrap().recv_timeout(PATIENCE).is_ok(), "the node was never told");
+}
+
+/// A node that answers the first request of each connection and closes at the second, having read it.
+fn node_that_answers_once() -> Node {
+    let known: Mutex<HashSet<SocketAddr>> = Mutex::default();
+    Node::with(move |stream, head| {
+        if head.starts_with("POST") {
+            read_exactly(stream, 2);
+        }
+        known.lock().unwrap().insert(stream.peer_addr().unwrap()) && stream.write_all(OK).is_ok()
+    })
+}
+
+#[test]
+fn d11_what_a_node_may_have_worked_on_is_repeated_only_if_that_does_no_harm() {
+    for (request, status, arrivals) in
+        [(GET, 200, 3), ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi", 502, 2)]
+    {
+        let node = node_that_answers_once();
+        let world = World::serving_on_one_worker(&[service(&[node.address], json!({}))]);
+        let mut client = world.client();
+        client.send(GET);
+        assert_eq!(client.answer().status, 200);
+        client.send(request);
+        let answer = client.answer();
+        assert_eq!(answer.status, status, "{request:?}");
+        if status == 502 {
+            assert_eq!(reason(&answer.body), "upstream_closed");
+        }
+        assert_eq!(node.heads().len(), arrivals, "{request:?}");
+    }
+}
+
+#[test]
+fn d12_what_a_node_says_unasked_reaches_nobody() {
+    let poison = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
+    let ((said, says), (open, wait)) = (gate(), gate());
+    let node = Node::with(move |stream: &mut TcpStream, head| {
+        // Or the poison would wait for the next request to acknowledge the answer before it.
+        stream.set_nodelay(true).unwrap();
+        let body = head.split(' ').nth(1).unwrap().to_owned();
+        let honest = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        match body.as_str() {
+            // At once: the extra bytes come with the answer.
+            "/at-once" => stream.write_all(&[honest.as_bytes(), poison].concat()).is_ok(),
+            // Later: they come while the connection is idle.
+            "/later" => {
+                stream.write_all(honest.as_bytes()).unwrap();
+                wait.lock().unwrap().recv().unwrap();
+                stream.write_all(poison).unwrap();
+                said.send(()).is_ok()
+            }
+            _ => stream.write_all(honest.as_bytes()).is_ok(),
+        }
+    });
+    let world = World::serving_on_one_worker(&[service(&[node.address], json!({}))]);
+    let mut client = world.client();
+    for path in ["/at-once", "/then", "/later", "/last"] {
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(client.answer().text(), path);
+        if path == "/later" {
+            open.send(()).unwrap();
+            says.lock().unwrap().recv().unwrap();
+        }
+    }
+}
+
+#[test]
+fn c16_a_body_larger_than_a_request_may_have_is_refused_before_the_node_hears_of_it() {
+    let ((arrived, arrival), (ended, end)) = (channel(), channel());
+    let node = Node::with(move |stream, _| {
+        arrived.send(()).unwrap();
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all);
+        ended.send(all).unwrap();
+        false
+    });
+    let limits = Limits { body_bytes_max: NonZeroU64::new(10), ..Limits::default() };
+    let world = World::limited(limits, &[service(&[node.address], json!({}))]);
+
+    let answer = world
+        .ask("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 10737418240\r\n\r\n");
+    assert_eq!((answer.status, reason(&answer.body)), (413, json!("body_too_large")));
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert!(node.heads().is_empty());
+
+    let mut client = world.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n12345678\r\n");
+    arrival.recv_timeout(PATIENCE).unwrap();
+    client.send("8\r\n12345678\r\n0\r\n\r\n");
+    let answer = client.answer();
+    assert_eq!((answer.status, reason(&answer.body)), (413, json!("body_too_large")));
+    let arrived = end.recv_timeout(PATIENCE).unwrap();
+    assert!(!arrived.ends_with(b"0\r\n\r\n"), "what was cut must not look whole");
+}
