@@ -21,7 +21,7 @@ macro_rules! once_more {
 }
 
 mod service_publish {
-    once_more!(crate::api::service_publish => a_first_publish_takes_its_runtime_configuration_from_the_template, republishing_keeps_the_runtime_configuration_of_the_group, values_in_the_publish_win_over_those_of_the_group, a_batch_is_published_whole_or_not_at_all, a_publish_that_makes_no_sense_is_refused_with_the_reason, what_gateways_cannot_serve_is_refused_with_its_place, a_rollback_restores_the_version_and_keeps_the_runtime_configuration, a_running_version_is_synchronised_to_another_group_and_a_history_version_is_not, a_version_of_another_service_is_not_published_under_this_one, a_version_number_is_never_used_again_even_after_its_template_is_gone, of_two_publishes_of_one_number_at_once_one_is_refused, what_was_acknowledged_is_there_after_a_restart);
+    once_more!(crate::api::service_publish => a_first_publish_takes_its_runtime_configuration_from_the_template, republishing_keeps_the_runtime_configuration_of_the_group, values_in_the_publish_win_over_those_of_the_group, a_batch_is_published_whole_or_not_at_all, a_publish_that_makes_no_sense_is_refused_with_the_reason, what_gateways_cannot_serve_is_refused_with_its_place, a_rollback_restores_the_version_and_keeps_the_runtime_configuration, a_running_version_is_synchronised_to_another_group_and_a_history_version_is_not, a_version_of_another_service_is_not_published_under_this_one, a_version_number_is_never_used_again_even_after_its_template_is_gone, p2_of_two_publishes_of_one_number_at_once_one_is_refused, p9_a_publish_that_is_sent_again_with_its_key_happens_once, what_was_acknowledged_is_there_after_a_restart);
 }
 
 mod published_service {
@@ -33,7 +33,7 @@ mod runtime_configuration {
 }
 
 mod service_template {
-    once_more!(crate::api::service_template => a_chosen_id_is_honoured_if_it_is_free, put_creates_and_then_replaces_whole, patch_merges_an_object_and_follows_an_array, a_name_belongs_to_one_template, lists_are_whole_unless_a_page_is_asked_for, lists_are_filtered_by_search_name_and_labels, deleting_a_template_takes_its_routes_along, a_template_that_is_published_is_not_deleted);
+    once_more!(crate::api::service_template => a_chosen_id_is_honoured_if_it_is_free, put_creates_and_then_replaces_whole, patch_merges_an_object_and_follows_an_array, a_name_belongs_to_one_template, lists_are_whole_unless_a_page_is_asked_for, lists_are_filtered_by_search_name_and_labels, deleting_a_template_takes_its_routes_along, a_template_that_is_published_is_not_deleted, p3_of_two_editors_the_second_is_told_that_the_template_changed);
 }
 
 mod route_template {
@@ -81,7 +81,7 @@ async fn of_two_first_starts_at_once_one_creates_and_the_other_finds() {
 }
 
 #[tokio::test]
-async fn equal_numbers_at_once_on_two_control_planes_are_published_once() {
+async fn p4_equal_numbers_at_once_on_two_control_planes_are_published_once() {
     let (one, other) = two().await;
     one.design("s").await;
     for number in 0..10 {
@@ -99,7 +99,7 @@ async fn equal_numbers_at_once_on_two_control_planes_are_published_once() {
 }
 
 #[tokio::test]
-async fn publishes_of_one_service_on_two_control_planes_follow_one_another() {
+async fn p4_publishes_of_one_service_on_two_control_planes_follow_one_another() {
     let (one, other) = two().await;
     one.design("s").await;
     let publishing = async |world: &World, name: &str| {
@@ -131,7 +131,7 @@ async fn a_gateway_of_another_control_plane_is_told_by_the_database() {
 }
 
 #[tokio::test]
-async fn while_the_database_is_gone_calls_answer_503_and_afterwards_all_is_well() {
+async fn p5_while_the_database_is_gone_calls_answer_503_and_afterwards_all_is_well() {
     let server = Server::start();
     let world = World::start_with(Some(server.database().parse().unwrap())).await;
     world.design("s").await;

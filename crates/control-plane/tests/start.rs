@@ -153,3 +153,31 @@ async fn the_admin_api_is_served_over_tls_with_a_certificate_that_is_kept() {
     let message = start(Settings { admin_tls: own, ..settings(dir.path()) }).await.err().unwrap().to_string();
     assert!(message.contains("--admin-tls") && message.contains("holds no certificate"), "{message}");
 }
+
+#[tokio::test]
+async fn p30_a_publish_in_flight_when_the_control_plane_stops_is_whole_or_absent() {
+    let world = World::start().await;
+    world.design("s1").await;
+    world.design("s2").await;
+    let address = world.control_plane.admin_address();
+    let publishing = tokio::spawn(async move {
+        let body = crate::world::publish("default", &[("s1", "1"), ("s2", "1")]).to_string();
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        let request = hyper::Request::post("/api/services/publish")
+            .header("host", "control-plane")
+            .header("x-api-key", crate::world::KEY);
+        let response = sender.send_request(request.body(body).unwrap()).await;
+        response.is_ok_and(|response| response.status() == 200)
+    });
+    tokio::task::yield_now().await;
+    let begun = std::time::Instant::now();
+    let world = world.restart().await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    let is_acknowledged = publishing.await.unwrap();
+    let active = world.list("/api/gateway_groups/default/services", "service_id").await;
+    assert!(active.is_empty() || active.len() == 2, "{active:?}");
+    assert!(!is_acknowledged || active.len() == 2, "it was acknowledged and is gone");
+}

@@ -94,7 +94,10 @@ pub(super) async fn call_serve(
     let address = Peer::of(request.extensions()).address.to_string();
     let row = AuditRow { event_type: event.key.clone(), ip_address: address.clone(), ..app.audit_log_row() };
     let dry_run = is_dry_run(&request);
-    let call = Call::new(described(row, &request, &ids), matches!(dry_run, Ok(true)));
+    let condition = request.headers().get(header::IF_MATCH);
+    // What is not text is no tag of ours.
+    let condition = condition.map(|tags| tags.to_str().unwrap_or_default().to_owned());
+    let call = Call::new(described(row, &request, &ids), matches!(dry_run, Ok(true)), condition);
     let mut response = match dry_run.and_then(|_| must_be_same_site(request.headers())) {
         Ok(()) => call.scope(next.run(request)).await,
         Err(error) => error.into_response(),

@@ -72,7 +72,12 @@ impl ApiError {
                 Refusal::Forbidden { .. } | Refusal::PasswordDue { .. } | Refusal::AdminProtected => {
                     StatusCode::FORBIDDEN
                 }
-                Refusal::Invalid(_) | Refusal::PatchFailed { .. } => StatusCode::BAD_REQUEST,
+                Refusal::Invalid(_) | Refusal::PatchFailed { .. } | Refusal::ConditionUnsupported => {
+                    StatusCode::BAD_REQUEST
+                }
+                Refusal::ChangedMeanwhile { .. } => StatusCode::PRECONDITION_FAILED,
+                Refusal::IdempotencyKeyReused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+                Refusal::StoreFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
                 Refusal::NotFound { .. } => StatusCode::NOT_FOUND,
                 Refusal::IdTaken { .. }
                 | Refusal::NameTaken { .. }
@@ -81,7 +86,9 @@ impl ApiError {
                 | Refusal::StillPublished { .. }
                 | Refusal::Conflict => StatusCode::CONFLICT,
                 Refusal::NoRehearsal => StatusCode::NOT_IMPLEMENTED,
-                Refusal::Unconfirmed { .. } | Refusal::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+                Refusal::Unconfirmed { .. } | Refusal::Unavailable { .. } | Refusal::Interrupted { .. } => {
+                    StatusCode::SERVICE_UNAVAILABLE
+                }
             },
         }
     }
@@ -89,7 +96,13 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        if let Self::Refused(Refusal::Unconfirmed { reason } | Refusal::Unavailable { reason }) = &self {
+        if let Self::Refused(
+            Refusal::Unconfirmed { reason }
+            | Refusal::Unavailable { reason }
+            | Refusal::Interrupted { reason }
+            | Refusal::StoreFull { reason },
+        ) = &self
+        {
             tracing::error!(reason, "an admin API call failed");
         }
         let errors = match &self {
@@ -123,6 +136,9 @@ pub(super) enum Refusals {
     /// What is there already forbids it.
     #[response(status = 409)]
     Conflict(ErrorBody),
+    /// The object is not as `If-Match` says.
+    #[response(status = 412)]
+    ChangedMeanwhile(ErrorBody),
     /// The body is too large.
     #[response(status = 413)]
     TooLarge(ErrorBody),
@@ -132,4 +148,7 @@ pub(super) enum Refusals {
     /// The store does not answer.
     #[response(status = 503)]
     Unavailable(ErrorBody),
+    /// The disk of the store is full.
+    #[response(status = 507)]
+    StoreFull(ErrorBody),
 }

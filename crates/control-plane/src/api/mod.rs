@@ -8,6 +8,7 @@ mod call;
 mod error;
 mod request;
 mod router;
+mod strict_json;
 
 mod access_token;
 mod audit_log;
@@ -26,6 +27,7 @@ mod variable;
 mod version;
 
 use axum::Json;
+use axum::http::{HeaderName, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -33,7 +35,7 @@ pub(crate) use request::Peer;
 pub(crate) use router::{admin_router, document};
 
 use crate::app::Warnings;
-use crate::store::Listed;
+use crate::store::{Listed, entity_tag};
 use error::ApiError;
 
 /// The answer about one object.
@@ -62,6 +64,14 @@ pub(crate) struct Nothing {}
 
 type SingleAnswer<T> = Result<Json<Single<T>>, ApiError>;
 type ManyAnswer<T> = Result<Json<Many<T>>, ApiError>;
+
+/// One object with the tag of its state, for `If-Match`.
+type TaggedAnswer<T> = Result<([(HeaderName, String); 1], Json<Single<T>>), ApiError>;
+
+/// `answer`, with the tag of an object whose last change has this number.
+fn tagged<T>(change_number: i64, answer: Json<Single<T>>) -> TaggedAnswer<T> {
+    Ok(([(header::ETAG, entity_tag(change_number))], answer))
+}
 
 fn single<T>(value: T) -> Json<Single<T>> {
     Json(Single { value, warning_msg: None })

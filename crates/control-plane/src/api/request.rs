@@ -15,6 +15,7 @@ use serde_json::Value;
 use utoipa::IntoParams;
 
 use super::error::ApiError;
+use super::strict_json::Strict;
 use crate::app::{App, Caller, Credentials, Refusal, audit_log_note_body, json_depth};
 use crate::store::{Direction, ListFilter, Order, Page};
 
@@ -96,7 +97,7 @@ impl FromRequest<App> for Json {
 
     async fn from_request(request: Request, _: &App) -> Result<Self, ApiError> {
         let bytes = read(request.into_body()).await?;
-        let value = serde_json::from_slice(&bytes).map_err(ApiError::NotJson)?;
+        let Strict(value) = serde_json::from_slice(&bytes).map_err(ApiError::NotJson)?;
         if json_depth(&value) > limits::JSON_DEPTH_MAX {
             return Err(ApiError::TooDeep);
         }
@@ -112,6 +113,28 @@ async fn read(body: Body) -> Result<bytes::Bytes, ApiError> {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge),
         Err(error) => Err(ApiError::BodyBrokeOff(error.to_string())),
+    }
+}
+
+/// The longest idempotency key.
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// The key under which a call that is sent again is one with the first.
+pub(super) struct IdempotencyKey(pub(super) Option<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let Some(key) = parts.headers.get("idempotency-key") else { return Ok(Self(None)) };
+        let is_usable = |key: &&str| !key.is_empty() && key.len() <= IDEMPOTENCY_KEY_BYTES_MAX;
+        match key.to_str().ok().filter(is_usable) {
+            Some(key) => Ok(Self(Some(key.to_owned()))),
+            None => {
+                let message = format!("value must be 1 to {IDEMPOTENCY_KEY_BYTES_MAX} characters of ASCII");
+                Err(Violations::one("/Idempotency-Key", message).into())
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::error::Refusals;
 use super::request::{Ids, Json, ListParameters, ListQuery};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer, many, single, tagged, warned};
 use crate::app::document::{RouteTemplateWish, route_template_parse};
 use crate::app::{App, Caller, Patch};
 use crate::store::RouteTemplateRow;
@@ -98,9 +98,9 @@ pub(super) async fn route_template_create(
     caller: Caller,
     State(app): State<App>,
     Json(body): Json,
-) -> SingleAnswer<RouteTemplateView> {
+) -> TaggedAnswer<RouteTemplateView> {
     let (row, warnings) = app.route_template_create(&caller, route_template_parse(body)?).await?;
-    Ok(warned(row.into(), &warnings))
+    tagged(row.change_number, warned(row.into(), &warnings))
 }
 
 /// Shows a route of a service template.
@@ -111,8 +111,9 @@ pub(super) async fn route_template_get(
     caller: Caller,
     State(app): State<App>,
     ids: Ids,
-) -> SingleAnswer<RouteTemplateView> {
-    Ok(single(app.route_template_get(&caller, &ids.id("route_id")?).await?.into()))
+) -> TaggedAnswer<RouteTemplateView> {
+    let row = app.route_template_get(&caller, &ids.id("route_id")?).await?;
+    tagged(row.change_number, single(row.into()))
 }
 
 /// Creates a route under an id of the caller's choice, or replaces it whole.
@@ -124,10 +125,10 @@ pub(super) async fn route_template_put(
     State(app): State<App>,
     ids: Ids,
     Json(body): Json,
-) -> SingleAnswer<RouteTemplateView> {
+) -> TaggedAnswer<RouteTemplateView> {
     let document = route_template_parse(body)?;
     let (row, warnings) = app.route_template_put(&caller, &ids.id("route_id")?, document).await?;
-    Ok(warned(row.into(), &warnings))
+    tagged(row.change_number, warned(row.into(), &warnings))
 }
 
 /// Changes a route by a merge object (RFC 7386) or a JSON patch (RFC 6902).
@@ -139,10 +140,10 @@ pub(super) async fn route_template_patch(
     State(app): State<App>,
     ids: Ids,
     Json(body): Json,
-) -> SingleAnswer<RouteTemplateView> {
+) -> TaggedAnswer<RouteTemplateView> {
     let patch = Patch::parse(body)?;
     let (row, warnings) = app.route_template_patch(&caller, &ids.id("route_id")?, &patch).await?;
-    Ok(warned(row.into(), &warnings))
+    tagged(row.change_number, warned(row.into(), &warnings))
 }
 
 /// Deletes a route of a service template; versions that contain it keep it.

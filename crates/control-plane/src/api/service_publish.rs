@@ -1,14 +1,18 @@
 //! Publishing.
 
 use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::error::Refusals;
-use super::request::Json;
-use super::{Single, SingleAnswer, warned};
-use crate::app::document::{PublishWish, publish_parse};
-use crate::app::{App, Caller, PublishOutcome};
+use super::error::{ApiError, Refusals};
+use super::request::{self, IdempotencyKey};
+use super::{Json, Single, warned};
+use crate::app::document::{Idempotency, PublishWish, publish_parse};
+use crate::app::{App, Caller, Digest, PublishOutcome};
+
+/// Says that the answer is that of an earlier sending of the same call.
+const REPEATED_HEADER: &str = "idempotency-replayed";
 
 /// What is active after a publish. (Published clients expect an empty object; the fields are ours.)
 #[derive(Serialize, ToSchema)]
@@ -40,14 +44,22 @@ impl From<PublishOutcome> for PublishView {
 
 /// Publishes service versions to a gateway group, all or none.
 #[utoipa::path(post, path = "/api/services/publish", tag = "published service", request_body = PublishWish,
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, description = "Chosen by the caller, new for every publish: the same call sent again, because its answer was lost, publishes nothing anew and gets the first answer.")),
     responses((status = 200, body = Single<PublishView>), Refusals))]
 pub(super) async fn service_publish(
     caller: Caller,
     State(app): State<App>,
-    Json(body): Json,
-) -> SingleAnswer<PublishView> {
-    let document = publish_parse(body)?;
-    let outcome = app.service_publish(&caller, document.content).await?;
+    IdempotencyKey(key): IdempotencyKey,
+    request::Json(body): request::Json,
+) -> Result<(HeaderMap, Json<Single<PublishView>>), ApiError> {
+    let wish_sha256 = Digest::of(&body.to_string()).as_str().to_owned();
+    let mut wish = publish_parse(body)?.content;
+    wish.idempotency = key.map(|key| Idempotency { key, wish_sha256 });
+    let outcome = app.service_publish(&caller, wish).await?;
     let warnings = outcome.warnings.clone();
-    Ok(warned(outcome.into(), &warnings))
+    let mut headers = HeaderMap::new();
+    if outcome.is_repeated {
+        headers.insert(REPEATED_HEADER, HeaderValue::from_static("true"));
+    }
+    Ok((headers, warned(outcome.into(), &warnings)))
 }

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::error::Refusals;
 use super::request::{Ids, Json, ListParameters, ListQuery};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer, many, single, tagged, warned};
 use crate::app::document::service_template_parse;
 use crate::app::{App, Caller, Patch};
 use crate::store::{Order, ServiceTemplateRow};
@@ -91,9 +91,9 @@ pub(super) async fn service_template_create(
     caller: Caller,
     State(app): State<App>,
     Json(body): Json,
-) -> SingleAnswer<ServiceTemplateView> {
+) -> TaggedAnswer<ServiceTemplateView> {
     let (row, warnings) = app.service_template_create(&caller, service_template_parse(body)?).await?;
-    Ok(warned(row.into(), &warnings))
+    tagged(row.change_number, warned(row.into(), &warnings))
 }
 
 /// Shows a service template.
@@ -104,8 +104,9 @@ pub(super) async fn service_template_get(
     caller: Caller,
     State(app): State<App>,
     ids: Ids,
-) -> SingleAnswer<ServiceTemplateView> {
-    Ok(single(app.service_template_get(&caller, &ids.id("service_id")?).await?.into()))
+) -> TaggedAnswer<ServiceTemplateView> {
+    let row = app.service_template_get(&caller, &ids.id("service_id")?).await?;
+    tagged(row.change_number, single(row.into()))
 }
 
 /// Creates a service template under an id of the caller's choice, or replaces it whole.
@@ -117,10 +118,10 @@ pub(super) async fn service_template_put(
     State(app): State<App>,
     ids: Ids,
     Json(body): Json,
-) -> SingleAnswer<ServiceTemplateView> {
+) -> TaggedAnswer<ServiceTemplateView> {
     let document = service_template_parse(body)?;
     let (row, warnings) = app.service_template_put(&caller, &ids.id("service_id")?, document).await?;
-    Ok(warned(row.into(), &warnings))
+    tagged(row.change_number, warned(row.into(), &warnings))
 }
 
 /// Changes a service template by a merge object (RFC 7386) or a JSON patch (RFC 6902).
@@ -132,10 +133,10 @@ pub(super) async fn service_template_patch(
     State(app): State<App>,
     ids: Ids,
     Json(body): Json,
-) -> SingleAnswer<ServiceTemplateView> {
+) -> TaggedAnswer<ServiceTemplateView> {
     let patch = Patch::parse(body)?;
     let (row, warnings) = app.service_template_patch(&caller, &ids.id("service_id")?, &patch).await?;
-    Ok(warned(row.into(), &warnings))
+    tagged(row.change_number, warned(row.into(), &warnings))
 }
 
 /// Deletes a service template and its routes; refused while the service is published anywhere.

@@ -126,6 +126,18 @@ pub(crate) struct PublishWish {
     /// What to publish.
     #[schema(min_items = 1, max_items = 1000)]
     pub(crate) services: Vec<ServicePublishWish>,
+    /// How this publish is told from another that asks for the same. It stands in a header.
+    #[serde(skip)]
+    pub(crate) idempotency: Option<Idempotency>,
+}
+
+/// What makes a call that is sent again one with the first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Idempotency {
+    /// Chosen by the caller.
+    pub(crate) key: String,
+    /// The SHA-256 of the body.
+    pub(crate) wish_sha256: String,
 }
 
 /// One service to publish.

@@ -109,6 +109,24 @@ pub(crate) struct ProcessSecrets {
     pub(crate) instance_tokens: BTreeMap<Digest, GatewayGroupId>,
 }
 
+/// How often a change is begun that the database interrupts for the sake of others.
+const ATTEMPTS_MAX: usize = 3;
+
+/// Makes a change, and begins it again if the database interrupted it: nothing of it has happened then.
+async fn persistently<T, F: Future<Output = Result<T, Refusal>>>(
+    change: impl Fn() -> F,
+) -> Result<T, Refusal> {
+    for attempt in 1..ATTEMPTS_MAX {
+        match change().await {
+            Err(Refusal::Interrupted { reason }) => {
+                tracing::warn!(attempt, reason, "a change was interrupted and begins again");
+            }
+            outcome => return outcome,
+        }
+    }
+    change().await
+}
+
 impl App {
     pub(crate) fn new(
         store: Store,

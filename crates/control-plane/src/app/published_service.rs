@@ -3,7 +3,7 @@
 use gatewright_model::id::{GatewayGroupId, ServiceId};
 use gatewright_model::snapshot::Revision;
 
-use super::{Action, App, Caller, Refusal, gateway_group};
+use super::{Action, App, Caller, Refusal, gateway_group, persistently};
 use crate::distribution::DELTA_REVISIONS_MAX;
 use crate::store::{Direction, ListFilter, Listed, PublicationRow, PublishedServiceRow, Reading};
 
@@ -59,6 +59,10 @@ impl App {
         service: &ServiceId,
     ) -> Result<(), Refusal> {
         caller.must(Action::DeletePublishedService, group.as_str())?;
+        persistently(|| self.unpublish(group, service)).await
+    }
+
+    async fn unpublish(&self, group: &GatewayGroupId, service: &ServiceId) -> Result<(), Refusal> {
         let mut tx = self.store().write().await?;
         published_service(&mut tx, group, service).await?;
         let revision = tx.gateway_group_raise(group).await?;

@@ -72,12 +72,14 @@ pub(crate) enum Refusal {
         by: String,
     },
     /// The number was used before, and equal numbers mean equal behaviour.
-    #[error("service `{service}` has a version `{version}` already; choose another number")]
+    #[error("service `{service}` has a version `{version}` already{}; choose another number", active_note(.active.as_deref()))]
     VersionTaken {
         /// The service's name.
         service: String,
         /// The number.
         version: String,
+        /// The number that is active in the group.
+        active: Option<String>,
     },
     /// Only what ran here, or runs elsewhere, can be published again.
     #[error(
@@ -106,12 +108,47 @@ pub(crate) enum Refusal {
          or run `gatewright explain --config FILE`"
     )]
     NoRehearsal,
+    /// The caller wants to change what is not there any more.
+    #[error(
+        "{noun} `{id}` is not as If-Match says; read it again, and send the tag of what you want to change"
+    )]
+    ChangedMeanwhile {
+        /// What kind of object.
+        noun: &'static str,
+        /// Which one.
+        id: String,
+    },
+    /// The caller relies on a condition that means nothing here.
+    #[error(
+        "this operation does not look at If-Match; leave the header out. Templates and their routes take it"
+    )]
+    ConditionUnsupported,
+    /// One key, two different calls.
+    #[error(
+        "Idempotency-Key `{key}` was used for a publish of something else; choose a new key for every publish"
+    )]
+    IdempotencyKeyReused {
+        /// The key.
+        key: String,
+    },
     /// Somebody else changed the same thing at the same time.
     #[error("the object was changed by somebody else at the same time; read it and try again")]
     Conflict,
     /// The store was lost while it was writing.
     #[error("the store did not confirm the change; look whether it was made before you try again")]
     Unconfirmed {
+        /// For the log, not for the caller.
+        reason: String,
+    },
+    /// The database undid the change for the sake of somebody else's.
+    #[error("the change was interrupted by something else in the database; nothing was changed, try again")]
+    Interrupted {
+        /// For the log, not for the caller.
+        reason: String,
+    },
+    /// The disk of the store is full.
+    #[error("the disk of the store is full; nothing was changed, make room and try again")]
+    StoreFull {
         /// For the log, not for the caller.
         reason: String,
     },
@@ -123,6 +160,10 @@ pub(crate) enum Refusal {
     },
 }
 
+fn active_note(active: Option<&str>) -> String {
+    active.map_or_else(String::new, |active| format!(" (`{active}` is active in the group)"))
+}
+
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         match error {
@@ -132,6 +173,9 @@ impl From<StoreError> for Refusal {
                 Self::Conflict
             }
             StoreError::Unavailable { reason } => Self::Unavailable { reason },
+            StoreError::Interrupted { reason } => Self::Interrupted { reason },
+            StoreError::Full { reason } => Self::StoreFull { reason },
+            StoreError::ConditionUnread => Self::ConditionUnsupported,
             StoreError::Unconfirmed { reason } => Self::Unconfirmed { reason },
             StoreError::NulInText => Self::Invalid(Violations::one(
                 "",

@@ -73,6 +73,7 @@ impl App {
         caller.must(Action::UpdateServiceTemplate, service_id.as_str())?;
         let mut tx = self.store().write().await?;
         let before = tx.route_template_get(id).await?;
+        must_be_as_expected(id, before.as_ref())?;
         must_fit(&mut tx, id, &document.content).await?;
         let stamp = tx.stamp(self.world().now()).await?;
         if let Some(before) = before {
@@ -95,6 +96,7 @@ impl App {
         let mut tx = self.store().write().await?;
         let before = route_template(&mut tx, id).await?;
         caller.must(Action::UpdateServiceTemplate, before.service_id.as_str())?;
+        must_be_as_expected(id, Some(&before))?;
         let mut content = serde_json::to_value(&before.route).unwrap_or(Value::Null);
         content["service_id"] = Value::from(before.service_id.as_str());
         let document = document::route_template_parse(patch.apply(content)?)?;
@@ -112,6 +114,7 @@ impl App {
         let mut tx = self.store().write().await?;
         let row = route_template(&mut tx, id).await?;
         caller.must(Action::UpdateServiceTemplate, row.service_id.as_str())?;
+        must_be_as_expected(id, Some(&row))?;
         tx.route_template_delete(id).await?;
         Ok(tx.commit().await?)
     }
@@ -120,6 +123,14 @@ impl App {
 async fn route_template(tx: &mut Reading, id: &RouteId) -> Result<RouteTemplateRow, Refusal> {
     let row = tx.route_template_get(id).await?;
     row.ok_or_else(|| Refusal::NotFound { noun: NOUN, id: id.to_string() })
+}
+
+/// Refuses a change of what the caller has not seen.
+fn must_be_as_expected(id: &RouteId, before: Option<&RouteTemplateRow>) -> Result<(), Refusal> {
+    if Call::accepts(before.map(|row| row.change_number)) {
+        return Ok(());
+    }
+    Err(Refusal::ChangedMeanwhile { noun: NOUN, id: id.to_string() })
 }
 
 /// The service must exist, and have no other route of this name.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::document;
 use super::published_service::published_service;
-use super::{Action, App, Caller, Patch, Refusal, Warnings};
+use super::{Action, App, Caller, Patch, Refusal, Warnings, persistently};
 use crate::store::Placement;
 
 impl App {
@@ -30,10 +30,20 @@ impl App {
         patch: Patch,
     ) -> Result<(RuntimeConfiguration, Warnings), Refusal> {
         caller.must(Action::UpdateServiceRuntime, group.as_str())?;
+        let patch = with_our_name(patch);
+        persistently(|| self.runtime_configuration_change(group, service, &patch)).await
+    }
+
+    async fn runtime_configuration_change(
+        &self,
+        group: &GatewayGroupId,
+        service: &ServiceId,
+        patch: &Patch,
+    ) -> Result<(RuntimeConfiguration, Warnings), Refusal> {
         let mut tx = self.store().write().await?;
         let before = published_service(&mut tx, group, service).await?;
         let document = serde_json::to_value(&before.runtime).unwrap_or(Value::Null);
-        let after = document::runtime_parse(with_our_name(patch).apply(document)?)?;
+        let after = document::runtime_parse(patch.apply(document)?)?;
         let runtime = after.content.over(empty());
         let stamp = tx.stamp(self.world().now()).await?;
         let revision = tx.gateway_group_raise(group).await?;

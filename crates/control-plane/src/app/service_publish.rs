@@ -4,6 +4,7 @@
 //! * A new version is a copy of the template and its routes at this moment; its number was never used before.
 //! * An existing version is published again only where it ran once (roll back) or from where it runs now
 //!   (synchronise), so that nothing becomes active that nobody has seen working.
+//! * A publish with an idempotency key happens once, however often it is sent.
 //! * The group's runtime configuration survives: explicit wishes first, then what the group has, then the template.
 
 use std::collections::BTreeSet;
@@ -15,13 +16,14 @@ use gatewright_model::resource::Plugins;
 use gatewright_model::resource::service::ServiceKind;
 use gatewright_model::snapshot::Revision;
 use gatewright_model::validation::Violations;
+use serde::{Deserialize, Serialize};
 
-use super::document::{PublishWish, ServicePublishWish};
+use super::document::{Idempotency, PublishWish, ServicePublishWish};
 use super::published_service::group_must_exist;
 use super::runtime_configuration::runtime_default;
 use super::service_template::service_template;
-use super::{Action, App, Caller, Refusal, Warnings};
-use crate::store::{Call, Placement, Reading, Stamp, Writing};
+use super::{Action, App, Caller, Refusal, Warnings, persistently};
+use crate::store::{Call, Placement, PublishReceipt, Reading, Stamp, Writing};
 
 /// What is active after a publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +33,15 @@ pub(crate) struct PublishOutcome {
     pub(crate) versions: Vec<(ServiceId, ServiceVersionId, String)>,
     /// What the publisher should know, such as routes that are never served.
     pub(crate) warnings: Warnings,
+    /// Whether it had been published before, by an earlier sending of the same call.
+    pub(crate) is_repeated: bool,
+}
+
+/// What is kept of an outcome under an idempotency key.
+#[derive(Serialize, Deserialize)]
+struct Receipt {
+    revision: Revision,
+    versions: Vec<(ServiceId, ServiceVersionId, String)>,
 }
 
 /// What one service of a publish comes to.
@@ -48,13 +59,21 @@ impl App {
         wish: PublishWish,
     ) -> Result<PublishOutcome, Refusal> {
         caller.must(Action::PublishServices, wish.gateway_group_id.as_str())?;
+        persistently(|| self.publish(caller, &wish)).await
+    }
+
+    async fn publish(&self, caller: &Caller, wish: &PublishWish) -> Result<PublishOutcome, Refusal> {
         let group = &wish.gateway_group_id;
         let mut tx = self.store().write().await?;
+        if let Some(receipt) = receipt(&mut tx, caller, wish.idempotency.as_ref()).await? {
+            drop(tx);
+            return Ok(self.outcome(group, receipt, true).await);
+        }
         group_must_exist(&mut tx, group).await?;
         let mut plans = Vec::new();
         let mut violations = Violations::default();
         for (index, service) in wish.services.iter().enumerate() {
-            let plan = self.plan(&mut tx, &wish, service).await?;
+            let plan = self.plan(&mut tx, wish, service).await?;
             must_be_servable(&plan.version, &format!("/services/{index}"), &mut violations);
             plans.push(plan);
         }
@@ -65,14 +84,24 @@ impl App {
             Call::concerns(plan.version.service_id.as_str(), &plan.version.name);
             self.place(&mut tx, stamp, group, revision, plan, caller).await?;
         }
-        tx.commit().await?;
-        self.hints().changed(group);
-        let published: BTreeSet<ServiceId> =
-            plans.iter().map(|plan| plan.version.service_id.clone()).collect();
-        let warnings = self.duplicates_warn(group, &published).await;
         let versions = plans.into_iter().map(|plan| plan.version);
         let versions = versions.map(|version| (version.service_id, version.id, version.version)).collect();
-        Ok(PublishOutcome { revision, versions, warnings })
+        let receipt = Receipt { revision, versions };
+        if let Some(Idempotency { key, wish_sha256 }) = &wish.idempotency {
+            let outcome = serde_json::to_string(&receipt).unwrap_or_default();
+            let receipt = PublishReceipt { wish_sha256: wish_sha256.clone(), outcome };
+            tx.publish_receipt_insert(stamp, caller.username(), key, &receipt).await?;
+        }
+        tx.commit().await?;
+        self.hints().changed(group);
+        Ok(self.outcome(group, receipt, false).await)
+    }
+
+    async fn outcome(&self, group: &GatewayGroupId, receipt: Receipt, is_repeated: bool) -> PublishOutcome {
+        let Receipt { revision, versions } = receipt;
+        let published: BTreeSet<_> = versions.iter().map(|(service, ..)| service.clone()).collect();
+        let warnings = self.duplicates_warn(group, &published).await;
+        PublishOutcome { revision, versions, warnings, is_repeated }
     }
 
     async fn plan(
@@ -82,15 +111,17 @@ impl App {
         service: &ServicePublishWish,
     ) -> Result<Plan, Refusal> {
         let group = &wish.gateway_group_id;
-        let active = tx.published_service_get(group, &service.service_id).await?.map(|row| row.runtime);
+        let active = tx.published_service_get(group, &service.service_id).await?;
         if wish.create_new_version {
             let row = service_template(tx, &service.service_id).await?;
             let routes = tx.route_template_snapshot(&service.service_id).await?;
             let number = service.version.clone().unwrap_or_default();
             if tx.service_version_exists(&service.service_id, &number).await? {
-                return Err(Refusal::VersionTaken { service: row.template.name, version: number });
+                let active = active.map(|active| active.version.version);
+                return Err(Refusal::VersionTaken { service: row.template.name, version: number, active });
             }
-            let base = active.unwrap_or_else(|| RuntimeConfiguration::of_template(&row.template));
+            let base = active.map(|active| active.runtime);
+            let base = base.unwrap_or_else(|| RuntimeConfiguration::of_template(&row.template));
             let runtime = service.runtime.clone().over(base);
             let service_id = service.service_id.clone();
             let version =
@@ -99,7 +130,7 @@ impl App {
         }
         let version = existing_version(tx, group, service).await?;
         let runtime = match active {
-            Some(runtime) => runtime,
+            Some(active) => active.runtime,
             None => {
                 let template = tx.service_template_get(&service.service_id).await?.map(|row| row.template);
                 service.runtime.clone().over(runtime_default(template.as_ref()))
@@ -130,6 +161,21 @@ impl App {
         tx.published_service_put(stamp, &placement).await?;
         Ok(tx.publication_insert(stamp, &self.world().id(), &placement, caller.username()).await?)
     }
+}
+
+/// What an earlier sending of the same call was answered.
+async fn receipt(
+    tx: &mut Reading,
+    caller: &Caller,
+    idempotency: Option<&Idempotency>,
+) -> Result<Option<Receipt>, Refusal> {
+    let Some(Idempotency { key, wish_sha256 }) = idempotency else { return Ok(None) };
+    let Some(receipt) = tx.publish_receipt_get(caller.username(), key).await? else { return Ok(None) };
+    if receipt.wish_sha256 != *wish_sha256 {
+        return Err(Refusal::IdempotencyKeyReused { key: key.clone() });
+    }
+    let unreadable = |error| Refusal::Unavailable { reason: format!("a receipt cannot be read: {error}") };
+    serde_json::from_str(&receipt.outcome).map(Some).map_err(unreadable)
 }
 
 /// The version that is wished for by id: one of this service, and one that may become active in this group.

@@ -65,7 +65,9 @@ impl App {
         let mut tx = self.store().write().await?;
         name_must_be_free(&mut tx, id, &document.content).await?;
         let stamp = tx.stamp(self.world().now()).await?;
-        if tx.service_template_get(id).await?.is_some() {
+        let before = tx.service_template_get(id).await?;
+        must_be_as_expected(id, before.as_ref())?;
+        if before.is_some() {
             tx.service_template_update(stamp, id, &document.content).await?;
         } else {
             tx.service_template_insert(stamp, id, &document.content).await?;
@@ -84,6 +86,7 @@ impl App {
         caller.must(Action::UpdateServiceTemplate, id.as_str())?;
         let mut tx = self.store().write().await?;
         let before = service_template(&mut tx, id).await?;
+        must_be_as_expected(id, Some(&before))?;
         let after = patch.apply(serde_json::to_value(&before.template).unwrap_or(Value::Null))?;
         let document = document::service_template_parse(after)?;
         name_must_be_free(&mut tx, id, &document.content).await?;
@@ -102,7 +105,7 @@ impl App {
     ) -> Result<(), Refusal> {
         caller.must(Action::DeleteServiceTemplate, id.as_str())?;
         let mut tx = self.store().write().await?;
-        service_template(&mut tx, id).await?;
+        must_be_as_expected(id, Some(&service_template(&mut tx, id).await?))?;
         let groups = tx.published_service_groups(id).await?;
         if !groups.is_empty() {
             let groups: Vec<_> = groups.iter().map(|group| format!("`{group}`")).collect();
@@ -119,6 +122,14 @@ pub(super) async fn service_template(
     id: &ServiceId,
 ) -> Result<ServiceTemplateRow, Refusal> {
     tx.service_template_get(id).await?.ok_or_else(|| not_found(id))
+}
+
+/// Refuses a change of what the caller has not seen.
+fn must_be_as_expected(id: &ServiceId, before: Option<&ServiceTemplateRow>) -> Result<(), Refusal> {
+    if Call::accepts(before.map(|row| row.change_number)) {
+        return Ok(());
+    }
+    Err(Refusal::ChangedMeanwhile { noun: NOUN, id: id.to_string() })
 }
 
 async fn name_must_be_free(

@@ -182,7 +182,7 @@ async fn the_audit_log_forgets_what_is_too_old_and_nothing_else() {
     let (app, clock, _dir) = app_in_time().await;
     for now in [1000, 2000, 3000] {
         clock.store(now, Ordering::SeqCst);
-        app.audit_log_record(&Call::new(app.audit_log_row(), false), "127.0.0.1", true).await;
+        app.audit_log_record(&Call::new(app.audit_log_row(), false, None), "127.0.0.1", true).await;
     }
     assert_eq!(app.audit_log_expire(1000).await.unwrap(), 1);
     let page = Page { offset: 0, limit: 10 };

@@ -2,8 +2,10 @@
 //!
 //! It is bound to the task that serves the call, so that no operation can forget it: every [`super::Writing`] that
 //! such a task commits carries the call's audit row, or, in a dry run, is not committed at all.
+//! A condition of the call (`If-Match`) is bound to it for the same reason: a change that did not look at it is refused.
 //! Without a call (a first start, a background task) a commit is just that.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::AuditRow;
@@ -15,7 +17,14 @@ tokio::task_local! {
 /// A call that may change the store.
 pub(crate) struct Call {
     is_dry_run: bool,
+    condition: Option<Condition>,
     account: Mutex<Account>,
+}
+
+/// Which states of the object the caller wants to change: `*` for any, or the tags of states.
+struct Condition {
+    tags: String,
+    is_read: AtomicBool,
 }
 
 /// What is known of a call so far.
@@ -28,10 +37,32 @@ struct Account {
     is_recorded: bool,
 }
 
+/// The tag of an object whose last change has this number.
+pub(crate) fn entity_tag(change_number: i64) -> String {
+    format!("\"{change_number}\"")
+}
+
 impl Call {
-    pub(crate) fn new(row: AuditRow, is_dry_run: bool) -> Arc<Self> {
+    /// A call; if there are `tags`, one that may change an object only in a state that they name, as in `If-Match`.
+    pub(crate) fn new(row: AuditRow, is_dry_run: bool, tags: Option<String>) -> Arc<Self> {
         let account = Account { row, resources: Vec::new(), secrets: Vec::new(), is_recorded: false };
-        Arc::new(Self { is_dry_run, account: Mutex::new(account) })
+        let condition = tags.map(|tags| Condition { tags, is_read: AtomicBool::new(false) });
+        Arc::new(Self { is_dry_run, condition, account: Mutex::new(account) })
+    }
+
+    /// Whether the current call may change an object whose last change has this number; none: there is no object.
+    pub(crate) fn accepts(change_number: Option<i64>) -> bool {
+        let current = Self::current();
+        let Some(condition) = current.as_ref().and_then(|call| call.condition.as_ref()) else { return true };
+        condition.is_read.store(true, Ordering::Relaxed);
+        let Some(number) = change_number else { return false };
+        let tag = entity_tag(number);
+        condition.tags.split(',').map(str::trim).any(|accepted| accepted == "*" || accepted == tag)
+    }
+
+    /// Whether there is a condition that no operation has asked about.
+    pub(super) fn has_unread_condition(&self) -> bool {
+        self.condition.as_ref().is_some_and(|condition| !condition.is_read.load(Ordering::Relaxed))
     }
 
     /// The call that this task serves.
@@ -54,7 +85,12 @@ impl Call {
     /// Says what the current call changes; each such object gets an audit row of its own.
     pub(crate) fn concerns(id: &str, name: &str) {
         if let Some(call) = Self::current() {
-            call.account().resources.push((id.to_owned(), name.to_owned()));
+            let resource = (id.to_owned(), name.to_owned());
+            let resources = &mut call.account().resources;
+            // A change that was interrupted and begun again says it again.
+            if !resources.contains(&resource) {
+                resources.push(resource);
+            }
         }
     }
 

@@ -271,7 +271,16 @@ impl From<sqlx::Error> for StoreError {
                 || database.is_check_violation()
                 || database.message().contains("is immutable")
         });
-        if constraint { Self::Conflict { reason } } else { Self::Unavailable { reason } }
+        if constraint {
+            return Self::Conflict { reason };
+        }
+        match error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() {
+            // SQLITE_FULL; disk_full of PostgreSQL.
+            Some("13" | "53100") => Self::Full { reason },
+            // Serialisation failures and deadlocks.
+            Some(code) if code.len() == 5 && code.starts_with("40") => Self::Interrupted { reason },
+            _ => Self::Unavailable { reason },
+        }
     }
 }
 

@@ -86,3 +86,24 @@ pub(super) async fn confirm() -> Result<(), StoreError> {
     }
     Ok(())
 }
+
+/// Lets the database interrupt the next `times` changes that publish something, as a deadlock would.
+pub(crate) async fn interrupt_publications(store: &Store, times: usize) {
+    let mut tx = store.write().await.unwrap();
+    let times = i64::try_from(times).unwrap();
+    // A sequence goes on counting when a transaction is undone.
+    for sql in [
+        "CREATE SEQUENCE IF NOT EXISTS interruptions".to_owned(),
+        "SELECT setval('interruptions', 1, false)".to_owned(),
+        format!(
+            "CREATE OR REPLACE FUNCTION interrupt() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             IF nextval('interruptions') <= {times} THEN RAISE SQLSTATE '40P01'; END IF; RETURN NEW; END $$"
+        ),
+        "CREATE OR REPLACE TRIGGER interrupted BEFORE INSERT ON publication \
+         FOR EACH ROW EXECUTE FUNCTION interrupt()"
+            .to_owned(),
+    ] {
+        tx.tx.execute(query(sql)).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+}

@@ -28,6 +28,7 @@ mod gateway_group;
 mod group_admin_key;
 mod instance_token;
 mod publication;
+mod publish_receipt;
 mod published_service;
 mod route_template;
 mod service_template;
@@ -41,11 +42,12 @@ use std::path::Path;
 pub(crate) use access_token::{AccessTokenRow, NewAccessToken};
 pub(crate) use announcements::{Announcement, Announcements};
 pub(crate) use audit_log::{AuditFilter, AuditRow};
-pub(crate) use call::Call;
+pub(crate) use call::{Call, entity_tag};
 pub use database_url::{DatabaseUrl, DatabaseUrlError};
 pub(crate) use gateway_group::GatewayGroupRow;
 pub(crate) use list::{Direction, ListFilter, Listed, Order, Page};
 pub(crate) use publication::PublicationRow;
+pub(crate) use publish_receipt::PublishReceipt;
 pub(crate) use published_service::{Placement, PublishedServiceRow};
 pub(crate) use route_template::RouteTemplateRow;
 use serde::Serialize;
@@ -83,9 +85,24 @@ pub(crate) enum StoreError {
         /// What the database said.
         reason: String,
     },
+    /// Somebody else made the database undo the change, such as a deadlock with a stranger's statement.
+    #[error("the change was interrupted: {reason}")]
+    Interrupted {
+        /// What the database said.
+        reason: String,
+    },
+    /// There is no room left.
+    #[error("the disk of the store is full: {reason}")]
+    Full {
+        /// What the database said.
+        reason: String,
+    },
     /// A text cannot be stored.
     #[error("a text contains a NUL character")]
     NulInText,
+    /// The caller named a condition that nobody looked at.
+    #[error("the call has a condition that was not looked at")]
+    ConditionUnread,
 }
 
 /// The store of a control plane.
@@ -179,6 +196,9 @@ impl Writing {
     /// answered, a crash cannot undo it. In a dry run it answers the same, and nothing is stored.
     pub(crate) async fn commit(mut self) -> Result<(), StoreError> {
         let Some(call) = Call::current() else { return self.commit_aside().await };
+        if call.has_unread_condition() {
+            return Err(StoreError::ConditionUnread);
+        }
         if call.is_dry_run() {
             return Ok(());
         }

@@ -16,10 +16,12 @@ pub(crate) struct RouteTemplateRow {
     pub(crate) route: Route,
     pub(crate) created_at: i64,
     pub(crate) updated_at: i64,
+    /// Rises with every change of the route.
+    pub(crate) change_number: i64,
 }
 
 const SOURCE: Source = Source {
-    columns: "r.id, r.service_id, r.content, r.created_at, r.updated_at",
+    columns: "r.id, r.service_id, r.content, r.created_at, r.updated_at, r.change_number",
     tables: "route_template r",
     object: "r",
     named: "r",
@@ -32,6 +34,7 @@ fn read(row: &Row) -> Result<RouteTemplateRow, StoreError> {
         route: row.json("content")?,
         created_at: row.integer("created_at")?,
         updated_at: row.integer("updated_at")?,
+        change_number: row.integer("change_number")?,
     })
 }
 
@@ -40,8 +43,9 @@ impl Reading {
         &mut self,
         id: &RouteId,
     ) -> Result<Option<RouteTemplateRow>, StoreError> {
-        let one =
-            query("SELECT id, service_id, content, created_at, updated_at FROM route_template WHERE id = $1");
+        let one = query(
+            "SELECT id, service_id, content, created_at, updated_at, change_number FROM route_template WHERE id = $1",
+        );
         self.tx.row(one.bind(id.as_str())).await?.as_ref().map(read).transpose()
     }
 

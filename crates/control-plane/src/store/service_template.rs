@@ -16,9 +16,11 @@ pub(crate) struct ServiceTemplateRow {
     pub(crate) updated_at: i64,
     pub(crate) last_published: Option<i64>,
     pub(crate) published_gateway_groups_count: i64,
+    /// Rises with every change of the template.
+    pub(crate) change_number: i64,
 }
 
-const COLUMNS: &str = "t.id, t.content, t.created_at, t.updated_at, \
+const COLUMNS: &str = "t.id, t.content, t.created_at, t.updated_at, t.change_number, \
     (SELECT MAX(publish_time) FROM publication WHERE publication.service_id = t.id) AS last_published, \
     (SELECT COUNT(*) FROM published_service p WHERE p.service_id = t.id) AS published_gateway_groups_count";
 
@@ -32,6 +34,7 @@ fn read(row: &Row) -> Result<ServiceTemplateRow, StoreError> {
         updated_at: row.integer("updated_at")?,
         last_published: row.optional_integer("last_published")?,
         published_gateway_groups_count: row.integer("published_gateway_groups_count")?,
+        change_number: row.integer("change_number")?,
     })
 }
 

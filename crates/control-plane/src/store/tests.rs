@@ -61,7 +61,7 @@ contract![
     a_change_that_is_dropped_never_happened,
     a_committed_change_is_there_when_the_store_is_opened_again,
     a_reading_sees_one_moment,
-    a_version_cannot_be_changed_or_numbered_twice,
+    p6_a_version_cannot_be_changed_or_numbered_twice,
     names_are_unique_and_what_is_not_there_is_not_changed,
     changes_since_a_revision_are_those_and_no_others,
     tombstones_are_kept_as_long_as_they_are_asked_for,
@@ -161,7 +161,7 @@ async fn a_reading_sees_one_moment(Fixture { store, .. }: Fixture) {
     assert_eq!(tx.published_service_changes(&group(), Revision(0)).await.unwrap(), []);
 }
 
-async fn a_version_cannot_be_changed_or_numbered_twice(Fixture { store, .. }: Fixture) {
+async fn p6_a_version_cannot_be_changed_or_numbered_twice(Fixture { store, .. }: Fixture) {
     publish(&store, "s", "1").await;
     let mut tx = store.write().await.unwrap();
     let change = query("UPDATE service_version SET routes = '[]' WHERE id = $1").bind("s-1");
@@ -401,7 +401,7 @@ async fn postgres_keeps_nothing_of_a_change_that_was_refused_and_says_so() {
 }
 
 #[tokio::test]
-async fn several_that_open_an_empty_database_at_once_migrate_it_once() {
+async fn p13_several_that_open_an_empty_database_at_once_migrate_it_once() {
     let url: DatabaseUrl = Server::shared().database().parse().unwrap();
     let mut opening = tokio::task::JoinSet::new();
     for _ in 0..4 {
@@ -454,7 +454,7 @@ async fn p27_a_change_whose_audit_row_cannot_be_written_does_not_happen() {
     let refuse = "CREATE TRIGGER full BEFORE INSERT ON audit_log BEGIN SELECT RAISE(ABORT, 'disk full'); END";
     tx.tx.execute(query(refuse)).await.unwrap();
     tx.commit().await.unwrap();
-    let call = Call::new(AuditRow { id: "a".to_owned(), ..AuditRow::default() }, false);
+    let call = Call::new(AuditRow { id: "a".to_owned(), ..AuditRow::default() }, false, None);
     let changed = call.scope(async {
         let mut tx = store.write().await?;
         tx.gateway_group_raise(&group()).await?;
@@ -464,4 +464,168 @@ async fn p27_a_change_whose_audit_row_cannot_be_written_does_not_happen() {
     assert!(!call.is_recorded());
     let revision = store.read().await.unwrap().gateway_group_revision(&group()).await.unwrap();
     assert_eq!(revision, Some(Revision(0)));
+}
+
+#[tokio::test]
+async fn p7_a_change_for_which_there_is_no_room_does_not_happen_and_the_next_one_with_room_does() {
+    let Fixture { store, _dir, .. } = Fixture::sqlite().await;
+    let room = async |pages: i64| {
+        let mut tx = store.write().await.unwrap();
+        tx.tx.rows(query(format!("PRAGMA max_page_count = {pages}"))).await.unwrap();
+    };
+    // Less than there is already means: no more than there is.
+    room(1).await;
+    let large = |number: &str| {
+        let mut large = version("s", number);
+        large.desc = "x".repeat(1 << 20);
+        large
+    };
+    let mut tx = store.write().await.unwrap();
+    let stamp = tx.stamp(1).await.unwrap();
+    let full = tx.service_version_insert(stamp, &large("1")).await;
+    assert!(matches!(full, Err(StoreError::Full { .. })), "{full:?}");
+    drop(tx);
+    assert_eq!(since(&store, 0).await.0, [""; 0]);
+    room(1 << 20).await;
+    let mut tx = store.write().await.unwrap();
+    assert_eq!(tx.stamp(1).await.unwrap().number, stamp.number, "nothing of the refused change is left");
+    tx.service_version_insert(stamp, &large("1")).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn p8_a_file_that_somebody_else_holds_is_waited_for_within_limits() {
+    let Fixture { store, url, _dir } = Fixture::sqlite().await;
+    let other = Store::open(&url).await.unwrap();
+    let mut tx = store.write().await.unwrap();
+    tx.tx.rows(query("PRAGMA busy_timeout = 50")).await.unwrap();
+    drop(tx);
+    let held = other.write().await.unwrap();
+    let busy = store.write().await.err();
+    assert!(
+        matches!(&busy, Some(StoreError::Unavailable { reason }) if reason.contains("locked")),
+        "{busy:?}"
+    );
+    drop(held);
+    publish(&store, "s", "1").await;
+}
+
+/// What opening says of a file that was changed by `spoil`.
+async fn opening_says(spoil: impl FnOnce(&std::path::Path)) -> String {
+    let Fixture { store, url, _dir } = Fixture::sqlite().await;
+    for number in 0..200 {
+        publish(&store, "s", &number.to_string()).await;
+    }
+    store.close().await;
+    spoil(url.sqlite_path().unwrap());
+    Store::open(&url).await.err().expect("a file that cannot be used").to_string()
+}
+
+#[tokio::test]
+async fn p8_a_damaged_file_is_refused_at_the_start_with_the_remedy() {
+    use std::os::unix::fs::FileExt as _;
+    let message = opening_says(|path| {
+        let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        let pages = file.metadata().unwrap().len() / 4096;
+        assert!(pages > 40, "{pages}");
+        for page in pages / 2..pages / 2 + 8 {
+            file.write_all_at(&[0x5a; 4096], page * 4096).unwrap();
+        }
+    })
+    .await;
+    assert!(message.contains("damaged") && message.contains("restore a backup"), "{message}");
+    let message = opening_says(|path| std::fs::write(path, "no database ".repeat(1000)).unwrap()).await;
+    assert!(message.contains("damaged") && message.contains("restore a backup"), "{message}");
+}
+
+#[tokio::test]
+async fn p8_a_file_that_can_only_be_read_is_refused_at_the_start_with_the_remedy() {
+    let Fixture { store, url, _dir } = Fixture::sqlite().await;
+    store.close().await;
+    let path = url.sqlite_path().unwrap();
+    // Root may write whatever its mode says, so it is SQLite that is told to.
+    let read_only = super::sqlite::Sqlite::open_with(super::sqlite::options(path).read_only(true)).await;
+    let message = read_only.err().expect("a file that cannot be written").to_string();
+    assert!(message.contains("cannot be written") && message.contains("look at its owner"), "{message}");
+}
+
+#[tokio::test]
+async fn p8_what_was_acknowledged_is_found_in_what_a_crash_left_in_the_log() {
+    let Fixture { store, url, _dir } = Fixture::sqlite().await;
+    publish(&store, "s", "1").await;
+    let (path, left) = (url.sqlite_path().unwrap(), _dir.path().join("left.db"));
+    for suffix in ["", "-wal"] {
+        let with_suffix = |path: &std::path::Path| format!("{}{suffix}", path.display());
+        std::fs::copy(with_suffix(path), with_suffix(&left)).unwrap();
+    }
+    assert!(std::fs::metadata(format!("{}-wal", left.display())).unwrap().len() > 0);
+    assert_eq!(since(&Store::open_sqlite(&left).await.unwrap(), 0).await.0, ["s-1"]);
+}
+
+#[tokio::test]
+async fn p10_a_database_that_is_slow_costs_a_limited_wait() {
+    let Fixture { store, url, .. } = Fixture::postgres().await;
+    let other = Store::open(&url).await.unwrap();
+    let held = other.write().await.unwrap();
+    let mut readings = Vec::new();
+    for _ in 0..8 {
+        readings.push(store.read().await.unwrap());
+    }
+    let begun = std::time::Instant::now();
+    let (locked, exhausted) = tokio::join!(store.write(), store.read());
+    assert!(begun.elapsed() < std::time::Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert!(matches!(locked.err(), Some(StoreError::Unavailable { .. })));
+    assert!(matches!(exhausted.err(), Some(StoreError::Unavailable { .. })));
+    drop((held, readings));
+    publish(&store, "s", "1").await;
+}
+
+/// Polls `start` so many times and then drops it; answers whether it had come to its end.
+async fn killed_after(polls: usize, start: impl Future) -> bool {
+    let (mut start, mut count) = (std::pin::pin!(start), 0);
+    let done = std::future::poll_fn(|cx| {
+        count += 1;
+        match start.as_mut().poll(cx) {
+            std::task::Poll::Ready(_) => std::task::Poll::Ready(true),
+            std::task::Poll::Pending if count > polls => std::task::Poll::Ready(false),
+            std::task::Poll::Pending => std::task::Poll::Pending,
+        }
+    });
+    done.await
+}
+
+#[tokio::test]
+async fn p13_a_start_that_is_killed_while_it_migrates_is_done_again_from_where_it_was() {
+    let dir = TempDir::new().unwrap();
+    let sqlite = |number| DatabaseUrl::sqlite(dir.path().join(format!("{number}.db")));
+    let postgres = |_| Server::shared().database().parse().unwrap();
+    let databases: [&dyn Fn(usize) -> DatabaseUrl; 2] = [&sqlite, &postgres];
+    for (database, step) in databases.into_iter().zip([1, 15]) {
+        let mut kills = 0;
+        for polls in (0..).step_by(step) {
+            let url = database(polls);
+            if Box::pin(killed_after(polls, Store::open(&url))).await {
+                break;
+            }
+            kills += 1;
+            let store = Store::open(&url).await.unwrap();
+            assert_eq!(store.write().await.unwrap().stamp(1).await.unwrap().number, 1);
+        }
+        assert!(kills > 2, "only {kills} starts were killed");
+    }
+}
+
+#[tokio::test]
+async fn p13_a_store_of_a_newer_release_is_refused_with_the_remedy() {
+    let Fixture { store, url, _dir } = Fixture::sqlite().await;
+    let mut tx = store.write().await.unwrap();
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+        VALUES (9999, 'of a newer release', 1, x'00', 1)";
+    tx.tx.execute(query(newer)).await.unwrap();
+    tx.commit().await.unwrap();
+    let message = Store::open(&url).await.err().expect("a store that is too new").to_string();
+    assert!(
+        message.contains("migration 9999 was applied by a newer release; start that release"),
+        "{message}"
+    );
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{World, publish, publish_again};
+use crate::world::{KEY, World, publish, publish_again};
 
 const PUBLISH: &str = "/api/services/publish";
 
@@ -185,14 +185,16 @@ pub(crate) async fn a_version_number_is_never_used_again_even_after_its_template
 }
 
 #[tokio::test]
-pub(crate) async fn of_two_publishes_of_one_number_at_once_one_is_refused() {
+pub(crate) async fn p2_of_two_publishes_of_one_number_at_once_one_is_refused() {
     let world = World::start().await;
     world.design("s1").await;
     let attempt = || world.call("POST", PUBLISH, Some(publish("default", &[("s1", "1")])));
     let (a, b, c) = tokio::join!(attempt(), attempt(), attempt());
-    let mut statuses = [a.status, b.status, c.status];
-    statuses.sort_unstable();
-    assert_eq!(statuses, [200, 409, 409]);
+    let mut answers = [a, b, c];
+    answers.sort_by_key(|answer| answer.status);
+    assert_eq!(answers.each_ref().map(|answer| answer.status), [200, 409, 409]);
+    let message = answers[1].body["error_msg"].as_str().unwrap();
+    assert!(message.contains("(`1` is active in the group)"), "{message}");
 }
 
 #[tokio::test]
@@ -207,4 +209,49 @@ pub(crate) async fn what_was_acknowledged_is_there_after_a_restart() {
         world.publish("default", "s1", "2").await["revision"],
         outcome["revision"].as_i64().unwrap() + 1
     );
+}
+
+async fn publish_with_key(world: &World, key: &str, body: &Value) -> crate::world::Answer {
+    let headers = [("x-api-key", KEY), ("content-type", "application/json"), ("idempotency-key", key)];
+    world.send("POST", PUBLISH, &headers, &body.to_string()).await
+}
+
+#[tokio::test]
+pub(crate) async fn p9_a_publish_that_is_sent_again_with_its_key_happens_once() {
+    let world = World::start().await;
+    world.design("s1").await;
+    let body = publish("default", &[("s1", "1")]);
+    let first = publish_with_key(&world, "k1", &body).await;
+    assert_eq!((first.status, first.headers.get("idempotency-replayed")), (200, None));
+    // At once, as a client and its proxy do, and after others have published.
+    let (again, and_again) =
+        tokio::join!(publish_with_key(&world, "k1", &body), publish_with_key(&world, "k1", &body));
+    world.publish("default", "s1", "2").await;
+    let late = publish_with_key(&world, "k1", &body).await;
+    for answer in [again, and_again, late] {
+        assert_eq!((answer.status, &answer.body), (200, &first.body));
+        assert_eq!(answer.headers["idempotency-replayed"], "true");
+    }
+    assert_eq!(world.list("/api/gateway_groups/default/services/s1/versions", "version").await, ["2", "1"]);
+    let refused = publish_with_key(&world, "k1", &publish("default", &[("s1", "3")])).await;
+    assert_eq!(refused.status, 422, "{}", refused.body);
+    // A refused publish leaves its key free.
+    assert_eq!(publish_with_key(&world, "k2", &publish("default", &[("s1", "2")])).await.status, 409);
+    assert_eq!(publish_with_key(&world, "k2", &publish("default", &[("s1", "3")])).await.status, 200);
+    let long = "x".repeat(256);
+    for key in ["", long.as_str()] {
+        assert_eq!(publish_with_key(&world, key, &body).await.status, 400, "{key}");
+    }
+}
+
+#[tokio::test]
+pub(crate) async fn p9_keys_of_two_callers_do_not_meet() {
+    let world = World::start().await;
+    world.design("s1").await;
+    let key = world.value("PUT", "/api/gateway_groups/default/admin_key", None).await["key"].clone();
+    let body = publish("default", &[("s1", "1")]);
+    assert_eq!(publish_with_key(&world, "k1", &body).await.status, 200);
+    let headers = [("x-api-key", key.as_str().unwrap()), ("idempotency-key", "k1")];
+    let other = world.send("POST", PUBLISH, &headers, &body.to_string()).await;
+    assert_eq!(other.status, 409, "{}", other.body);
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::World;
+use crate::world::{KEY, World};
 
 const TEMPLATES: &str = "/api/services/template";
 
@@ -80,7 +80,7 @@ async fn every_violation_is_answered_at_once_and_nothing_is_stored() {
 }
 
 #[tokio::test]
-async fn bad_bodies_are_refused_each_with_its_reason() {
+async fn p16_bad_bodies_are_refused_each_with_its_reason() {
     let world = World::start().await;
     let headers = [("x-api-key", crate::world::KEY)];
     let deep = format!("{{\"name\": \"a\", \"x\": {}{}}}", "[".repeat(70), "]".repeat(70));
@@ -93,6 +93,10 @@ async fn bad_bodies_are_refused_each_with_its_reason() {
         (400, "{\"name\": null}", "value must be a string"),
         (400, &deep, "nested deeper than 64"),
         (400, &deeper, "not JSON"),
+        (400, "{\"name\": \"a\", \"strip_path_prefix\": 1e999}", "not JSON"),
+        (400, "{\"name\": \"\\ud800\"}", "not JSON"),
+        (400, "{\"name\": \"a\\u0000b\"}", "NUL"),
+        (400, "{\"name\": \"a\", \"name\": \"b\"}", "not JSON"),
         (413, &huge, "larger than"),
     ] {
         let answer = world.send("POST", TEMPLATES, &headers, body).await;
@@ -221,4 +225,68 @@ pub(crate) async fn a_template_that_is_published_is_not_deleted() {
     assert!(template["last_published"].as_i64().unwrap() > 0);
     world.value("DELETE", "/api/gateway_groups/default/services/s1", None).await;
     world.value("DELETE", &format!("{TEMPLATES}/s1"), None).await;
+}
+
+#[tokio::test]
+pub(crate) async fn p3_of_two_editors_the_second_is_told_that_the_template_changed() {
+    let world = World::start().await;
+    world.design("s1").await;
+    for path in ["/api/services/template/s1", "/api/routes/template/s1-r1"] {
+        let read = world.call("GET", path, None).await;
+        let tag = read.headers["etag"].to_str().unwrap().to_owned();
+        let with = async |method: &str, tag: &str, body: &Value| {
+            let headers = [("x-api-key", KEY), ("if-match", tag)];
+            world.send(method, path, &headers, &body.to_string()).await
+        };
+        let change = json!({ "desc": "of the first" });
+        let first = with("PATCH", &tag, &change).await;
+        assert_eq!(first.status, 200, "{}", first.body);
+        for (method, body) in [("PATCH", &change), ("PUT", &read.body["value"]), ("DELETE", &Value::Null)] {
+            let second = with(method, &tag, body).await;
+            assert_eq!(second.status, 412, "{method} {path}: {}", second.body);
+        }
+        let after = world.call("GET", path, None).await;
+        assert_eq!(after.body["value"]["desc"], "of the first");
+        let newer = after.headers["etag"].to_str().unwrap();
+        assert_eq!(first.headers["etag"], newer);
+        assert_eq!(
+            with("PATCH", &format!("{tag}, {newer}"), &json!({ "desc": "of the second" })).await.status,
+            200
+        );
+        assert_eq!(with("PATCH", "*", &json!({ "desc": "of anybody" })).await.status, 200);
+    }
+    let headers = [("x-api-key", KEY), ("if-match", "*")];
+    let body = json!({ "name": "new" }).to_string();
+    let absent = world.send("PUT", "/api/services/template/new", &headers, &body).await;
+    assert_eq!(absent.status, 412, "{}", absent.body);
+    // An operation that would not look at the condition does not pretend that it had.
+    let group = json!({ "name": "group" }).to_string();
+    let unread = world.send("POST", "/api/gateway_groups", &headers, &group).await;
+    assert_eq!(unread.status, 400, "{}", unread.body);
+    assert_eq!(world.list("/api/gateway_groups", "name").await, ["default"]);
+}
+
+#[tokio::test]
+async fn p17_what_looks_like_sql_is_text() {
+    let world = World::start().await;
+    world.design("s1").await;
+    let name = "'; DROP TABLE service_template; --";
+    let label = "x' OR '1'='1";
+    let body = json!({ "name": name, "labels": { label: label } });
+    world.value("PUT", "/api/services/template/hostile", Some(body)).await;
+    let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    for (query, found) in [
+        (format!("search={}", encoded(name)), vec!["hostile"]),
+        (format!("name={}", encoded(name)), vec!["hostile"]),
+        (format!("labels[{}]={}", encoded(label), encoded(label)), vec!["hostile"]),
+        (format!("search={}", encoded(label)), vec![]),
+        (format!("labels[{}]=1", encoded(label)), vec![]),
+    ] {
+        assert_eq!(world.list(&format!("{TEMPLATES}?{query}"), "id").await, found, "{query}");
+    }
+    for parameter in ["order_by", "direction", "page", "page_size"] {
+        let path = format!("{TEMPLATES}?{parameter}={}", encoded("name; DROP TABLE service_template"));
+        world.refused(400, "GET", &path, None).await;
+    }
+    assert_eq!(world.list(TEMPLATES, "id").await.len(), 2);
 }

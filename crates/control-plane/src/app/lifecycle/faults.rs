@@ -6,9 +6,10 @@ use gatewright_test_postgres::Server;
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::super::Refusal;
 use super::run::Run;
 use super::verb::{Edit, Step, Verb, opening};
-use crate::store::faults::{connections_cut, dying_at};
+use crate::store::faults::{connections_cut, dying_at, interrupt_publications};
 use crate::store::{DatabaseUrl, Store};
 
 /// All verbs that change what is stored, to be done one after the other after the opening.
@@ -132,4 +133,27 @@ async fn p1_a_process_that_dies_within_a_verb_leaves_all_or_nothing_on_sqlite() 
 #[tokio::test]
 async fn p1_a_process_that_dies_within_a_verb_leaves_all_or_nothing_on_postgres() {
     Box::pin(a_process_that_dies_leaves_all_or_nothing(Scene::postgres())).await;
+}
+
+#[tokio::test]
+async fn p12_a_publish_that_deadlocks_is_begun_again_and_not_for_ever() {
+    let scene = Scene::postgres();
+    let run = scene.opened().await;
+    for (interruptions, number, is_done) in [(2, "1.0.1", true), (3, "1.1.0", false)] {
+        interrupt_publications(run.app.store(), interruptions).await;
+        let publish = Verb::Publish { group: "g0", services: vec![("s0", number, None)] };
+        let outcome = Box::pin(run.perform(&publish, false)).await;
+        assert_eq!(outcome.is_ok(), is_done, "{outcome:?}");
+        assert!(is_done || matches!(outcome, Err(Refusal::Interrupted { .. })), "{outcome:?}");
+    }
+}
+
+/// The clock goes back an hour: order, numbers and history do not care.
+#[tokio::test]
+async fn p29_a_clock_that_goes_back_changes_no_order() {
+    let mut run = Scene::sqlite().opened().await;
+    for (number, seconds) in [("1.0.1", 10), ("1.1.0", -3600), ("2", 1)] {
+        let verb = Verb::Publish { group: "g0", services: vec![("s0", number, None)] };
+        assert!(Box::pin(run.step(&Step { seconds, ..Step::plain(verb) })).await);
+    }
 }

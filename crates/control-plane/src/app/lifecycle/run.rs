@@ -93,7 +93,7 @@ impl Run {
 
     /// Does something for a call, as the API does.
     pub(super) async fn perform(&self, verb: &Verb, is_dry_run: bool) -> Result<(), Refusal> {
-        let call = Call::new(self.app.audit_log_row(), is_dry_run);
+        let call = Call::new(self.app.audit_log_row(), is_dry_run, None);
         call.scope(Box::pin(perform(&self.app, verb))).await
     }
 
