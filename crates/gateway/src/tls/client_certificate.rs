@@ -183,6 +183,8 @@ pub(crate) fn admit(names: &ServerNames, session: Option<&Session>, host: &[u8])
     if !names.verifies_clients && session.policy.is_none() {
         return Ok(());
     }
+    // A dot at the end names the same host and must not be a way around what is demanded of it.
+    let host = host.strip_suffix(b".").unwrap_or(host);
     let shown = names.find(std::str::from_utf8(host).ok());
     let demanded = shown.and_then(|shown| shown.policy.as_deref());
     match (demanded, session.policy.as_deref()) {

@@ -192,7 +192,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (stream, peer) = listener.accept().await.unwrap();
-            let worker = Rc::new(Worker::idle());
+            let worker = Rc::new(Worker::showing(Arc::default()));
             let ticking = Rc::clone(&worker);
             tokio::task::spawn_local(async move {
                 let mut ticks = interval(TICK);

@@ -94,6 +94,32 @@ fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartError> 
 
 #[cfg(test)]
 pub(crate) mod testing {
+    use std::sync::Arc;
+
+    use gatewright_model::resource::group_object::GroupObject;
+    use rustls::crypto::ring;
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+
+    use super::server_names::ServerNames;
+
+    /// What shows a certificate to clients that ask for `name`, and the configuration of such a client.
+    pub(crate) fn shown_for(name: &str) -> (Arc<ServerNames>, Arc<rustls::ClientConfig>) {
+        let (certificate, key) = pair(name);
+        let content = serde_json::json!({"snis": [name], "cert": certificate, "key": key, "status": 1});
+        let object = serde_json::json!({"id": "s", "kind": "ssl", "content": content});
+        let object: GroupObject = serde_json::from_value(object).unwrap();
+        let objects = [(object.key(), Arc::new(object))].into();
+        let shared = super::Shared::new(&crate::config::Tls::default()).unwrap();
+        let (names, quarantined) = ServerNames::compile(&Arc::default(), &objects, &shared);
+        assert!(quarantined.is_empty(), "{quarantined:?}");
+        let mut trusted = rustls::RootCertStore::empty();
+        trusted.add(CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()).unwrap();
+        let client = rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let client = client.with_safe_default_protocol_versions().unwrap();
+        (names, Arc::new(client.with_root_certificates(trusted).with_no_client_auth()))
+    }
+
     /// A certificate for `name` that vouches for itself, and its key, in PEM.
     pub(crate) fn pair(name: &str) -> (String, String) {
         let pair = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();

@@ -296,3 +296,90 @@ impl ServerCertVerifier for Believe {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::tls::{NODE_PROTOCOLS, testing};
+
+    fn upstream(tls: Value) -> resource::Upstream {
+        serde_json::from_value(json!({"scheme": "https", "tls": tls})).unwrap()
+    }
+
+    fn sessions() -> NodeSessions {
+        let (authority, _) = testing::pair("authority");
+        let added = certificate::chain(&authority).unwrap();
+        NodeSessions::new(Arc::new(rustls::crypto::ring::default_provider()), added)
+    }
+
+    fn session(sessions: &NodeSessions, tls: Value, host: &str) -> Result<Arc<NodeSession>, Unusable> {
+        let demands = Demands::of(&upstream(tls), None, NODE_PROTOCOLS)?;
+        sessions.session(demands, name(host)?)
+    }
+
+    #[test]
+    fn the_same_demands_and_name_are_one_session_and_any_other_is_another() {
+        let sessions = sessions();
+        let (certificate, key) = testing::pair("client");
+        let client = json!({"client_cert": certificate, "client_key": key});
+        let first = session(&sessions, json!({}), "a.example").unwrap();
+        let same = session(&sessions, json!({"verify": true}), "A.example").unwrap();
+        assert!(Arc::ptr_eq(&first, &same));
+        for (tls, host) in [
+            (json!({"verify": false}), "a.example"),
+            (client.clone(), "a.example"),
+            (json!({}), "b.example"),
+            (json!({}), "10.0.0.1"),
+        ] {
+            let other = session(&sessions, tls.clone(), host).unwrap();
+            assert_ne!(first.number, other.number, "{tls} {host}");
+        }
+        let shown = session(&sessions, client.clone(), "a.example").unwrap();
+        assert!(Arc::ptr_eq(&shown, &session(&sessions, client, "a.example").unwrap()));
+    }
+
+    #[test]
+    fn what_nobody_uses_is_forgotten_and_its_number_is_never_used_again() {
+        let sessions = sessions();
+        let number = session(&sessions, json!({}), "a.example").unwrap().number;
+        assert!(sessions.known.lock().unwrap().is_empty());
+        assert_ne!(session(&sessions, json!({}), "a.example").unwrap().number, number);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        let sessions = sessions();
+        let ((certificate, _), (_, key)) = (testing::pair("one"), testing::pair("two"));
+        let refused = |tls, host| session(&sessions, tls, host).err().map(|error| error.to_string());
+        for (tls, host, expected) in [
+            (json!({}), "no name", "`no name` is no name a certificate could be for"),
+            (
+                json!({"client_cert_id": "gone"}),
+                "a",
+                "tls.client_cert_id: there is no SSL object `gone` of type `client` in use in the gateway group",
+            ),
+            (
+                json!({"client_cert": certificate, "client_key": key}),
+                "a",
+                "the client certificate cannot be used: Error at \"client_key\": the private key does not belong to the certificate",
+            ),
+        ] {
+            assert_eq!(refused(tls, host).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn a_node_is_known_by_what_the_upstream_rewrites_to_or_by_its_own_host() {
+        let named = |fields: Value, host| {
+            let upstream = serde_json::from_value(fields).unwrap();
+            name_of(&upstream, host).map(|name| name.to_str().into_owned())
+        };
+        let rewrite = json!({"pass_host": "rewrite", "upstream_host": "Shop.example"});
+        assert_eq!(named(rewrite, "10.0.0.1"), Ok("shop.example".to_owned()));
+        let unused = json!({"pass_host": "pass", "upstream_host": "shop.example"});
+        assert_eq!(named(unused, "orders.internal"), Ok("orders.internal".to_owned()));
+        assert_eq!(named(json!({}), "[::1]"), Ok("::1".to_owned()));
+    }
+}

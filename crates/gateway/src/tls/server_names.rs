@@ -14,6 +14,7 @@ use gatewright_model::resource::group_object::{GroupObject, ObjectContent, Objec
 use gatewright_model::resource::ssl::{Ssl, SslKind};
 use gatewright_model::validation::Violations;
 use rustls::ServerConfig;
+use rustls::pki_types::UnixTime;
 use rustls::server::NoServerSessionStorage;
 
 use super::certificate::Certificates;
@@ -133,6 +134,9 @@ impl Shown {
     fn compile(source: &Arc<GroupObject>, ssl: &Ssl, shared: &Shared) -> Result<Self, Violations> {
         let certificates = Certificates::compile(ssl, &shared.provider)?;
         let valid_until = certificates.valid_until;
+        if u64::try_from(valid_until).is_ok_and(|end| end < UnixTime::now().as_secs()) {
+            tracing::warn!(ssl = %source.id, "a certificate has ended; it is shown until it is replaced");
+        }
         let policy = ssl.client.as_ref().map(ClientPolicy::compile).transpose()?.map(Arc::new);
         let builder = ServerConfig::builder_with_provider(Arc::clone(&shared.provider))
             .with_safe_default_protocol_versions()

@@ -67,12 +67,12 @@ impl Worker {
         }
     }
 
-    /// A worker of nothing, for tests.
+    /// A worker that shows certificates to the clients of these names and serves them nothing, for tests.
     #[cfg(test)]
-    pub(crate) fn idle() -> Self {
+    pub(crate) fn showing(server_names: Arc<tls::server_names::ServerNames>) -> Self {
         let tls = tls::Shared::new(&crate::config::Tls::default()).unwrap();
-        let live = crate::live::current::Current::new(crate::live::LiveConfig::empty());
-        Self::new(0, Arc::new(tls), live.reader(), Limits::default())
+        let live = crate::live::LiveConfig { server_names, ..crate::live::LiveConfig::empty() };
+        Self::new(0, Arc::new(tls), crate::live::current::Current::new(live).reader(), Limits::default())
     }
 }
 
@@ -183,5 +183,72 @@ async fn tick(worker: Rc<Worker>) {
         if worker.clock.now().is_multiple_of(SWEEP_TICKS) {
             worker.pool.borrow_mut().sweep(worker.clock.now());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use rustls::{ClientConnection, StreamOwned};
+    use tokio::sync::oneshot;
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    type TlsClient = StreamOwned<ClientConnection, std::net::TcpStream>;
+
+    /// A client that was answered once.
+    fn answered(address: SocketAddr, config: Arc<rustls::ClientConfig>) -> TlsClient {
+        let session = ClientConnection::new(config, "a.example".try_into().unwrap()).unwrap();
+        let mut client = StreamOwned::new(session, std::net::TcpStream::connect(address).unwrap());
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").unwrap();
+        let (mut answer, mut buffer) = (String::new(), [0; 4096]);
+        while !answer.ends_with("\"not_configured\"}\n") {
+            let count = client.read(&mut buffer).unwrap();
+            assert!(count > 0, "{answer}");
+            answer += std::str::from_utf8(&buffer[..count]).unwrap();
+        }
+        client
+    }
+
+    /// Bytes a worker holds while so many clients are connected over TLS and say nothing. Those of the clients are
+    /// not among them: memory is counted by thread.
+    fn held_for(count: usize) -> i64 {
+        let (names, config) = tls::testing::shown_for("a.example");
+        let mut kept = None;
+        let measured = allocation_counter::measure(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let (local, worker) = (LocalSet::new(), Rc::new(Worker::showing(names)));
+            let clients = local.block_on(&runtime, async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let address = listener.local_addr().unwrap();
+                let (done, mut waiting) = oneshot::channel();
+                std::thread::spawn(move || {
+                    let clients: Vec<_> =
+                        (0..count).map(|_| answered(address, Arc::clone(&config))).collect();
+                    let _ = done.send(clients);
+                });
+                loop {
+                    tokio::select! {
+                        clients = &mut waiting => break clients.unwrap(),
+                        () = async {
+                            let (stream, peer) = listener.accept().await.unwrap();
+                            tokio::task::spawn_local(serve(Rc::clone(&worker), stream, peer, Security::Tls));
+                        } => {}
+                    }
+                }
+            });
+            kept = Some((runtime, local, worker, clients));
+        });
+        assert_eq!(kept.map(|(_, _, _, clients)| clients.len()), Some(count));
+        measured.bytes_current
+    }
+
+    #[test]
+    fn an_idle_connection_over_tls_holds_less_than_twenty_kilobytes() {
+        let (few, many) = (held_for(8), held_for(72));
+        let each = (many - few) / 64;
+        assert!((1..20 * 1024).contains(&each), "{each} bytes");
     }
 }

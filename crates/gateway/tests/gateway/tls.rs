@@ -375,12 +375,14 @@ fn c6_a_connection_opened_for_one_host_is_misdirected_to_one_with_other_demands(
         ("open", "other", "200"),
         ("open", "mtls", "421"),
         ("open", "MTLS", "421"),
+        ("open", "mtls.example.", "421"),
         ("mtls", "open", "421"),
         ("mtls", "unknown", "421"),
         ("mtls", "same", "200"),
         ("mtls", "theirs", "421"),
     ] {
-        let answer = answered(&world, &alice, &format!("{sni}.example"), &format!("{host}.example"));
+        let host = if host.ends_with('.') { host.to_owned() } else { format!("{host}.example") };
+        let answer = answered(&world, &alice, &format!("{sni}.example"), &host);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{sni} to {host}: {answer}");
         assert_eq!(answer.contains("Connection: close"), status == "421", "another connection may help");
     }

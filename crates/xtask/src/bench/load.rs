@@ -14,6 +14,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::backend::{content_length, find_head_end};
 use super::scenario::{Connections, Scenario};
+use super::tls::Wire;
 
 const STATUS_OK: [u8; 13] = *b"HTTP/1.1 200 ";
 /// After this long without any answer on any connection, the run has failed.
@@ -34,6 +35,7 @@ struct Plan {
     target: SocketAddr,
     request: Vec<u8>,
     answer_bytes: usize,
+    tls: bool,
 }
 
 /// Sends requests for `length`.
@@ -42,7 +44,8 @@ pub(crate) fn run(target: SocketAddr, scenario: &Scenario, length: Duration) -> 
         Connections::New(count) => (count, true),
         Connections::KeptAlive(count) | Connections::Idle(count) => (count, false),
     };
-    let plan = Plan { target, request: scenario.request(), answer_bytes: scenario.answer_bytes };
+    let (request, tls) = (scenario.request(), scenario.tls);
+    let plan = Plan { target, request, answer_bytes: scenario.answer_bytes, tls };
     let mut poll = Poll::new().context("cannot poll")?;
     let mut clients = Vec::with_capacity(count);
     for index in 0..count {
@@ -83,12 +86,13 @@ pub(crate) fn idle(
     target: SocketAddr,
     scenario: &Scenario,
     count: usize,
-) -> anyhow::Result<Vec<std::net::TcpStream>> {
+) -> anyhow::Result<Vec<Wire<std::net::TcpStream>>> {
     let request = scenario.request();
     let mut answer = vec![0; READ_BYTES_MAX];
-    let mut one = || -> anyhow::Result<std::net::TcpStream> {
-        let mut stream = std::net::TcpStream::connect(target).context("cannot connect")?;
+    let mut one = || -> anyhow::Result<_> {
+        let stream = std::net::TcpStream::connect(target).context("cannot connect")?;
         stream.set_read_timeout(Some(SILENCE_MAX))?;
+        let mut stream = Wire::new(stream, scenario.tls)?;
         stream.write_all(&request)?;
         let mut reading = Reading::default();
         loop {
@@ -103,10 +107,11 @@ pub(crate) fn idle(
 }
 
 /// Sends one request on a connection of its own; `false`: it was not answered with 200, for whatever reason.
-pub(crate) fn is_served(target: SocketAddr) -> bool {
+pub(crate) fn is_served(target: SocketAddr, tls: bool) -> bool {
     let one = || -> anyhow::Result<()> {
-        let mut stream = std::net::TcpStream::connect_timeout(&target, SILENCE_MAX)?;
+        let stream = std::net::TcpStream::connect_timeout(&target, SILENCE_MAX)?;
         stream.set_read_timeout(Some(SILENCE_MAX))?;
+        let mut stream = Wire::new(stream, tls)?;
         stream.write_all(&super::scenario::ALL[0].request())?;
         let mut status = [0; STATUS_OK.len()];
         stream.read_exact(&mut status)?;
@@ -117,7 +122,7 @@ pub(crate) fn is_served(target: SocketAddr) -> bool {
 }
 
 struct Client {
-    stream: TcpStream,
+    stream: Wire<TcpStream>,
     sent: usize,
     reading: Reading,
     began: Instant,
@@ -129,10 +134,11 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         let mut stream = TcpStream::from_std(stream);
-        // A request that fits into the send buffer needs no event to go on.
-        let large = plan.request.len() > 16 * 1024;
+        // A handshake needs both directions; otherwise a request that fits into the send buffer needs no event to go on.
+        let large = plan.tls || plan.request.len() > 16 * 1024;
         let interest = if large { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
         poll.registry().register(&mut stream, Token(index), interest)?;
+        let stream = Wire::new(stream, plan.tls)?;
         Ok(Self { stream, sent: 0, reading: Reading::default(), began: Instant::now() })
     }
 
@@ -232,6 +238,11 @@ impl Latencies {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
     use super::super::scenario;
     use super::*;
 
@@ -259,16 +270,57 @@ mod tests {
         assert_eq!(Latencies::default().percentile(990), Duration::ZERO);
     }
 
+    /// An address where TLS ends on the way to `backend`.
+    fn terminating_tls(backend: SocketAddr) -> SocketAddr {
+        let folder = tempfile::tempdir().unwrap();
+        let files = super::super::tls::Files::make(folder.path()).unwrap();
+        let certificate = CertificateDer::from_pem_file(files.certificate).unwrap();
+        let key = PrivateKeyDer::from_pem_file(files.key).unwrap();
+        let config =
+            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+        let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let config = Arc::new(config.with_single_cert(vec![certificate], key).unwrap());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let session = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+                let mut client = rustls::StreamOwned::new(session, stream.unwrap());
+                std::thread::spawn(move || {
+                    let mut node = std::net::TcpStream::connect(backend).unwrap();
+                    let mut buffer = vec![0; READ_BYTES_MAX];
+                    // One request fits into one read, and its answer is read until it is complete.
+                    while let Ok(count @ 1..) = client.read(&mut buffer) {
+                        node.write_all(&buffer[..count]).unwrap();
+                        let mut head = Vec::new();
+                        let mut left = None;
+                        while left != Some(0) {
+                            let count = node.read(&mut buffer).unwrap();
+                            client.write_all(&buffer[..count]).unwrap();
+                            head.extend_from_slice(&buffer[..count]);
+                            let end = find_head_end(&head);
+                            left = end.map(|end| end + content_length(&head[..end]).unwrap() - head.len());
+                        }
+                    }
+                });
+            }
+        });
+        address
+    }
+
     #[test]
     fn load_of_every_scenario_is_answered_by_the_backend() {
         for scenario in scenario::ALL {
             let backend = super::super::backend::start(scenario.answer_bytes).unwrap();
-            assert!(is_served(backend));
+            let backend = if scenario.tls { terminating_tls(backend) } else { backend };
+            assert!(is_served(backend, scenario.tls));
             if let Connections::Idle(_) = scenario.connections {
                 assert_eq!(idle(backend, scenario, 3).unwrap().len(), 3);
                 continue;
             }
-            let load = run(backend, scenario, Duration::from_millis(50)).unwrap();
+            // Handshakes of an executable that is not optimised take their time.
+            let length = Duration::from_millis(if scenario.tls { 1500 } else { 50 });
+            let load = run(backend, scenario, length).unwrap();
             assert!(load.requests > 0, "{}: {load:?}", scenario.name);
         }
     }

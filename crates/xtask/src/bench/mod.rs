@@ -11,6 +11,7 @@ mod peers;
 pub(crate) mod relay;
 mod report;
 mod scenario;
+mod tls;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -58,8 +59,11 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
         // What an earlier bench left behind belongs to peers that are gone.
         let _ = std::fs::remove_dir_all(&work_dir);
         let backend = backend::start(scenario.answer_bytes)?;
-        let site = Site { work_dir, backend, more_services: scenario.more_services };
-        let table = measure_all(&peers, &programs, &site, scenario, wish)?;
+        let files = scenario.tls.then(|| tls::Files::make(&work_dir.join("tls"))).transpose()?;
+        let site = Site { work_dir, backend, more_services: scenario.more_services, tls: files };
+        let able: Vec<_> =
+            peers.iter().copied().zip(&programs).filter(|(peer, _)| takes_part(peer, scenario)).collect();
+        let table = measure_all(&able, &site, scenario, wish)?;
         std::io::stdout().write_all(format!("\n{table}\n").as_bytes())?;
         text += &format!("\n{table}");
     }
@@ -68,6 +72,13 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
+}
+
+/// The floor for CPU time says nothing about memory, for which it would need twice the open files of the others, and
+/// speaks no TLS.
+fn takes_part(peer: &Peer, scenario: &Scenario) -> bool {
+    let idle = matches!(scenario.connections, Connections::Idle(_));
+    peer.name != peers::FLOOR || !(idle || scenario.tls)
 }
 
 fn chosen<'a, T>(
@@ -99,39 +110,36 @@ fn heading(peers: &[&Peer], wish: &Wish) -> anyhow::Result<String> {
 }
 
 fn measure_all(
-    peers: &[&Peer],
-    programs: &[PathBuf],
+    peers: &[(&Peer, &PathBuf)],
     site: &Site,
     scenario: &Scenario,
     wish: &Wish,
 ) -> anyhow::Result<String> {
-    let start = |(peer, program): (&&Peer, &PathBuf)| {
+    let start = |(peer, program): &(&Peer, &PathBuf)| {
         (peer.start)(site, program).with_context(|| format!("cannot start {}", peer.name))
     };
-    let running: Vec<Running> = peers.iter().zip(programs).map(start).collect::<anyhow::Result<_>>()?;
+    let running: Vec<Running> = peers.iter().map(start).collect::<anyhow::Result<_>>()?;
+    let names: Vec<&str> = peers.iter().map(|(peer, _)| peer.name).collect();
     if let Connections::Idle(count) = scenario.connections {
         let mut rows = Vec::new();
-        // The floor for CPU time says nothing about memory, and would need twice the open files of the others.
-        let compared = peers.iter().zip(&running).filter(|(peer, _)| peer.name != peers::FLOOR);
-        for (peer, running) in compared {
-            let memory = occupy(running, scenario, count).with_context(|| peer.name)?;
-            rows.push((peer.name, memory));
+        for (name, running) in names.iter().zip(&running) {
+            rows.push((*name, occupy(running, scenario, count).with_context(|| name.to_string())?));
         }
         return Ok(report::memory_table(scenario.title, &rows));
     }
-    let mut runs = vec![Vec::new(); peers.len()];
+    let mut runs = vec![Vec::new(); names.len()];
     for round in 0..=wish.runs {
         for (index, peer) in running.iter().enumerate() {
             // Round 0 warms caches, connection pools and branch predictors; it is not counted.
             let length = Duration::from_secs(if round == 0 { 1 } else { wish.seconds });
-            let measured = measure(peer, length, scenario).with_context(|| peers[index].name)?;
+            let measured = measure(peer, length, scenario).with_context(|| names[index].to_owned())?;
             if round > 0 {
-                eprintln!("run {round} {:<12} {measured}", peers[index].name);
+                eprintln!("run {round} {:<12} {measured}", names[index]);
                 runs[index].push(measured);
             }
         }
     }
-    let rows: Vec<_> = peers.iter().zip(runs).map(|(peer, runs)| (peer.name, runs)).collect();
+    let rows: Vec<_> = names.into_iter().zip(runs).collect();
     Ok(report::load_table(scenario.title, &rows))
 }
 

@@ -1,8 +1,8 @@
 //! What is measured: requests, answers and connections of each scenario.
 //!
-//! A good addition is one entry in [`ALL`] that every peer can serve with the configuration its file writes. TLS,
-//! HTTP/2 and WebSocket become scenarios together with the gateway's support for them: they need listeners in the
-//! peers' configurations and a client in `load`.
+//! A good addition is one entry in [`ALL`] that every peer can serve with the configuration its file writes. HTTP/2
+//! and WebSocket become scenarios together with the gateway's support for them: they need listeners in the peers'
+//! configurations and a client in `load`.
 
 /// Bytes of a large body.
 const LARGE: usize = 1024 * 1024;
@@ -20,6 +20,8 @@ pub(crate) struct Scenario {
     /// Services beside the one that is asked for.
     pub(crate) more_services: usize,
     pub(crate) connections: Connections,
+    /// Whether clients come over TLS.
+    pub(crate) tls: bool,
 }
 
 /// What happens on client connections.
@@ -40,6 +42,7 @@ const PLAIN: Scenario = Scenario {
     answer_bytes: 1024,
     more_services: 0,
     connections: Connections::KeptAlive(64),
+    tls: false,
 };
 
 /// Every scenario, in the order of the report.
@@ -72,14 +75,40 @@ pub(crate) const ALL: &[Scenario] = &[
         connections: Connections::Idle(10_000),
         ..PLAIN
     },
+    Scenario { name: "tls", title: "TLS 1.3 keep-alive, 1 KB answers, 64 connections", tls: true, ..PLAIN },
+    Scenario {
+        name: "tls-connections",
+        title: "A new TLS connection with a full handshake for each request, 1 KB answers, 32 at a time",
+        connections: Connections::New(32),
+        tls: true,
+        ..PLAIN
+    },
+    Scenario {
+        name: "tls-download",
+        title: "1 MB answers over TLS, 16 connections",
+        answer_bytes: LARGE,
+        connections: Connections::KeptAlive(16),
+        tls: true,
+        ..PLAIN
+    },
+    Scenario {
+        name: "tls-idle",
+        title: "10,000 idle TLS connections",
+        connections: Connections::Idle(10_000),
+        tls: true,
+        ..PLAIN
+    },
 ];
+
+/// The host that is asked for.
+pub(crate) const HOST: &str = "petstore.example.com";
 
 impl Scenario {
     /// The request that is sent: routed by host and path prefix.
     pub(crate) fn request(&self) -> Vec<u8> {
         let method = if self.request_bytes > 0 { "POST" } else { "GET" };
         let mut head = format!(
-            "{method} /store/pets/1 HTTP/1.1\r\nHost: petstore.example.com\r\nUser-Agent: bench\r\nAccept: */*\r\n"
+            "{method} /store/pets/1 HTTP/1.1\r\nHost: {HOST}\r\nUser-Agent: bench\r\nAccept: */*\r\n"
         );
         if self.request_bytes > 0 {
             head += &format!("Content-Length: {}\r\n", self.request_bytes);

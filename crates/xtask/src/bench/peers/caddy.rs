@@ -32,8 +32,12 @@ fn configure(listen: SocketAddr, site: &Site) -> String {
     for prefix in site.more_prefixes() {
         let _ = writeln!(more, " handle {prefix}* {{\n {proxy}\n }}");
     }
+    let (scheme, tls) = match &site.tls {
+        None => ("http", String::new()),
+        Some(files) => ("https", format!(" tls {} {}\n", files.certificate.display(), files.key.display())),
+    };
     format!(
         "{{\n admin off\n auto_https off\n persist_config off\n log {{\n level ERROR\n }}\n}}\n\
-         http://petstore.example.com:{port} {{\n bind {ip}\n{more} handle_path /store/* {{\n {proxy}\n }}\n}}\n"
+         {scheme}://petstore.example.com:{port} {{\n bind {ip}\n{tls}{more} handle_path /store/* {{\n {proxy}\n }}\n}}\n"
     )
 }

@@ -48,13 +48,24 @@ fn configure(listen: SocketAddr, site: &Site) -> Value {
         }],
     });
     let limits = json!({"max_connections": 40_000, "max_pending_requests": 40_000, "max_requests": 40_000});
+    let mut chain = json!({"filters": [{
+        "name": "envoy.filters.network.http_connection_manager", "typed_config": http,
+    }]});
+    if let Some(files) = &site.tls {
+        let file = |path: &Path| json!({"filename": path.display().to_string()});
+        chain["transport_socket"] = json!({"name": "envoy.transport_sockets.tls", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {
+                "alpn_protocols": ["http/1.1"],
+                "tls_params": {"tls_maximum_protocol_version": "TLSv1_3"},
+                "tls_certificates": [
+                    {"certificate_chain": file(&files.certificate), "private_key": file(&files.key)}
+                ],
+            },
+        }});
+    }
     json!({"static_resources": {
-        "listeners": [{
-            "name": "proxy", "address": socket(listen),
-            "filter_chains": [{"filters": [{
-                "name": "envoy.filters.network.http_connection_manager", "typed_config": http,
-            }]}],
-        }],
+        "listeners": [{"name": "proxy", "address": socket(listen), "filter_chains": [chain]}],
         "clusters": [{
             "name": "backend", "type": "STATIC", "connect_timeout": "5s",
             "circuit_breakers": {"thresholds": [limits]},

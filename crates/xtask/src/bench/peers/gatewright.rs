@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
+use super::super::scenario::HOST;
 use super::{ROUTES_PER_SERVICE, Running, Site};
 
 /// The administrator's key of an instance that lives as long as the bench and listens on loopback only.
@@ -54,15 +55,17 @@ pub(super) fn start(site: &Site, program: &Path) -> anyhow::Result<Running> {
     command
         .args(["up", "--workers", "1", "--admin", any, "--proxy", any, "--status", any, "--data-dir"])
         .arg(folder.join("data"))
+        .args(site.tls.iter().flat_map(|_| ["--proxy-tls", any]))
         .env("GATEWRIGHT_ADMIN_KEY", ADMIN_KEY)
         .stdout(Stdio::piped())
         .stderr(File::create(&log)?);
     let mut child = Running::spawn(&mut command)?;
     let stdout = child.stdout.take().context("the output is not there")?;
     // From here on a failure must end the process, which `Running` does when it is dropped.
-    let mut running = Running { child, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+    let mut running =
+        Running { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), tls: site.tls.is_some() };
     let mut lines = BufReader::new(stdout).lines();
-    let mut addresses = Addresses::default();
+    let mut addresses = Addresses { over_tls: site.tls.is_some(), ..Addresses::default() };
     while addresses.complete().is_none() {
         let line = lines.next().with_context(|| said(&log))??;
         addresses.read(&line);
@@ -85,6 +88,8 @@ fn said(log: &Path) -> String {
 struct Addresses {
     admin: Option<SocketAddr>,
     proxy: Option<SocketAddr>,
+    /// Whether it is the proxy's address for TLS that counts.
+    over_tls: bool,
 }
 
 impl Addresses {
@@ -93,7 +98,7 @@ impl Addresses {
         let Some(address) = address(line) else { return };
         if line.starts_with("admin API") {
             self.admin.get_or_insert(address);
-        } else if line.starts_with("proxy") {
+        } else if line.starts_with(if self.over_tls { "proxy TLS" } else { "proxy  " }) {
             self.proxy.get_or_insert(address);
         }
     }
@@ -104,7 +109,7 @@ impl Addresses {
 }
 
 fn address(line: &str) -> Option<SocketAddr> {
-    let url = line.split_once("http://")?.1;
+    let url = line.split_once("://")?.1;
     url.split(|character: char| character == '/' || character.is_whitespace()).next()?.parse().ok()
 }
 
@@ -117,7 +122,7 @@ fn publish(admin: SocketAddr, site: &Site) -> anyhow::Result<()> {
     let service = |name: &str, prefix: &str| {
         json!({
             "name": name,
-            "hosts": ["petstore.example.com"],
+            "hosts": [HOST],
             "path_prefix": prefix,
             "upstream": {
                 "nodes": [{"host": site.backend.ip().to_string(), "port": site.backend.port(), "weight": 1}],
@@ -125,6 +130,12 @@ fn publish(admin: SocketAddr, site: &Site) -> anyhow::Result<()> {
             },
         })
     };
+    if let Some(files) = &site.tls {
+        let read = |path: &Path| std::fs::read_to_string(path).context("the certificate is gone");
+        let ssl = json!({"snis": [HOST], "cert": read(&files.certificate)?, "key": read(&files.key)?});
+        let url = format!("http://{admin}/apisix/admin/ssls/bench?gateway_group_id=default");
+        accepted(client.put(url).header("X-API-KEY", ADMIN_KEY).send_json(ssl)?)?;
+    }
     put("services/template/pet-store", service("pet-store", "/store"))?;
     let pets =
         json!({"service_id": "pet-store", "name": "pets", "paths": ["/pets/*"], "methods": ["GET", "POST"]});
@@ -169,6 +180,15 @@ mod tests {
         addresses.read("proxy      http://127.0.0.1:9080/ (1 worker)");
         let expected = ("127.0.0.1:7080".parse().unwrap(), "127.0.0.1:9080".parse().unwrap());
         assert_eq!(addresses.complete(), Some(expected));
+        let mut over_tls = Addresses { over_tls: true, ..Addresses::default() };
+        for line in [
+            "admin API   http://127.0.0.1:1",
+            "proxy       http://127.0.0.1:2",
+            "proxy TLS   https://127.0.0.1:3",
+        ] {
+            over_tls.read(line);
+        }
+        assert_eq!(over_tls.proxy, Some("127.0.0.1:3".parse().unwrap()));
     }
 
     #[test]

@@ -20,15 +20,18 @@ pub(super) fn start(site: &Site, program: &Path) -> anyhow::Result<Running> {
         let _ = writeln!(routes, "{prefix} backend");
     }
     let routes = site.write("haproxy", "routes.map", &routes)?;
-    let configuration = site.write("haproxy", "haproxy.cfg", &configure(address, site.backend, &routes))?;
+    let configuration = site.write("haproxy", "haproxy.cfg", &configure(address, site, &routes))?;
     let mut command = Command::new(program);
     command.arg("-db").arg("-f").arg(configuration);
     Running::start(&mut command, site, "haproxy", address)
 }
 
 /// Routes by host and a map of path prefixes, as its documentation recommends for many routes.
-fn configure(listen: SocketAddr, backend: SocketAddr, routes: &Path) -> String {
-    let routes = routes.display();
+fn configure(listen: SocketAddr, site: &Site, routes: &Path) -> String {
+    let (routes, backend) = (routes.display(), site.backend);
+    let ssl = site.tls.as_ref().map(|files| format!(" ssl crt {} alpn http/1.1", files.both.display()));
+    let (ssl, scheme) =
+        (ssl.as_deref().unwrap_or_default(), if site.tls.is_some() { "https" } else { "http" });
     format!(
         "global
   nbthread 1
@@ -42,10 +45,10 @@ defaults
   timeout client 60s
   timeout server 60s
 frontend proxy
-  bind {listen}
+  bind {listen}{ssl}
   acl petstore hdr(host),lower petstore.example.com
   http-request set-header X-Real-IP %[src]
-  http-request set-header X-Forwarded-Proto http
+  http-request set-header X-Forwarded-Proto {scheme}
   http-request set-header X-Forwarded-Host %[req.hdr(host)]
   http-request set-header X-Forwarded-Port %[dst_port]
   option forwardfor

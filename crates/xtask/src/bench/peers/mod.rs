@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
+use super::tls::Files;
 use super::{cores, load};
 
 /// How long a peer may take until it serves the scenario.
@@ -64,6 +65,8 @@ pub(crate) struct Site {
     pub(crate) backend: SocketAddr,
     /// Services beside the one that is asked for, with [`ROUTES_PER_SERVICE`] routes each.
     pub(crate) more_services: usize,
+    /// What peers show their clients; absent: clients come without TLS.
+    pub(crate) tls: Option<Files>,
 }
 
 impl Site {
@@ -88,9 +91,15 @@ impl Site {
     }
 
     #[cfg(test)]
+    fn example_with_tls() -> Self {
+        let [certificate, key, both] = ["/c.pem", "/k.pem", "/b.pem"].map(PathBuf::from);
+        Self { tls: Some(Files { certificate, key, both }), ..Self::example() }
+    }
+
+    #[cfg(test)]
     fn example() -> Self {
         let backend = SocketAddr::from(([127, 0, 0, 1], 4321));
-        Self { work_dir: PathBuf::new(), backend, more_services: 1 }
+        Self { work_dir: PathBuf::new(), backend, more_services: 1, tls: None }
     }
 }
 
@@ -98,6 +107,7 @@ impl Site {
 pub(crate) struct Running {
     child: Child,
     address: SocketAddr,
+    tls: bool,
 }
 
 impl Running {
@@ -116,7 +126,7 @@ impl Running {
         let output = File::create(&log)?;
         command.stdout(output.try_clone()?).stderr(output);
         let child = Self::spawn(command)?;
-        Self { child, address }.until_served(&log)
+        Self { child, address, tls: site.tls.is_some() }.until_served(&log)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -130,7 +140,7 @@ impl Running {
     /// Waits until the scenario's request is answered with `200`.
     fn until_served(mut self, log: &Path) -> anyhow::Result<Self> {
         let begin = Instant::now();
-        while !load::is_served(self.address) {
+        while !load::is_served(self.address, self.tls) {
             let ended = self.child.try_wait().context("cannot watch the process")?;
             if ended.is_some() || begin.elapsed() > START_MAX {
                 let said = std::fs::read_to_string(log).unwrap_or_default();

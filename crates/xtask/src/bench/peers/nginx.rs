@@ -31,6 +31,17 @@ fn configure(listen: SocketAddr, site: &Site) -> String {
     for prefix in site.more_prefixes() {
         let _ = writeln!(more, "    location {prefix} {{ proxy_pass http://backend; }}");
     }
+    let (ssl, certificate) = match &site.tls {
+        None => ("", String::new()),
+        Some(files) => (
+            " ssl",
+            format!(
+                "  ssl_certificate {};\n  ssl_certificate_key {};\n  ssl_session_cache shared:tls:10m;\n",
+                files.certificate.display(),
+                files.key.display()
+            ),
+        ),
+    };
     format!(
         "daemon off;
 worker_processes 1;
@@ -42,7 +53,7 @@ http {{
   access_log off;
   keepalive_requests 1000000000;
   tcp_nodelay on;
-  client_max_body_size 0;
+{certificate}  client_max_body_size 0;
   proxy_request_buffering off;
   proxy_max_temp_file_size 0;
   upstream backend {{
@@ -51,11 +62,11 @@ http {{
     keepalive_requests 1000000000;
   }}
   server {{
-    listen {listen} default_server backlog=4096;
+    listen {listen}{ssl} default_server backlog=4096;
     return 404;
   }}
   server {{
-    listen {listen};
+    listen {listen}{ssl};
     server_name petstore.example.com;
     location / {{ return 404; }}
 {more}    location /store/ {{
@@ -84,5 +95,10 @@ mod tests {
         let text = configure("127.0.0.1:1234".parse().unwrap(), &Site::example());
         assert!(text.contains("listen 127.0.0.1:1234;") && text.contains("server 127.0.0.1:4321;"), "{text}");
         assert_eq!(text.matches('{').count(), text.matches('}').count());
+        let text = configure("127.0.0.1:1234".parse().unwrap(), &Site::example_with_tls());
+        assert!(
+            text.contains("listen 127.0.0.1:1234 ssl;") && text.contains("ssl_certificate /c.pem;"),
+            "{text}"
+        );
     }
 }

@@ -29,16 +29,28 @@ pub(super) fn start(site: &Site, program: &Path) -> anyhow::Result<Running> {
 
 fn routes(site: &Site) -> Value {
     let mut routers = Map::new();
+    // A router serves either TLS or none.
+    let router = |mut router: Value| {
+        if site.tls.is_some() {
+            router["tls"] = json!({});
+        }
+        router
+    };
     for (number, prefix) in site.more_prefixes().enumerate() {
         let rule = format!("Host(`petstore.example.com`) && PathPrefix(`{prefix}`)");
-        routers.insert(format!("more-{number}"), json!({"rule": rule, "service": "backend"}));
+        routers.insert(format!("more-{number}"), router(json!({"rule": rule, "service": "backend"})));
     }
     let rule = "Host(`petstore.example.com`) && PathPrefix(`/store/`)";
-    routers
-        .insert("petstore".to_owned(), json!({"rule": rule, "service": "backend", "middlewares": ["strip"]}));
-    json!({"http": {
+    let petstore = router(json!({"rule": rule, "service": "backend", "middlewares": ["strip"]}));
+    routers.insert("petstore".to_owned(), petstore);
+    let mut text = json!({"http": {
         "routers": routers,
         "middlewares": {"strip": {"stripPrefix": {"prefixes": ["/store"]}}},
         "services": {"backend": {"loadBalancer": {"servers": [{"url": format!("http://{}", site.backend)}]}}},
-    }})
+    }});
+    if let Some(files) = &site.tls {
+        let pair = json!({"certFile": files.certificate, "keyFile": files.key});
+        text["tls"] = json!({"certificates": [pair]});
+    }
+    text
 }
