@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use gatewright_model::diff::ServiceDiff;
 use gatewright_model::rehearsal::{Explanation, RehearsedRequest};
 use serde_json::{Value, json};
 use ureq::Agent;
@@ -140,6 +141,30 @@ impl AdminClient {
         let mut wish = json!(request);
         wish["services"] = services.collect();
         let answer = self.call("POST", &path, Some(&wish))?;
+        serde_json::from_value(answer["value"].clone()).map_err(|error| AdminError::Answer {
+            method: "POST",
+            url: format!("{}{path}", self.base),
+            reason: error.to_string(),
+        })
+    }
+
+    /// The id of the service template with this id or, if there is none, with this name; else what was given, for a
+    /// service whose template is gone.
+    pub(crate) fn service_template_id(&self, id_or_name: &str) -> Result<String, AdminError> {
+        let is_id = id_or_name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        if is_id && self.service_template_find(id_or_name)?.is_some() {
+            return Ok(id_or_name.to_owned());
+        }
+        let name: String = form_urlencoded::byte_serialize(id_or_name.as_bytes()).collect();
+        let named = self.list(&format!("/api/services/template?name={name}"))?;
+        let id = named.first().and_then(|template| template["id"].as_str());
+        Ok(id.unwrap_or(id_or_name).to_owned())
+    }
+
+    /// What differs between two states of services.
+    pub(crate) fn service_diff(&self, wish: &Value) -> Result<ServiceDiff, AdminError> {
+        let path = "/api/services/diff";
+        let answer = self.call("POST", path, Some(wish))?;
         serde_json::from_value(answer["value"].clone()).map_err(|error| AdminError::Answer {
             method: "POST",
             url: format!("{}{path}", self.base),

@@ -23,6 +23,8 @@ use gatewright_model::id::GatewayGroupId;
 use tracing_subscriber::EnvFilter;
 
 #[cfg(feature = "control-plane")]
+use crate::commands::diff::Diff;
+#[cfg(feature = "control-plane")]
 use crate::commands::quick::Backend;
 #[cfg(feature = "gateway")]
 use crate::remote::ControlPlaneAddress;
@@ -57,6 +59,9 @@ pub(crate) enum Command {
     Quick(Quick),
     /// Explain which route serves a request, and why no other does.
     Explain(Explain),
+    /// Say what differs between two versions of a service, its template, or what gateway groups have.
+    #[cfg(feature = "control-plane")]
+    Diff(Diff),
     /// Evaluate expressions, one per line.
     Expression(Expression),
     /// Back a store up, or move it to another database.

@@ -57,6 +57,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Gateway(arguments) => commands::serve(commands::gateway::run(arguments))?,
         #[cfg(feature = "control-plane")]
         Command::Quick(arguments) => commands::quick::run(&arguments)?,
+        #[cfg(feature = "control-plane")]
+        Command::Diff(arguments) => commands::diff::run(&arguments)?,
         Command::Explain(arguments) => commands::explain::run(&arguments)?,
         Command::Expression(arguments) => commands::expression::run(&arguments)?,
         #[cfg(feature = "control-plane")]

@@ -12,6 +12,7 @@
 //! * [`target`], [`matching`], [`path_pattern`], [`expression`]: what a matching rule means.
 //! * [`rehearsal`]: what would become of a request, without sending it.
 //! * [`conflict`]: which routes get in each other's way.
+//! * [`diff`]: what differs between two states of a service.
 //! * [`message`]: HTTP message heads as bytes and slices, as router and plugins see them.
 
 pub mod id;
@@ -28,6 +29,7 @@ pub mod snapshot;
 pub mod message;
 
 pub mod conflict;
+pub mod diff;
 pub mod expression;
 pub mod matching;
 pub mod path_pattern;

@@ -61,7 +61,8 @@ impl Operations {
 fn event(operation: &Operation) -> Option<Event> {
     let key = operation.operation_id.clone()?;
     let name = operation.summary.clone().unwrap_or_default().trim_end_matches('.').to_owned();
-    let only_looks = key == "explain" || key.ends_with("_validate") || key.ends_with("_check");
+    let only_looks =
+        key == "explain" || key.ends_with("_validate") || key.ends_with("_check") || key.ends_with("_diff");
     (!only_looks).then_some(Event { key, name })
 }
 

@@ -19,6 +19,7 @@ mod license;
 mod published_service;
 mod route_template;
 mod runtime_configuration;
+mod service_diff;
 mod service_publish;
 mod service_template;
 mod session;

@@ -16,8 +16,8 @@ use super::error::{ApiError, ErrorBody};
 use super::version::ApiVersion;
 use super::{
     access_token, audit_log, conflict_check, explain, gateway_group, license, published_service,
-    route_template, runtime_configuration, service_publish, service_template, session, user, variable,
-    version,
+    route_template, runtime_configuration, service_diff, service_publish, service_template, session, user,
+    variable, version,
 };
 use crate::app::App;
 
@@ -69,6 +69,7 @@ fn operations() -> OpenApiRouter<App> {
         ))
         .routes(routes!(service_publish::service_publish))
         .routes(routes!(conflict_check::conflict_check))
+        .routes(routes!(service_diff::service_diff))
         .routes(routes!(published_service::published_service_list))
         .routes(routes!(
             published_service::published_service_get,

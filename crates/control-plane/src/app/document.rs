@@ -69,6 +69,7 @@ pub(crate) type GatewayGroupDocument = Document<GatewayGroup>;
 pub(crate) type PublishDocument = Document<PublishWish>;
 pub(crate) type RuntimeDocument = Document<RuntimeWish>;
 pub(crate) type ExplainDocument = Document<ExplainWish>;
+pub(crate) type DiffDocument = Document<DiffWish>;
 
 /// What a group should change about a published service; what is absent stays.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
@@ -153,8 +154,37 @@ pub(crate) struct ServicePublishWish {
     #[serde(default)]
     #[schema(nullable = false)]
     pub(crate) service_version_id: Option<ServiceVersionId>,
+    /// Whether any version of the service will do, even one that never ran in this group and runs nowhere now (our
+    /// extension, with `create_new_version: false`).
+    #[serde(default)]
+    #[schema(default = false)]
+    pub(crate) any_version: bool,
     #[serde(flatten)]
     pub(crate) runtime: RuntimeWish,
+}
+
+/// Two states of services to compare.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub(crate) struct DiffWish {
+    /// The first side.
+    pub(crate) before: StateWish,
+    /// The second side.
+    pub(crate) after: StateWish,
+}
+
+/// A state of a service: its template, unless a version or a gateway group is named.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub(crate) struct StateWish {
+    /// The service.
+    pub(crate) service_id: ServiceId,
+    /// The number of a version.
+    #[serde(default)]
+    #[schema(min_length = 1, max_length = 256, nullable = false)]
+    pub(crate) version: Option<String>,
+    /// The group in which the service is published.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    pub(crate) gateway_group_id: Option<GatewayGroupId>,
 }
 
 /// A request to explain, and the versions to explain it with.
@@ -258,6 +288,13 @@ pub(crate) fn conflict_check_parse(value: Value) -> Result<PublishDocument, Viol
 
 pub(crate) fn explain_parse(value: Value) -> Result<ExplainDocument, Violations> {
     static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<ExplainWish>);
+    SCHEMA.violations(&value).into_result()?;
+    let (content, warnings) = parse(value)?;
+    Ok(Document { id: None, content, warnings })
+}
+
+pub(crate) fn diff_parse(value: Value) -> Result<DiffDocument, Violations> {
+    static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<DiffWish>);
     SCHEMA.violations(&value).into_result()?;
     let (content, warnings) = parse(value)?;
     Ok(Document { id: None, content, warnings })

@@ -23,6 +23,7 @@ mod gateway_group;
 mod published_service;
 mod route_template;
 mod runtime_configuration;
+mod service_diff;
 mod service_publish;
 mod service_template;
 mod session;

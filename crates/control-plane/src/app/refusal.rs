@@ -84,7 +84,7 @@ pub(crate) enum Refusal {
     /// Only what ran here, or runs elsewhere, can be published again.
     #[error(
         "version `{version}` of service `{service}` was never published in gateway group `{group}` and is active in \
-         no other group; publish a new version, or synchronise a version that is active somewhere"
+         no other group; publish a new version, synchronise one that is active somewhere, or insist with any_version"
     )]
     VersionNotRestorable {
         /// The service's name.

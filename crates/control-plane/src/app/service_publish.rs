@@ -3,7 +3,7 @@
 //! * All services of a call, or none.
 //! * A new version is a copy of the template and its routes at this moment; its number was never used before.
 //! * An existing version is published again only where it ran once (roll back) or from where it runs now
-//!   (synchronise), so that nothing becomes active that nobody has seen working.
+//!   (synchronise), so that nothing becomes active that nobody has seen working; unless the publisher insists.
 //! * A publish with an idempotency key happens once, however often it is sent.
 //! * The group's runtime configuration survives: explicit wishes first, then what the group has, then the template.
 
@@ -197,8 +197,10 @@ async fn existing_version(
             format!("service version `{id}` has the number `{}`, not the one given", version.version);
         return Err(Violations::one("/services", message).into());
     }
-    let ran_here = tx.publication_exists(group, id, &wish.service_id).await?;
-    if !ran_here && !tx.service_version_is_active(id).await? {
+    let may_run_here = wish.any_version
+        || tx.publication_exists(group, id, &wish.service_id).await?
+        || tx.service_version_is_active(id).await?;
+    if !may_run_here {
         return Err(Refusal::VersionNotRestorable {
             service: version.name,
             version: version.version,

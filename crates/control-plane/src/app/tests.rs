@@ -62,6 +62,9 @@ async fn every_operation_asks_whether_the_caller_may() {
         let services = json!([{"service_id": "s", "version": version}]);
         publish_parse(json!({"gateway_group_id": group.as_str(), "services": services})).unwrap().content
     };
+    let diff = |state: serde_json::Value| {
+        document::diff_parse(json!({"before": state, "after": state})).unwrap().content
+    };
     app.service_template_put(&admin, &service, template("s")).await.unwrap();
     app.route_template_put(&admin, &route, route_document()).await.unwrap();
     app.service_publish(&admin, publish("1")).await.unwrap();
@@ -85,6 +88,8 @@ async fn every_operation_asks_whether_the_caller_may() {
             .await
             .err(),
         app.conflict_check(&somebody, publish("2")).await.err(),
+        app.service_diff(&somebody, diff(json!({"service_id": "s"}))).await.err(),
+        app.service_diff(&somebody, diff(json!({"service_id": "s", "gateway_group_id": "g"}))).await.err(),
         app.service_template_list(&somebody, &all).await.err(),
         app.service_template_get(&somebody, &service).await.err(),
         app.service_template_create(&somebody, template("t")).await.err(),

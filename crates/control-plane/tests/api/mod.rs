@@ -9,6 +9,7 @@ mod openapi;
 pub(crate) mod published_service;
 pub(crate) mod route_template;
 pub(crate) mod runtime_configuration;
+pub(crate) mod service_diff;
 pub(crate) mod service_publish;
 pub(crate) mod service_template;
 mod session;

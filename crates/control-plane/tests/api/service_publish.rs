@@ -151,6 +151,7 @@ pub(crate) async fn a_running_version_is_synchronised_to_another_group_and_a_his
     let second = world.publish("default", "s1", "2").await["services"][0]["service_version_id"].clone();
     let message = world.refused(409, "POST", PUBLISH, Some(publish_again(&group, "s1", &first))).await;
     assert!(message.contains("version `1` of service `s1` was never published"), "{message}");
+    assert!(message.contains("insist with any_version"), "{message}");
     let mut body = publish_again(&group, "s1", &second);
     body["services"][0]["hosts"] = json!(["production.example"]);
     world.value("POST", PUBLISH, Some(body)).await;
@@ -158,6 +159,22 @@ pub(crate) async fn a_running_version_is_synchronised_to_another_group_and_a_his
     assert_eq!((&published["id"], &published["version"]), (&second, &json!("2")));
     assert_eq!(published["hosts"], json!(["production.example"]));
     assert_eq!(published["gateway_group_name"], "production");
+}
+
+#[tokio::test]
+pub(crate) async fn whoever_insists_publishes_any_version_of_the_service() {
+    let world = World::start().await;
+    world.design("s1").await;
+    world.design("s2").await;
+    let group = world.group_create("production").await;
+    let first = world.publish("default", "s1", "1").await["services"][0]["service_version_id"].clone();
+    world.publish("default", "s1", "2").await;
+    let mut body = publish_again(&group, "s1", &first);
+    body["services"][0]["any_version"] = json!(true);
+    world.value("POST", PUBLISH, Some(body.clone())).await;
+    assert_eq!(world.published(&group, "s1").await["version"], "1");
+    body["services"][0]["service_id"] = json!("s2");
+    world.refused(404, "POST", PUBLISH, Some(body)).await;
 }
 
 #[tokio::test]

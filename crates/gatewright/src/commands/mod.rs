@@ -6,6 +6,8 @@
 pub(crate) mod completions;
 #[cfg(feature = "control-plane")]
 pub(crate) mod control_plane;
+#[cfg(feature = "control-plane")]
+pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod expression;
 #[cfg(feature = "gateway")]
