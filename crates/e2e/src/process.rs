@@ -125,7 +125,19 @@ impl Process {
     /// # Panics
     /// If there is no such process any more.
     pub fn terminate(&self) {
-        let kill = format!("kill -TERM {}", self.child.id());
+        self.signal("TERM");
+    }
+
+    /// Sends SIGHUP.
+    ///
+    /// # Panics
+    /// If there is no such process any more.
+    pub fn hang_up(&self) {
+        self.signal("HUP");
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
         assert!(
             Command::new("sh").args(["-c", &kill]).status().expect("a shell").success(),
             "{}",

@@ -21,6 +21,7 @@ mod refusals;
 mod routing;
 mod streaming;
 
+mod observe;
 mod processes;
 
 mod bad_start;

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use gatewright_model::id::GatewayGroupId;
 
+use crate::telemetry::access_log;
+
 /// What a gateway is told at its start.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -24,6 +26,8 @@ pub struct Settings {
     pub status: SocketAddr,
     /// How many workers serve requests, each on one thread.
     pub workers: NonZeroUsize,
+    /// How the access log is written; absent: there is none.
+    pub access_log: Option<access_log::Settings>,
     /// What clients may use of it.
     pub limits: Limits,
 }
@@ -102,6 +106,16 @@ pub enum StartError {
     /// TLS cannot be set up.
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),
+    /// The access log could not be opened.
+    #[error(
+        "cannot write the access log to {path} (--access-log): {source}; choose a file that can be written"
+    )]
+    AccessLog {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A thread or runtime could not be started.
     #[error("cannot start the {what}: {source}")]
     Thread {

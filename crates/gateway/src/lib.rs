@@ -12,6 +12,7 @@
 //! * `http1`: the codec; pure.
 //! * [`upstream`]: nodes, balancing, health, connections kept open.
 //! * `proxy`: a request on its way.
+//! * [`telemetry`]: what the gateway tells about its work.
 //! * `tls`: certificates, and handshakes with clients.
 //! * `transport`: what a connection runs on.
 //! * `worker`: one thread, one runtime, nothing shared on the request path.
@@ -30,6 +31,7 @@ pub mod upstream;
 
 mod http1;
 mod proxy;
+pub mod telemetry;
 mod tls;
 mod transport;
 mod worker;
@@ -59,6 +61,9 @@ use live::current::Current;
 use source::cache::Cache;
 use source::control_plane::Following;
 use source::report::Reports;
+use telemetry::access_log::writer::Channel;
+use telemetry::access_log::{self, Destination};
+use telemetry::{Recorder, Teller};
 use upstream::names::SystemDns;
 
 /// Threads of the background runtime: configuration, status, health checks, names, and later logs. None of it is a client
@@ -68,6 +73,9 @@ const BACKGROUND_THREADS: usize = 2;
 /// Held as long as a gateway uses its data directory.
 const LOCK_FILE: &str = "gateway.lock";
 
+/// How long the end of a gateway waits for the last lines of its access log.
+const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A running gateway.
 pub struct Gateway {
     proxy_address: SocketAddr,
@@ -76,6 +84,7 @@ pub struct Gateway {
     stop: watch::Sender<bool>,
     /// Closes when the last worker ended.
     workers_ended: mpsc::Receiver<()>,
+    access_log: Option<AccessLog>,
     background: Option<Runtime>,
     /// Unlocked when it is closed; none: nothing is kept on disk.
     _lock: Option<File>,
@@ -105,7 +114,14 @@ pub fn start(settings: Settings, connector: Arc<dyn Connector>) -> Result<Gatewa
         .enable_all()
         .build()
         .map_err(|source| StartError::Thread { what: "background runtime", source })?;
-    let shown = status::Shown { current: current.clone(), reports: reports.clone(), tls: Arc::clone(&tls) };
+    let teller = Arc::new(Teller::new(settings.gateway_group_id.as_str()));
+    let access_log = settings.access_log.clone().map(AccessLog::start).transpose()?;
+    let shown = status::Shown {
+        current: current.clone(),
+        reports: reports.clone(),
+        tls: Arc::clone(&tls),
+        access_log: access_log.as_ref().map(|log| log.channel.clone()),
+    };
     background.spawn(serve_status(status_listener, shown, stopping.clone()));
     let beside = upstream::Background::new(
         settings.workers.get(),
@@ -128,6 +144,7 @@ pub fn start(settings: Settings, connector: Arc<dyn Connector>) -> Result<Gatewa
             tls: Arc::clone(&tls),
             current: current.clone(),
             limits,
+            recorder: Recorder::new(&teller, access_log.as_ref().map(|log| &log.channel)),
             stopping: stopping.clone(),
             alive: alive.clone(),
         };
@@ -136,9 +153,16 @@ pub fn start(settings: Settings, connector: Arc<dyn Connector>) -> Result<Gatewa
             .spawn(move || thread.run())
             .map_err(|source| StartError::Thread { what: "worker thread", source })?;
     }
-    let background = Some(background);
-    let _lock = lock;
-    Ok(Gateway { proxy_address, proxy_tls_address, status_address, stop, workers_ended, background, _lock })
+    Ok(Gateway {
+        proxy_address,
+        proxy_tls_address,
+        status_address,
+        stop,
+        workers_ended,
+        access_log,
+        background: Some(background),
+        _lock: lock,
+    })
 }
 
 fn bind(address: SocketAddr, count: usize, flag: &'static str) -> Result<Vec<TcpListener>, StartError> {
@@ -212,6 +236,7 @@ struct Worker {
     tls: Arc<tls::Shared>,
     current: Current,
     limits: Limits,
+    recorder: Recorder,
     stopping: watch::Receiver<bool>,
     /// Dropped when the thread ends, which is all it is for.
     alive: mpsc::Sender<()>,
@@ -219,18 +244,40 @@ struct Worker {
 
 impl Worker {
     fn run(self) {
-        let Worker { index, plain, tls_listener, tls, current, limits, stopping, alive } = self;
+        let Worker { index, plain, tls_listener, tls, current, limits, recorder, stopping, alive } = self;
+        let worker = worker::Worker::new(index, tls, current.reader(), limits, recorder);
         let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => runtime,
             Err(error) => return tracing::error!(index, %error, "a worker cannot start its runtime"),
         };
         runtime.block_on(async {
             match worker::Listeners::of(plain, tls_listener) {
-                Ok(listeners) => worker::run(index, listeners, tls, current.reader(), limits, stopping).await,
+                Ok(listeners) => worker::run(worker, listeners, stopping).await,
                 Err(error) => tracing::error!(index, %error, "a worker cannot use its listener"),
             }
         });
         drop(alive);
+    }
+}
+
+/// The access log of a running gateway.
+struct AccessLog {
+    channel: Channel,
+    /// Closes when the last line is written.
+    ended: mpsc::Receiver<()>,
+}
+
+impl AccessLog {
+    fn start(settings: access_log::Settings) -> Result<Self, StartError> {
+        let path = match &settings.to {
+            Destination::Stdout => "stdout".to_owned(),
+            Destination::File(path) => path.display().to_string(),
+        };
+        let (alive, ended) = mpsc::channel(1);
+        match access_log::writer::start(settings, alive) {
+            Ok(channel) => Ok(Self { channel, ended }),
+            Err(source) => Err(StartError::AccessLog { path, source }),
+        }
     }
 }
 
@@ -253,12 +300,24 @@ impl Gateway {
         self.status_address
     }
 
+    /// Has the access log opened anew, after somebody renamed it. To be called from any thread, at any time.
+    pub fn access_log_reopener(&self) -> impl Fn() + Send + 'static {
+        let channel = self.access_log.as_ref().map(|log| log.channel.clone());
+        move || channel.iter().for_each(Channel::reopen)
+    }
+
     /// Stops accepting, lets requests in flight finish until `deadline`, and ends the threads.
     pub async fn stop(mut self, deadline: Duration) {
         self.stop.send_replace(true);
         let ended = tokio::time::timeout(deadline, self.workers_ended.recv()).await;
         if ended.is_err() {
             tracing::warn!(seconds = deadline.as_secs(), "requests were still in flight at the deadline");
+        }
+        if let Some(AccessLog { channel, mut ended }) = self.access_log.take() {
+            channel.end();
+            if tokio::time::timeout(LAST_LINES_TIMEOUT, ended.recv()).await.is_err() {
+                tracing::warn!("the last lines of the access log could not be written in time");
+            }
         }
     }
 }

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use crate::live::LiveConfig;
 use crate::live::current::Current;
 use crate::source::report::Reports;
+use crate::telemetry::access_log::writer::Channel;
 use crate::tls;
 use crate::upstream;
 
@@ -30,6 +31,7 @@ pub(crate) struct Shown {
     pub(crate) current: Current,
     pub(crate) reports: Reports,
     pub(crate) tls: Arc<tls::Shared>,
+    pub(crate) access_log: Option<Channel>,
 }
 
 /// Answers on `listener` until `stop`.
@@ -59,7 +61,7 @@ pub(crate) async fn serve(listener: TcpListener, shown: Shown, mut stop: watch::
 }
 
 fn answer(request: &Request<Incoming>, shown: &Shown) -> Response<Full<Bytes>> {
-    let Shown { current, reports, tls } = shown;
+    let Shown { current, reports, tls, access_log } = shown;
     let live = current.load();
     let revision = live.revision;
     let (status, body) = match (request.method(), request.uri().path()) {
@@ -70,6 +72,7 @@ fn answer(request: &Request<Incoming>, shown: &Shown) -> Response<Full<Bytes>> {
                 "version": env!("CARGO_PKG_VERSION"),
                 "revision": revision,
                 "configuration": reports.now(),
+                "access_log_lines_lost": access_log.as_ref().map(|log| log.lost().0 + log.lost().1),
             }),
         ),
         (&Method::GET | &Method::HEAD, "/status/ready") if revision.is_some() => {

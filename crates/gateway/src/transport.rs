@@ -2,8 +2,9 @@
 //!
 //! A connection stays on its worker, so its two halves share the TLS session by a [`RefCell`] without locks; a
 //! half borrows it for one poll only, never across a wait.
+//! The halves count what passes through them, so that nobody who reads or writes has to.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
 use std::pin::{Pin, pin};
@@ -27,18 +28,19 @@ impl Transport {
         Self::Tls(Box::new(RefCell::new(session)))
     }
 
-    /// The two directions, to be used side by side.
-    pub(crate) fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
-        match self {
+    /// The two directions, to be used side by side; what passes is counted in `traffic`.
+    pub(crate) fn split<'t>(&'t mut self, traffic: &'t Traffic) -> (ReadHalf<'t>, WriteHalf<'t>) {
+        let (reader, writer) = match self {
             Self::Plain(stream) => {
                 let (reader, writer) = stream.split();
-                (ReadHalf::Plain(reader), WriteHalf::Plain(writer))
+                (Reader::Plain(reader), Writer::Plain(writer))
             }
             Self::Tls(session) => {
                 let session = &**session;
-                (ReadHalf::Tls(session), WriteHalf::Tls(session))
+                (Reader::Tls(session), Writer::Tls(session))
             }
-        }
+        };
+        (ReadHalf { reader, count: &traffic.read }, WriteHalf { writer, count: &traffic.written })
     }
 
     /// Whether the other side has said nothing since it was last read. Costs no system call unless something
@@ -58,24 +60,45 @@ impl Transport {
     }
 }
 
+/// Bytes that passed a connection; of a TLS session, those inside it.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) read: Cell<u64>,
+    pub(crate) written: Cell<u64>,
+}
+
 /// The direction from the other side.
-pub(crate) enum ReadHalf<'t> {
+pub(crate) struct ReadHalf<'t> {
+    reader: Reader<'t>,
+    count: &'t Cell<u64>,
+}
+
+enum Reader<'t> {
     Plain(tcp::ReadHalf<'t>),
     Tls(&'t RefCell<Tls>),
 }
 
 /// The direction to the other side.
-pub(crate) enum WriteHalf<'t> {
+pub(crate) struct WriteHalf<'t> {
+    writer: Writer<'t>,
+    count: &'t Cell<u64>,
+}
+
+enum Writer<'t> {
     Plain(tcp::WriteHalf<'t>),
     Tls(&'t RefCell<Tls>),
+}
+
+fn count(counter: &Cell<u64>, bytes: usize) {
+    counter.set(counter.get() + bytes as u64);
 }
 
 impl ReadHalf<'_> {
     /// Waits until there may be something to read, holding no buffer meanwhile.
     pub(crate) async fn readable(&self) -> io::Result<()> {
-        match self {
-            Self::Plain(reader) => reader.readable().await,
-            Self::Tls(session) => {
+        match &self.reader {
+            Reader::Plain(reader) => reader.readable().await,
+            Reader::Tls(session) => {
                 poll_fn(|context| {
                     let session = session.borrow();
                     let (stream, state) = session.get_ref();
@@ -102,14 +125,14 @@ impl ReadHalf<'_> {
     /// Waits until the other side has reset the connection: nobody is there any more. That nothing more is sent is
     /// no such sign, its sender may still read. Never ends by itself.
     pub(crate) async fn reset(&self) {
-        match self {
-            Self::Plain(reader) => {
+        match &self.reader {
+            Reader::Plain(reader) => {
                 // An error of the wait itself is no worse than not knowing.
                 if reader.ready(Interest::ERROR).await.is_err() {
                     std::future::pending::<()>().await;
                 }
             }
-            Self::Tls(session) => {
+            Reader::Tls(session) => {
                 poll_fn(|context| {
                     let session = session.borrow();
                     let stream = session.get_ref().0;
@@ -132,39 +155,48 @@ impl AsyncRead for ReadHalf<'_> {
         context: &mut Context<'_>,
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(reader) => Pin::new(reader).poll_read(context, room),
-            Self::Tls(session) => Pin::new(&mut *session.borrow_mut()).poll_read(context, room),
-        }
+        let this = self.get_mut();
+        let before = room.filled().len();
+        let polled = match &mut this.reader {
+            Reader::Plain(reader) => Pin::new(reader).poll_read(context, room),
+            Reader::Tls(session) => Pin::new(&mut *session.borrow_mut()).poll_read(context, room),
+        };
+        count(this.count, room.filled().len() - before);
+        polled
     }
 }
 
 impl WriteHalf<'_> {
     /// Whether what was written may wait here until it is flushed.
     pub(crate) fn holds_back(&self) -> bool {
-        matches!(self, Self::Tls(_))
+        matches!(self.writer, Writer::Tls(_))
     }
 }
 
 impl AsyncWrite for WriteHalf<'_> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(writer) => Pin::new(writer).poll_write(context, data),
-            Self::Tls(session) => Pin::new(&mut *session.borrow_mut()).poll_write(context, data),
-        }
+        let this = self.get_mut();
+        let polled = match &mut this.writer {
+            Writer::Plain(writer) => Pin::new(writer).poll_write(context, data),
+            Writer::Tls(session) => Pin::new(&mut *session.borrow_mut()).poll_write(context, data),
+        };
+        polled.map_ok(|bytes| {
+            count(this.count, bytes);
+            bytes
+        })
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(writer) => Pin::new(writer).poll_flush(context),
-            Self::Tls(session) => Pin::new(&mut *session.borrow_mut()).poll_flush(context),
+        match &mut self.get_mut().writer {
+            Writer::Plain(writer) => Pin::new(writer).poll_flush(context),
+            Writer::Tls(session) => Pin::new(&mut *session.borrow_mut()).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(writer) => Pin::new(writer).poll_shutdown(context),
-            Self::Tls(session) => Pin::new(&mut *session.borrow_mut()).poll_shutdown(context),
+        match &mut self.get_mut().writer {
+            Writer::Plain(writer) => Pin::new(writer).poll_shutdown(context),
+            Writer::Tls(session) => Pin::new(&mut *session.borrow_mut()).poll_shutdown(context),
         }
     }
 }
@@ -216,23 +248,25 @@ mod tests {
 
     #[tokio::test]
     async fn tickets_are_taken_in_and_are_nothing_the_other_side_said() {
+        let traffic = Traffic::default();
         let (mut client, mut server) = session().await;
         assert!(client.is_silent());
         assert!(client.is_silent(), "nor are they anything later");
-        let (_, mut writer) = server.split();
+        let (_, mut writer) = server.split(&traffic);
         writer.write_all(b"x").await.unwrap();
         writer.flush().await.unwrap();
-        client.split().0.readable().await.unwrap();
+        client.split(&traffic).0.readable().await.unwrap();
         assert!(!client.is_silent());
     }
 
     #[tokio::test]
     async fn a_session_that_holds_what_it_decrypted_is_readable_without_the_socket() {
+        let traffic = Traffic::default();
         let (mut client, mut server) = session().await;
-        let (_, mut writer) = server.split();
+        let (_, mut writer) = server.split(&traffic);
         writer.write_all(b"hello").await.unwrap();
         writer.flush().await.unwrap();
-        let (mut reader, _) = client.split();
+        let (mut reader, _) = client.split(&traffic);
         let mut first = [0];
         reader.read_exact(&mut first).await.unwrap();
         assert!(is_ready(reader.readable()), "four bytes are left");
@@ -245,9 +279,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_written_arrives_once_it_is_flushed_and_a_goodbye_ends_reading() {
+        let traffic = Traffic::default();
         let (mut client, mut server) = session().await;
-        let (mut reader, _) = server.split();
-        let (_, mut writer) = client.split();
+        let (mut reader, _) = server.split(&traffic);
+        let (_, mut writer) = client.split(&traffic);
         assert!(writer.holds_back());
         writer.write_all(b"over").await.unwrap();
         writer.shutdown().await.unwrap();

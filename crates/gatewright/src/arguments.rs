@@ -18,6 +18,10 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 #[cfg(feature = "control-plane")]
 use gatewright_control_plane::DatabaseUrl;
+#[cfg(feature = "gateway")]
+use gatewright_gateway::telemetry::access_log::format::Format;
+#[cfg(feature = "gateway")]
+use gatewright_gateway::telemetry::access_log::{self, Destination};
 #[cfg(any(feature = "control-plane", feature = "gateway"))]
 use gatewright_model::id::GatewayGroupId;
 use tracing_subscriber::EnvFilter;
@@ -369,6 +373,41 @@ pub(crate) struct TrafficListeners {
     /// How many workers serve requests, each on one thread; without: one for each processor.
     #[arg(long, env = "GATEWRIGHT_WORKERS", value_name = "N")]
     workers: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub(crate) access_log: AccessLog,
+}
+
+/// A gateway's access log.
+#[cfg(feature = "gateway")]
+#[derive(Debug, Args)]
+pub(crate) struct AccessLog {
+    /// Write a line for each request to this file; `-` is stdout. SIGHUP opens the file anew.
+    #[arg(long, env = "GATEWRIGHT_ACCESS_LOG", value_name = "FILE")]
+    access_log: Option<PathBuf>,
+    /// What a line says: `json`, `combined`, or text with variables such as `$remote_addr $status`.
+    #[arg(long, env = "GATEWRIGHT_ACCESS_LOG_FORMAT", value_name = "FORMAT", requires = "access_log")]
+    #[arg(default_value = "json", value_parser = Format::parse)]
+    access_log_format: Format,
+    /// The part of the answers below 500 that is written; rejects and failures always are.
+    #[arg(long, env = "GATEWRIGHT_ACCESS_LOG_SAMPLE", value_name = "0..1", requires = "access_log")]
+    #[arg(default_value = "1", value_parser = share)]
+    access_log_sample: f64,
+}
+
+#[cfg(feature = "gateway")]
+impl AccessLog {
+    /// What the flags mean to a gateway; `None`: no access log.
+    pub(crate) fn settings(&self) -> Option<access_log::Settings> {
+        let to = match self.access_log.as_ref()? {
+            stdout if stdout.as_os_str() == "-" => Destination::Stdout,
+            file => Destination::File(file.clone()),
+        };
+        Some(access_log::Settings {
+            to,
+            format: self.access_log_format.clone(),
+            sample: self.access_log_sample,
+        })
+    }
 }
 
 #[cfg(feature = "gateway")]
@@ -438,6 +477,13 @@ fn retention(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(u64::from(number) * hours * 60 * 60))
 }
 
+/// A part of a whole, from 0 to 1.
+#[cfg(feature = "gateway")]
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "write a number from 0 to 1, such as `0.1`".to_owned())
+}
+
 /// A path prefix begins with `/`, holds nothing that ends a path, and is written without a closing `/`.
 #[cfg(feature = "control-plane")]
 fn path_prefix(text: &str) -> Result<String, String> {
@@ -498,6 +544,9 @@ mod tests {
             vec!["up", "--admin-key", ""],
             vec!["up", "--log", "loud=loudest"],
             vec!["up", "--no-such-flag"],
+            vec!["up", "--access-log", "-", "--access-log-format", "$status $stauts"],
+            vec!["up", "--access-log", "-", "--access-log-sample", "1.5"],
+            vec!["up", "--access-log-sample", "0.5"],
             vec!["gateway", "--control-plane", "http://127.0.0.1:7943"],
             vec!["gateway", "--control-plane", "https://cp.example.com:7943", "--token", "t"],
             vec!["gateway", "--control-plane", "http://h:1", "--token", "t", "--token-file", "f"],

@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT: the first one asks for an orderly stop, the second one for an immediate end.
+//! SIGTERM and SIGINT: the first one asks for an orderly stop, the second one for an immediate end. SIGHUP: the access
+//! log is opened anew.
 
 use std::future::Future;
 use std::io;
@@ -6,6 +7,19 @@ use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::commands::Failure;
+
+/// Runs `reopen` on every SIGHUP from now on; without this call the signal would end the process.
+#[cfg(feature = "gateway")]
+pub(crate) fn on_hangup(reopen: impl Fn() + Send + 'static) -> Result<(), Failure> {
+    let listening = signal(SignalKind::hangup());
+    let mut hangup = listening.map_err(|source| Failure::Start { what: "listening for signals", source })?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            reopen();
+        }
+    });
+    Ok(())
+}
 
 /// The two signals, listened to from its creation on.
 pub(crate) struct Signals {

@@ -25,7 +25,8 @@ use crate::config::Limits;
 use crate::http1::framing::Framing;
 use crate::http1::scan::{self, Progress};
 use crate::http1::{HEAD_BYTES_MAX, Malformed, response, write};
-use crate::transport::{ReadHalf, WriteHalf};
+use crate::telemetry::record::Record;
+use crate::transport::{ReadHalf, Traffic, WriteHalf};
 use crate::upstream::Timeouts;
 use crate::upstream::pool::Connection;
 use crate::upstream::tries::{Failed, Try};
@@ -36,7 +37,7 @@ use crate::worker::timer::{Clock, Timer};
 const INTERIM_ANSWERS_MAX: usize = 16;
 
 /// One request on one connection to a node.
-pub(super) struct Attempt<'a, 's> {
+pub(super) struct Attempt<'a, 's, 'l> {
     pub(super) clock: &'a Rc<Clock>,
     pub(super) limits: &'a Limits,
     pub(super) client: &'a mut Client<'s>,
@@ -45,6 +46,7 @@ pub(super) struct Attempt<'a, 's> {
     pub(super) wish: Wish,
     pub(super) unread: &'a mut Unread,
     pub(super) current: &'a Try<'a>,
+    pub(super) record: &'a Record<'l>,
 }
 
 /// An attempt that came to its end.
@@ -92,13 +94,14 @@ impl From<RejectReason> for Trouble {
     }
 }
 
-impl Attempt<'_, '_> {
+impl Attempt<'_, '_, '_> {
     pub(super) async fn run(self, connection: Connection, sending: Sending) -> Result<Done, Trouble> {
-        let Attempt { clock, limits, client, workspace, timeouts, wish, unread, current } = self;
+        let Attempt { clock, limits, client, workspace, timeouts, wish, unread, current, record } = self;
         let Workspace { inbound, answer, outbound, reply, request, response } = workspace;
         let Client { reader, writer, timer, upload_timer, .. } = client;
         let Connection { mut transport, served } = connection;
-        let (mut node_reader, mut node_writer) = transport.split();
+        let traffic = Traffic::default();
+        let (mut node_reader, mut node_writer) = transport.split(&traffic);
         answer.clear();
         reply.clear();
         let stage = Stage { uploading: Cell::new(matches!(sending, Sending::Stream(_))), ..Stage::default() };
@@ -116,6 +119,7 @@ impl Attempt<'_, '_> {
             stage: &stage,
             timer,
             current,
+            record,
         };
         let received = match sending {
             Sending::Whole(length) => {
@@ -253,7 +257,7 @@ async fn beside(
 }
 
 /// An answer on its way from a node to the client.
-struct Receiving<'a, 's, 'n> {
+struct Receiving<'a, 's, 'n, 'l> {
     node: &'a mut ReadHalf<'n>,
     answer: &'a mut BytesMut,
     read_limit: Duration,
@@ -267,6 +271,7 @@ struct Receiving<'a, 's, 'n> {
     stage: &'a Stage,
     timer: &'a Timer,
     current: &'a Try<'a>,
+    record: &'a Record<'l>,
 }
 
 /// What an answer left behind.
@@ -277,10 +282,11 @@ struct Received {
     switched: bool,
 }
 
-impl Receiving<'_, '_, '_> {
+impl Receiving<'_, '_, '_, '_> {
     async fn run(mut self, head: &mut ResponseHead) -> Result<Received, Trouble> {
         let framing = self.read_final_head(head).await?;
         self.current.answered(head.status);
+        self.record.answered(head.status);
         if head.status == 101 {
             return self.switch(head).await;
         }
@@ -300,6 +306,7 @@ impl Receiving<'_, '_, '_> {
         write::response_start(head, self.reply);
         headers::write_upgrade(self.reply);
         write::end(self.reply);
+        self.record.head_written(self.reply.len());
         self.stage.answering.set(true);
         let written = write_all(self.client, self.reply, self.client_limit, self.timer).await;
         written.map_err(answer_failure)?;
@@ -368,6 +375,7 @@ impl Receiving<'_, '_, '_> {
             (true, Version::Http11) => {}
         }
         write::end(self.reply);
+        self.record.head_written(self.reply.len());
         (chunked, persists)
     }
 }

@@ -5,7 +5,7 @@
 
 use std::io::ErrorKind;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use gatewright_model::message::{Known, Method, Version};
@@ -20,7 +20,8 @@ use crate::config::Limits;
 use crate::http1::framing::Framing;
 use crate::http1::scan::{self, Progress};
 use crate::http1::{HEAD_BYTES_MAX, Malformed, request};
-use crate::transport::{ReadHalf, Transport, WriteHalf};
+use crate::telemetry::record::Record;
+use crate::transport::{ReadHalf, Traffic, Transport, WriteHalf};
 use crate::worker::Worker;
 use crate::worker::buffers::Workspace;
 use crate::worker::timer::{Timer, ticks};
@@ -39,6 +40,8 @@ pub(super) struct Client<'s> {
     pub(super) timer: Timer,
     /// Guards an upload, which runs beside the answer.
     pub(super) upload_timer: Timer,
+    /// What has passed the connection.
+    traffic: &'s Traffic,
 }
 
 /// What is left of a request's body on the connection.
@@ -65,9 +68,16 @@ enum Next {
 
 /// Serves one client connection until it closes.
 pub(crate) async fn serve(worker: &Rc<Worker>, mut transport: Transport, address: ClientAddress) {
-    let (reader, writer) = transport.split();
-    let mut client =
-        Client { reader, writer, address, timer: worker.clock.timer(), upload_timer: worker.clock.timer() };
+    let traffic = Traffic::default();
+    let (reader, writer) = transport.split(&traffic);
+    let mut client = Client {
+        reader,
+        writer,
+        address,
+        timer: worker.clock.timer(),
+        upload_timer: worker.clock.timer(),
+        traffic: &traffic,
+    };
     let mut patience = worker.limits.head_timeout;
     let mut kept: Option<Box<Workspace>> = None;
     loop {
@@ -111,39 +121,83 @@ async fn first_bytes(worker: &Worker, client: &mut Client<'_>, patience: Duratio
     None
 }
 
+/// Answers one request and records what became of it.
 async fn serve_request(worker: &Rc<Worker>, client: &mut Client<'_>, workspace: &mut Workspace) -> Next {
+    let (begun, before) = (Instant::now(), client.passed(workspace));
     let framing = match read_head(worker, client, workspace).await {
-        Ok(Some(framing)) => framing,
+        Ok(Some(framing)) => Ok(framing),
         Ok(None) => return Next::Close,
+        Err(reason) => Err(reason),
+    };
+    let live = worker.live.take();
+    let record = Record::new(&live, begun);
+    let forwarded = match framing {
+        Ok(framing) => forward(worker, client, workspace, framing, &record).await,
         Err(reason) => {
             workspace.request.clear();
-            return reject(worker, client, workspace, reason, Unread::Unknown, false).await;
+            Err(Rejection { reason, unread: Unread::Unknown, persists: false })
         }
     };
-    let version = workspace.request.version;
-    let expects = match expectation(workspace) {
-        Ok(expects) => expects,
-        Err(reason) => return reject(worker, client, workspace, reason, Unread::Unknown, false).await,
+    let next = match forwarded {
+        Ok(next) => next,
+        Err(rejection) => reject(worker, client, workspace, rejection, &record).await,
     };
+    let after = client.passed(workspace);
+    record.passed(after.read - before.read, after.written - before.written);
+    worker.recorder.finish(&record, &workspace.request, &client.address);
+    next
+}
+
+/// A request that the gateway answers itself, and how it stands with the connection.
+struct Rejection {
+    reason: RejectReason,
+    unread: Unread,
+    persists: bool,
+}
+
+async fn forward(
+    worker: &Rc<Worker>,
+    client: &mut Client<'_>,
+    workspace: &mut Workspace,
+    framing: Framing,
+    record: &Record<'_>,
+) -> Result<Next, Rejection> {
+    let version = workspace.request.version;
+    let at_once = |reason| Rejection { reason, unread: Unread::Unknown, persists: false };
+    let expects = expectation(workspace).map_err(at_once)?;
     if is_too_large(framing, &worker.limits) {
         let unread = Unread::Body(framing);
-        return reject(worker, client, workspace, RejectReason::BodyTooLarge, unread, false).await;
+        return Err(Rejection { reason: RejectReason::BodyTooLarge, unread, persists: false });
     }
     let upgrades = tunnel::is_asked_for(&workspace.request);
     let options = headers::remove_hop_by_hop(&mut workspace.request.fields);
     let persists = options.persists(version) && !worker.stopping.get();
     let mut unread = if framing == Framing::None { Unread::Nothing } else { Unread::Body(framing) };
     let wish = Wish { persists, expects, upgrades };
-    match exchange::forward(worker, client, workspace, &mut unread, wish).await {
-        Ok(true) => Next::Request,
-        Ok(false) if unread == Unread::Nothing => Next::Close,
-        Ok(false) => Next::Linger,
-        Err(Failure::Reject(reason)) => reject(worker, client, workspace, reason, unread, persists).await,
+    match exchange::forward(worker, client, workspace, &mut unread, wish, record).await {
+        Ok(true) => Ok(Next::Request),
+        Ok(false) if unread == Unread::Nothing => Ok(Next::Close),
+        Ok(false) => Ok(Next::Linger),
+        Err(Failure::Reject(reason)) => Err(Rejection { reason, unread, persists }),
         Err(Failure::Cut(reason)) => {
+            record.cut(reason);
             tracing::debug!(reason = reason.name(), client = %client.address.peer, "cut off");
-            Next::Cut
+            Ok(Next::Cut)
         }
     }
+}
+
+impl Client<'_> {
+    /// Bytes that requests so far consisted of and that were answered: what was read ahead does not count.
+    fn passed(&self, workspace: &Workspace) -> Passed {
+        let read = self.traffic.read.get() - workspace.inbound.len() as u64;
+        Passed { read, written: self.traffic.written.get() }
+    }
+}
+
+struct Passed {
+    read: u64,
+    written: u64,
 }
 
 /// Reads one head; `None` if the client closed instead.
@@ -210,10 +264,11 @@ async fn reject(
     worker: &Worker,
     client: &mut Client<'_>,
     workspace: &mut Workspace,
-    reason: RejectReason,
-    unread: Unread,
-    persists: bool,
+    rejection: Rejection,
+    record: &Record<'_>,
 ) -> Next {
+    record.rejected(rejection.reason);
+    let Rejection { reason, unread, persists } = rejection;
     let ended = match unread {
         Unread::Nothing => true,
         Unread::Body(Framing::Length(length)) => skip_buffered(&mut workspace.inbound, length),
@@ -223,6 +278,7 @@ async fn reject(
     let head_only = workspace.request.method == Method::Head;
     workspace.reply.clear();
     reason.write(!persists, head_only, &mut workspace.reply);
+    record.head_written(memchr::memmem::find(&workspace.reply, b"\r\n\r\n").map_or(0, |end| end + 4));
     tracing::debug!(reason = reason.name(), status = reason.status(), client = %client.address.peer, "rejected");
     let written =
         write_all(&mut client.writer, &workspace.reply, worker.limits.body_timeout, &client.timer).await;

@@ -23,8 +23,8 @@ use super::tunnel;
 use super::variables::RequestVariables;
 use crate::http1::framing::Framing;
 use crate::http1::write;
-use crate::live::LiveConfig;
 use crate::router;
+use crate::telemetry::record::Record;
 use crate::tls::client_certificate::admit;
 use crate::upstream::balance::Asked;
 use crate::upstream::node::Node;
@@ -84,14 +84,14 @@ pub(super) async fn forward(
     workspace: &mut Workspace,
     unread: &mut Unread,
     mut wish: Wish,
+    record: &Record<'_>,
 ) -> Result<bool, Failure> {
-    let live = worker.live.take();
     let body = Body::unread();
-    let destination = match find(&live, &workspace.request, client, &body) {
+    let destination = match find(record, &workspace.request, client, &body) {
         // A condition on the way wanted to know the body, so the answer is not certain yet.
         _ if body.is_wanted() => {
             let body = Body::Read(buffer_body(worker, client, workspace, *unread, &mut wish).await?);
-            find(&live, &workspace.request, client, &body)?
+            find(record, &workspace.request, client, &body)?
         }
         found => found?,
     };
@@ -108,7 +108,7 @@ pub(super) async fn forward(
     let mut current = tries.first().ok_or(RejectReason::NoNodes)?;
     let mut may_reuse = true;
     loop {
-        let connecting = connect(worker, client, current.node, destination.timeouts, may_reuse).await;
+        let connecting = connect(worker, client, current.node, destination.timeouts, may_reuse, record).await;
         let (endpoint, connection) = match connecting {
             Ok(connected) => connected,
             Err(reason) => {
@@ -129,6 +129,7 @@ pub(super) async fn forward(
             wish,
             unread,
             current: &current,
+            record,
         };
         match attempt.run(connection, sending).await {
             Err(trouble) if trouble.is_stale(reused) && (replayable || trouble.unsent) => may_reuse = false,
@@ -177,11 +178,12 @@ impl Sending {
 }
 
 fn find<'l>(
-    live: &'l LiveConfig,
+    record: &Record<'l>,
     request: &RequestHead,
     client: &Client<'_>,
     body: &Body,
 ) -> Result<Destination<'l>, RejectReason> {
+    let live = record.live();
     if live.revision.is_none() {
         return Err(RejectReason::NotConfigured);
     }
@@ -198,6 +200,7 @@ fn find<'l>(
     let published = matched.rules.service();
     let service = live.services.get(&published.service_id).ok_or(RejectReason::RouteNotFound)?;
     let route = service.routes.get(matched.route).ok_or(RejectReason::RouteNotFound)?;
+    record.matched(service, matched.route);
     if let Some(refusal) = route.refusal {
         return Err(refusal);
     }
@@ -247,9 +250,12 @@ async fn connect(
     node: &Node,
     timeouts: Timeouts,
     reusable: bool,
+    record: &Record<'_>,
 ) -> Result<(Endpoint, Connection), RejectReason> {
+    record.tried();
     let resolving = client.timer.limit(timeouts.connect, node.address(worker.index)).await;
     let address = resolving.ok().flatten().ok_or(RejectReason::NameUnresolved)?;
+    record.node(address);
     let endpoint = node.endpoint(address);
     if reusable {
         let kept = worker.pool.borrow_mut().take(endpoint, worker.clock.now());
@@ -259,6 +265,7 @@ async fn connect(
     }
     let connecting = client.timer.limit(timeouts.connect, node.connect(address)).await;
     let transport = connecting.map_err(|_| RejectReason::UpstreamConnectTimeout)??;
+    record.connected();
     Ok((endpoint, Connection { transport, served: 0 }))
 }
 

@@ -10,7 +10,7 @@
 //! * [`reject`]: answers the gateway gives itself.
 
 mod attempt;
-mod body;
+pub(crate) mod body;
 mod connection;
 mod exchange;
 mod headers;

@@ -20,6 +20,7 @@ use tokio::sync::{Notify, watch};
 use crate::config::Limits;
 use crate::live::current::Reader;
 use crate::proxy::{self, ClientAddress};
+use crate::telemetry::Recorder;
 use crate::tls::{self, handshake};
 use crate::transport::Transport;
 use crate::upstream::pool::Pool;
@@ -45,6 +46,7 @@ pub(crate) struct Worker {
     pub(crate) clock: Rc<Clock>,
     pub(crate) pool: RefCell<Pool>,
     pub(crate) buffers: Buffers,
+    pub(crate) recorder: Recorder,
     /// Set once the gateway stops: connections close after the request they are on.
     pub(crate) stopping: Cell<bool>,
     connections: Cell<usize>,
@@ -52,7 +54,13 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    fn new(index: usize, tls: Arc<tls::Shared>, live: Reader, limits: Limits) -> Self {
+    pub(crate) fn new(
+        index: usize,
+        tls: Arc<tls::Shared>,
+        live: Reader,
+        limits: Limits,
+        recorder: Recorder,
+    ) -> Self {
         Self {
             index,
             live,
@@ -61,6 +69,7 @@ impl Worker {
             clock: Rc::default(),
             pool: RefCell::default(),
             buffers: Buffers::default(),
+            recorder,
             stopping: Cell::new(false),
             connections: Cell::new(0),
             connection_closed: Notify::new(),
@@ -72,7 +81,8 @@ impl Worker {
     pub(crate) fn showing(server_names: Arc<tls::server_names::ServerNames>) -> Self {
         let tls = tls::Shared::new(&crate::config::Tls::default()).unwrap();
         let live = crate::live::LiveConfig { server_names, ..crate::live::LiveConfig::empty() };
-        Self::new(0, Arc::new(tls), crate::live::current::Current::new(live).reader(), Limits::default())
+        let live = crate::live::current::Current::new(live).reader();
+        Self::new(0, Arc::new(tls), live, Limits::default(), Recorder::silent())
     }
 }
 
@@ -94,15 +104,8 @@ impl Listeners {
 }
 
 /// Serves `listeners` until `stop` says so, then until the last connection is done. The caller enforces the deadline.
-pub(crate) async fn run(
-    index: usize,
-    listeners: Listeners,
-    tls: Arc<tls::Shared>,
-    live: Reader,
-    limits: Limits,
-    mut stop: watch::Receiver<bool>,
-) {
-    let worker = Rc::new(Worker::new(index, tls, live, limits));
+pub(crate) async fn run(worker: Worker, listeners: Listeners, mut stop: watch::Receiver<bool>) {
+    let worker = Rc::new(worker);
     let ticking = tokio::task::spawn_local(tick(Rc::clone(&worker)));
     tokio::select! {
         () = accept(&worker, &listeners.plain, Security::None) => {}
@@ -116,6 +119,7 @@ pub(crate) async fn run(
         worker.connection_closed.notified().await;
     }
     ticking.abort();
+    worker.recorder.hand_over();
 }
 
 /// What a listener puts between TCP and HTTP.
@@ -180,6 +184,7 @@ async fn tick(worker: Rc<Worker>) {
     loop {
         interval.tick().await;
         worker.clock.tick();
+        worker.recorder.hand_over();
         if worker.clock.now().is_multiple_of(SWEEP_TICKS) {
             worker.pool.borrow_mut().sweep(worker.clock.now());
         }

@@ -10,6 +10,7 @@ mod answering;
 mod forwarding;
 mod framing;
 mod living;
+mod observing;
 mod rows_d;
 mod tls;
 mod tls_nodes;

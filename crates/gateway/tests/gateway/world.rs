@@ -100,6 +100,7 @@ impl World {
             status: "127.0.0.1:0".parse().unwrap(),
             workers: NonZeroUsize::new(2).unwrap(),
             limits: Limits::default(),
+            access_log: None,
         };
         change(&mut settings);
         let gateway = start(settings, Arc::new(Script(hears))).expect("a gateway");

@@ -8,7 +8,7 @@ use gatewright_gateway::{Gateway, Limits, Settings};
 use super::Failure;
 use crate::arguments;
 use crate::remote::Remote;
-use crate::signals::Signals;
+use crate::signals::{self, Signals};
 use crate::{announce, probe};
 
 /// Runs a gateway until it is told to stop.
@@ -24,6 +24,7 @@ pub(crate) async fn run(arguments: arguments::Gateway) -> Result<(), Failure> {
         ..settings(&arguments.traffic, arguments.group, instance_token)
     };
     let gateway = gatewright_gateway::start(settings, Arc::new(Remote::new(arguments.control_plane)))?;
+    signals::on_hangup(gateway.access_log_reopener())?;
 
     announce_listeners(&gateway);
     let preparation = async {
@@ -42,7 +43,6 @@ pub(super) fn settings(
     gateway_group_id: gatewright_model::id::GatewayGroupId,
     instance_token: String,
 ) -> Settings {
-    let workers = traffic.workers();
     Settings {
         gateway_group_id,
         instance_token,
@@ -50,8 +50,9 @@ pub(super) fn settings(
         proxy: traffic.proxy,
         tls: traffic.tls(),
         status: traffic.status,
-        workers,
+        workers: traffic.workers(),
         limits: Limits::default(),
+        access_log: traffic.access_log.settings(),
     }
 }
 

@@ -14,7 +14,7 @@ use super::{Failure, control_plane, gateway};
 use crate::arguments::Up;
 use crate::demo::{self, Addresses};
 use crate::in_process::InProcess;
-use crate::signals::Signals;
+use crate::signals::{self, Signals};
 use crate::{announce, probe};
 
 /// Runs both halves until they are told to stop.
@@ -32,6 +32,7 @@ pub(crate) async fn run(arguments: Up) -> Result<(), Failure> {
         }
     };
 
+    signals::on_hangup(gateway.access_log_reopener())?;
     control_plane::announce_admin(&control_plane);
     gateway::announce_listeners(&gateway);
     control_plane::announce_secrets(&control_plane, &arguments.data, &[]);

@@ -1,0 +1,56 @@
+//! What operators see: the access log, and its rotation under traffic.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use gatewright_e2e::client::Connection;
+use gatewright_e2e::{Upstream, World, client, wait};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const ROUNDS: usize = 5;
+const REQUESTS_PER_ROUND: usize = 200;
+
+fn targets(path: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole).lines();
+    let parsed = whole.map(|line| serde_json::from_str::<Value>(line).expect("a line is one JSON object"));
+    parsed.map(|line| line["request_uri"].as_str().expect("a target").to_owned()).collect()
+}
+
+#[test]
+fn rotating_the_access_log_under_traffic_loses_no_line() {
+    let directory = TempDir::new().unwrap();
+    let log = directory.path().join("access.log");
+    let upstream = Upstream::echo();
+    let world = World::start_with(&["--access-log", log.to_str().unwrap()]);
+    let template = json!({"upstream": {"nodes": upstream.nodes()}});
+    world.serve("s", "1.0.0", &template, &[json!({"paths": ["/round/*"]})]);
+
+    let mut asked = BTreeSet::new();
+    let mut connection = Connection::open(world.proxy).unwrap();
+    let mut rotated = Vec::new();
+    for round in 0..ROUNDS {
+        for turn in 0..REQUESTS_PER_ROUND {
+            let target = format!("/round/{round}/{turn}");
+            connection.send(format!("GET {target} HTTP/1.1\r\nHost: s.test\r\n\r\n")).unwrap();
+            assert_eq!(connection.response().unwrap().status(), 200);
+            asked.insert(target);
+            if turn == REQUESTS_PER_ROUND / 2 {
+                let old = directory.path().join(format!("access.log.{round}"));
+                std::fs::rename(&log, &old).unwrap();
+                world.process.hang_up();
+                rotated.push(old);
+            }
+        }
+        wait::until_true("a fresh file", || log.exists());
+    }
+    let all = || rotated.iter().map(|old| targets(old)).chain([targets(&log)]).collect::<Vec<_>>().concat();
+    wait::until_true("a line for each request", || all().len() >= asked.len());
+    let found = all();
+    assert_eq!(found.len(), asked.len(), "no line twice");
+    assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), asked);
+    assert!(!targets(&log).is_empty(), "the fresh file is the one in use");
+    let status: Value = client::get(world.status, "status.test", "/status").json();
+    assert_eq!(status["access_log_lines_lost"], 0);
+}

@@ -1,0 +1,204 @@
+//! What a line of the access log consists of: a JSON object with fixed fields, or text with variables.
+//!
+//! A format is read once, at the start; a line then only asks for values in turn.
+//! Whatever a client sent is escaped, so that nobody can write a line of their own or end a field early, and cut,
+//! so that a line has an end.
+
+use std::io::Write;
+
+use super::variable::{NAMES, Shown, Told, Variable};
+use crate::proxy::body::Body;
+
+/// Bytes of one value; what is longer is cut.
+const VALUE_BYTES_MAX: usize = 8 * 1024;
+
+/// The fields of a JSON line, in their order.
+pub const JSON_FIELDS: &[&str] = &[
+    "time_iso8601",
+    "hostname",
+    "gateway_group_id",
+    "revision",
+    "remote_addr",
+    "remote_port",
+    "scheme",
+    "server_protocol",
+    "ssl_protocol",
+    "ssl_server_name",
+    "request_id",
+    "request_method",
+    "host",
+    "request_uri",
+    "request_length",
+    "status",
+    "reject_reason",
+    "cut_reason",
+    "bytes_sent",
+    "request_time",
+    "gateway_time",
+    "service_id",
+    "service_name",
+    "service_version",
+    "route_id",
+    "route_name",
+    "consumer_name",
+    "upstream_addr",
+    "upstream_tries",
+    "upstream_connect_time",
+    "upstream_header_time",
+    "upstream_response_time",
+    "http_user_agent",
+    "http_referer",
+];
+
+/// The format that web servers have shared for decades. The gateway knows no user of HTTP authentication.
+const COMBINED: &str = "$remote_addr - - [$time_local] \"$request\" $status $body_bytes_sent \"$http_referer\" \"$http_user_agent\"";
+
+/// What lines say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Format(Shape);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Shape {
+    /// What stands before each value, such as `,"status":`, and the value.
+    Json(Vec<(Box<str>, Variable)>),
+    Text(Vec<Piece>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Literal(Box<str>),
+    Value(Variable),
+}
+
+/// A format names variables that there are not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "unknown variables in the access log format: {}; it knows {}, and the variables of conditions that need no body",
+    .unknown.join(", "),
+    NAMES.iter().map(|known| known.name).collect::<Vec<_>>().join(", ")
+)]
+pub struct UnknownVariables {
+    /// Their names.
+    pub unknown: Vec<String>,
+}
+
+impl Default for Format {
+    fn default() -> Self {
+        let known = JSON_FIELDS.iter().filter_map(|name| Some((*name, Variable::of(name)?)));
+        let fields = known.enumerate().map(|(index, (name, variable))| {
+            let comma = if index == 0 { "" } else { "," };
+            (format!("{comma}\"{name}\":").into(), variable)
+        });
+        Self(Shape::Json(fields.collect()))
+    }
+}
+
+impl Format {
+    /// Reads a format: `json`, `combined`, or text with `$name` or `${name}`.
+    ///
+    /// # Errors
+    /// Every name that is no variable.
+    pub fn parse(text: &str) -> Result<Self, UnknownVariables> {
+        match text {
+            "json" => Ok(Self::default()),
+            "combined" => parse_text(COMBINED),
+            text => parse_text(text),
+        }
+    }
+
+    /// Writes the line of an exchange.
+    pub(crate) fn write(&self, told: &Told<'_>, out: &mut Vec<u8>) {
+        let body = Body::unread();
+        let variables = told.variables(&body);
+        match &self.0 {
+            Shape::Json(fields) => {
+                out.push(b'{');
+                for (before, variable) in fields {
+                    if let Some(value) = told.value(variable, &variables) {
+                        out.extend_from_slice(before.as_bytes());
+                        write_json(&value, out);
+                    }
+                }
+                out.push(b'}');
+            }
+            Shape::Text(pieces) => {
+                for piece in pieces {
+                    match piece {
+                        Piece::Literal(literal) => out.extend_from_slice(literal.as_bytes()),
+                        Piece::Value(variable) => match told.value(variable, &variables) {
+                            Some(value) => write_text(&value, out),
+                            None => out.push(b'-'),
+                        },
+                    }
+                }
+            }
+        }
+        out.push(b'\n');
+    }
+}
+
+fn parse_text(text: &str) -> Result<Format, UnknownVariables> {
+    let mut pieces = Vec::new();
+    let mut unknown = Vec::new();
+    let mut literal = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('$') {
+        literal.push_str(before);
+        let braced = after.strip_prefix('{').and_then(|after| after.split_once('}'));
+        let (name, behind) = braced.unwrap_or_else(|| {
+            let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            after.split_at(after.find(|c| !is_name(c)).unwrap_or(after.len()))
+        });
+        rest = behind;
+        match Variable::of(name) {
+            _ if name.is_empty() => literal.push('$'),
+            None => unknown.push(name.to_owned()),
+            Some(variable) => {
+                if !literal.is_empty() {
+                    pieces.push(Piece::Literal(std::mem::take(&mut literal).into()));
+                }
+                pieces.push(Piece::Value(variable));
+            }
+        }
+    }
+    literal.push_str(rest);
+    if !literal.is_empty() {
+        pieces.push(Piece::Literal(literal.into()));
+    }
+    if unknown.is_empty() { Ok(Format(Shape::Text(pieces))) } else { Err(UnknownVariables { unknown }) }
+}
+
+fn write_json(value: &Shown<'_>, out: &mut Vec<u8>) {
+    match value {
+        Shown::Text(text) => {
+            let text = &text[..text.len().min(VALUE_BYTES_MAX)];
+            // Writing to memory cannot fail.
+            let _ = serde_json::to_writer(out, &String::from_utf8_lossy(text));
+        }
+        number => write_number(number, out),
+    }
+}
+
+fn write_text(value: &Shown<'_>, out: &mut Vec<u8>) {
+    match value {
+        Shown::Text(text) => {
+            for byte in text.iter().take(VALUE_BYTES_MAX) {
+                match byte {
+                    b'"' | b'\\' | 0..0x20 | 0x7f.. => {
+                        let _ = write!(out, "\\x{byte:02X}");
+                    }
+                    plain => out.push(*plain),
+                }
+            }
+        }
+        number => write_number(number, out),
+    }
+}
+
+fn write_number(value: &Shown<'_>, out: &mut Vec<u8>) {
+    let _ = match value {
+        Shown::Number(number) => write!(out, "{number}"),
+        Shown::Seconds(time) => write!(out, "{}.{:06}", time.as_secs(), time.subsec_micros()),
+        Shown::Text(_) => Ok(()),
+    };
+}

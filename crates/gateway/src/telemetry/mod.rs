@@ -1,0 +1,65 @@
+//! What the gateway tells about its work: one line per exchange, and numbers.
+//!
+//! A worker keeps what it has to tell to itself, in a [`Recorder`]: telling costs no lock, waits for nobody and
+//! touches no memory that another worker writes. Everything slow happens on threads of its own.
+//!
+//! * [`record`]: what is known of one exchange.
+//! * [`access_log`]: a line for it.
+
+pub mod access_log;
+pub(crate) mod record;
+
+use std::sync::Arc;
+
+use gatewright_model::message::RequestHead;
+
+use crate::proxy::ClientAddress;
+use access_log::Lines;
+use access_log::writer::Channel;
+use record::Record;
+
+/// Who tells: the same on every line.
+#[derive(Clone, Debug)]
+pub(crate) struct Teller {
+    pub(crate) gateway_group_id: String,
+    pub(crate) hostname: String,
+}
+
+impl Teller {
+    pub(crate) fn new(gateway_group_id: &str) -> Self {
+        let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Self { gateway_group_id: gateway_group_id.to_owned(), hostname }
+    }
+}
+
+/// What one worker has to tell.
+pub(crate) struct Recorder {
+    lines: Option<Lines>,
+}
+
+impl Recorder {
+    pub(crate) fn new(teller: &Arc<Teller>, log: Option<&Channel>) -> Self {
+        Self { lines: log.map(|channel| Lines::new(channel.clone(), Arc::clone(teller))) }
+    }
+
+    /// One that tells nobody, for tests.
+    #[cfg(test)]
+    pub(crate) fn silent() -> Self {
+        Self { lines: None }
+    }
+
+    /// The exchange of `record` is over.
+    pub(crate) fn finish(&self, record: &Record<'_>, request: &RequestHead, client: &ClientAddress) {
+        let outcome = record.outcome();
+        if let Some(lines) = &self.lines {
+            lines.add(&outcome, request, client);
+        }
+    }
+
+    /// Hands over what has been gathered; to be called now and then, and at the end.
+    pub(crate) fn hand_over(&self) {
+        if let Some(lines) = &self.lines {
+            lines.hand_over();
+        }
+    }
+}

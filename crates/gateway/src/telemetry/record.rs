@@ -1,0 +1,251 @@
+//! What is known of one exchange: filled in as it goes, read once when it is over.
+//!
+//! Numbers and references only: what the configuration says is referred to, and nothing is copied or allocated.
+//! The values are cells because both directions of an exchange have something to say, side by side.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use gatewright_model::lifecycle::RouteVersion;
+
+use crate::live::{LiveConfig, LiveService};
+use crate::proxy::reject::RejectReason;
+
+/// The status of a request whose client left before it was answered, as nginx has it.
+pub(crate) const CLIENT_CLOSED: u16 = 499;
+
+/// What is known of one exchange so far.
+pub(crate) struct Record<'l> {
+    live: &'l LiveConfig,
+    begun: Instant,
+    service: Cell<Option<(&'l LiveService, usize)>>,
+    status: Cell<u16>,
+    reject_reason: Cell<Option<RejectReason>>,
+    cut_reason: Cell<Option<RejectReason>>,
+    tries: Tries,
+    bytes_in: Cell<u64>,
+    bytes_out: Cell<u64>,
+    head_bytes_out: Cell<u64>,
+}
+
+/// What the tries came to; of several, times and node are those of the last one.
+#[derive(Default)]
+struct Tries {
+    count: Cell<u32>,
+    first_begun: Cell<Option<Instant>>,
+    last_begun: Cell<Option<Instant>>,
+    node: Cell<Option<SocketAddr>>,
+    connecting: Cell<Option<Duration>>,
+    answering: Cell<Option<Duration>>,
+}
+
+impl<'l> Record<'l> {
+    /// Of a request that began to arrive at `begun` and runs on `live`.
+    pub(crate) fn new(live: &'l LiveConfig, begun: Instant) -> Self {
+        Self {
+            live,
+            begun,
+            service: Cell::new(None),
+            status: Cell::new(0),
+            reject_reason: Cell::new(None),
+            cut_reason: Cell::new(None),
+            tries: Tries::default(),
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
+            head_bytes_out: Cell::new(0),
+        }
+    }
+
+    /// The configuration the request runs on.
+    pub(crate) fn live(&self) -> &'l LiveConfig {
+        self.live
+    }
+
+    /// A route matched: that of `service` at the place `route`.
+    pub(crate) fn matched(&self, service: &'l LiveService, route: usize) {
+        self.service.set(Some((service, route)));
+    }
+
+    /// A try begins.
+    pub(crate) fn tried(&self) {
+        let tries = &self.tries;
+        let now = Instant::now();
+        tries.count.set(tries.count.get() + 1);
+        if tries.first_begun.get().is_none() {
+            tries.first_begun.set(Some(now));
+        }
+        tries.last_begun.set(Some(now));
+        tries.node.set(None);
+        tries.connecting.set(None);
+        tries.answering.set(None);
+    }
+
+    /// The address this try goes to.
+    pub(crate) fn node(&self, address: SocketAddr) {
+        self.tries.node.set(Some(address));
+    }
+
+    /// A new connection stands; not to be called for one that was kept open.
+    pub(crate) fn connected(&self) {
+        self.tries.connecting.set(self.tries.last_begun.get().map(|begun| begun.elapsed()));
+    }
+
+    /// The node began its answer, which the client gets.
+    pub(crate) fn answered(&self, status: u16) {
+        self.status.set(status);
+        self.tries.answering.set(self.tries.last_begun.get().map(|begun| begun.elapsed()));
+    }
+
+    /// The gateway answers by itself.
+    pub(crate) fn rejected(&self, reason: RejectReason) {
+        self.status.set(reason.status());
+        self.reject_reason.set(Some(reason));
+    }
+
+    /// The head of the answer takes so many bytes.
+    pub(crate) fn head_written(&self, bytes: usize) {
+        self.head_bytes_out.set(bytes as u64);
+    }
+
+    /// The answer did not reach its end.
+    pub(crate) fn cut(&self, reason: RejectReason) {
+        self.cut_reason.set(Some(reason));
+    }
+
+    /// So many bytes the request consisted of, and so many the answers to it.
+    pub(crate) fn passed(&self, bytes_in: u64, bytes_out: u64) {
+        self.bytes_in.set(bytes_in);
+        self.bytes_out.set(bytes_out);
+    }
+
+    /// What became of the exchange, which is over now.
+    pub(crate) fn outcome(&self) -> Outcome<'l> {
+        let now = Instant::now();
+        let upstream = self.tries.first_begun.get().map(|begun| now - begun);
+        let cut_reason = self.cut_reason.get();
+        let unanswered = self.bytes_out.get() == 0 && cut_reason == Some(RejectReason::ClientClosed);
+        let status = match self.status.get() {
+            _ if unanswered => CLIENT_CLOSED,
+            0 => cut_reason.map_or(CLIENT_CLOSED, RejectReason::status),
+            status => status,
+        };
+        let tries = &self.tries;
+        Outcome {
+            live: self.live,
+            service: self.service.get(),
+            status,
+            reject_reason: self.reject_reason.get(),
+            cut_reason,
+            total: now - self.begun,
+            upstream,
+            tries: tries.count.get(),
+            node: tries.node.get(),
+            connecting: tries.connecting.get(),
+            answering: tries.answering.get(),
+            bytes_in: self.bytes_in.get(),
+            bytes_out: self.bytes_out.get(),
+            head_bytes_out: self.head_bytes_out.get(),
+        }
+    }
+}
+
+/// What became of an exchange.
+pub(crate) struct Outcome<'l> {
+    pub(crate) live: &'l LiveConfig,
+    /// The service that was matched, and the place of the route in it.
+    service: Option<(&'l LiveService, usize)>,
+    /// What the client was answered; [`CLIENT_CLOSED`]: nothing, it left.
+    pub(crate) status: u16,
+    pub(crate) reject_reason: Option<RejectReason>,
+    /// Why the exchange did not reach its end, if it did not.
+    pub(crate) cut_reason: Option<RejectReason>,
+    /// From the first byte of the request to the last one of the answer.
+    pub(crate) total: Duration,
+    /// From the first try at a node to the end; absent if there was none.
+    pub(crate) upstream: Option<Duration>,
+    pub(crate) tries: u32,
+    /// Where the last try went.
+    pub(crate) node: Option<SocketAddr>,
+    /// What a new connection to it took; absent if one was kept open.
+    pub(crate) connecting: Option<Duration>,
+    /// From the last try to the head of the answer.
+    pub(crate) answering: Option<Duration>,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    /// The part of `bytes_out` that is the head of the answer.
+    pub(crate) head_bytes_out: u64,
+}
+
+impl<'l> Outcome<'l> {
+    /// The service that was matched.
+    pub(crate) fn service(&self) -> Option<&'l LiveService> {
+        self.service.map(|(service, _)| service)
+    }
+
+    /// The route that was matched.
+    pub(crate) fn route(&self) -> Option<&'l RouteVersion> {
+        self.service.and_then(|(service, route)| service.published.routes.get(route))
+    }
+
+    /// What the gateway itself took: everything but the upstream.
+    pub(crate) fn gateway(&self) -> Duration {
+        self.total.saturating_sub(self.upstream.unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status_of(happens: impl FnOnce(&Record<'_>)) -> u16 {
+        let live = LiveConfig::empty();
+        let record = Record::new(&live, Instant::now());
+        happens(&record);
+        let outcome = record.outcome();
+        assert!(outcome.upstream.unwrap_or_default() <= outcome.total);
+        outcome.status
+    }
+
+    #[test]
+    fn a_client_that_left_unanswered_has_a_status_of_its_own() {
+        let answered = |record: &Record<'_>| {
+            record.tried();
+            record.answered(200);
+        };
+        assert_eq!(status_of(answered), 200);
+        assert_eq!(status_of(|record| record.rejected(RejectReason::RouteNotFound)), 404);
+        assert_eq!(status_of(|record| record.cut(RejectReason::ClientClosed)), 499);
+        let left = |record: &Record<'_>| {
+            answered(record);
+            record.cut(RejectReason::ClientClosed);
+        };
+        assert_eq!(status_of(left), 499);
+        let left_later = |record: &Record<'_>| {
+            left(record);
+            record.passed(10, 20);
+        };
+        assert_eq!(status_of(left_later), 200);
+        let broken_off = |record: &Record<'_>| {
+            answered(record);
+            record.cut(RejectReason::UpstreamClosed);
+        };
+        assert_eq!(status_of(broken_off), 200);
+    }
+
+    #[test]
+    fn of_several_tries_the_last_one_counts() {
+        let live = LiveConfig::empty();
+        let record = Record::new(&live, Instant::now());
+        record.tried();
+        record.node("10.0.0.1:80".parse().unwrap());
+        record.connected();
+        record.tried();
+        record.node("10.0.0.2:80".parse().unwrap());
+        record.answered(200);
+        let outcome = record.outcome();
+        assert_eq!((outcome.tries, outcome.connecting), (2, None));
+        assert_eq!(outcome.node, Some("10.0.0.2:80".parse().unwrap()));
+        assert!(outcome.answering.is_some());
+    }
+}
