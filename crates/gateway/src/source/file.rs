@@ -1,8 +1,9 @@
 //! The standalone configuration file: text in, published services out.
 //!
 //! `services` lists what the admin API calls a service, in the same words, each with its `routes` nested in it;
-//! `ssls` lists SSL objects, in the words of the admin API as well; `settings` says how the group matches. The text is YAML, and so may be JSON. Everything wrong is reported at once,
-//! each with its JSON path; a field that means nothing is named in the warnings.
+//! `ssls` lists SSL objects, in the words of the admin API as well; `settings` says how the group matches. The text is
+//! YAML, and so may be JSON. Everything wrong is reported at once, each with its JSON path; a field that means nothing
+//! is named in the warnings.
 //! Ids that are left out are made of the place in the file, so that of two equal routes the first one wins.
 
 use std::collections::BTreeSet;

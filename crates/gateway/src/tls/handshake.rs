@@ -184,7 +184,11 @@ mod tests {
 
     /// Seconds until a client is closed that sends `said` and then one more byte every `pause`; time passes as fast
     /// as everybody waits.
-    fn closed_after(said: &[u8], pause: Duration) -> (u64, Vec<(&'static str, u64)>) {
+    fn closed_after(
+        names: &Arc<ServerNames>,
+        said: &[u8],
+        pause: Duration,
+    ) -> (u64, Vec<(&'static str, u64)>) {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         let local = tokio::task::LocalSet::new();
@@ -192,7 +196,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (stream, peer) = listener.accept().await.unwrap();
-            let worker = Rc::new(Worker::showing(Arc::default()));
+            let worker = Rc::new(Worker::showing(Arc::clone(names)));
             let ticking = Rc::clone(&worker);
             tokio::task::spawn_local(async move {
                 let mut ticks = interval(TICK);
@@ -228,9 +232,20 @@ mod tests {
         for (said, pause) in
             [(&b""[..], Duration::from_secs(6)), (half, Duration::from_secs(6)), (half, never)]
         {
-            let (seconds, counts) = closed_after(said, pause);
+            let (seconds, counts) = closed_after(&Arc::default(), said, pause);
             assert!((5..=6).contains(&seconds), "{said:?} after {seconds} s");
             assert_eq!(counts, [("timeout", 1)]);
         }
+    }
+
+    #[test]
+    fn who_says_hello_and_nothing_more_is_closed_in_ten_seconds() {
+        let (names, config) = crate::tls::testing::shown_for("a.example");
+        let mut client = rustls::ClientConnection::new(config, "a.example".try_into().unwrap()).unwrap();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        let (seconds, counts) = closed_after(&names, &hello, Duration::from_secs(11));
+        assert!((10..=11).contains(&seconds), "after {seconds} s");
+        assert_eq!(counts, [("timeout", 1)]);
     }
 }

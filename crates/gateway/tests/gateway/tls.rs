@@ -165,6 +165,8 @@ fn sessions_are_resumed_in_both_versions_and_on_every_worker() {
         }
         assert_eq!(kinds[0], HandshakeKind::Full, "{version:?}");
         assert!(kinds[1..].iter().all(|kind| *kind == HandshakeKind::Resumed), "{version:?}: {kinds:?}");
+        let mut early = client.connecting_early("a.example");
+        assert!(early.early_data().is_none(), "c7: data before the handshake is not offered");
         let other = client.connect(world.tls_address(), "b.example").unwrap();
         assert_eq!(other.handshake_kind(), HandshakeKind::Full, "another name is another session");
     }

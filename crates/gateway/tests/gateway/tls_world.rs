@@ -161,6 +161,13 @@ impl TlsClient {
         self
     }
 
+    /// A session that would send data before the handshake if the server had offered it the last time.
+    pub(crate) fn connecting_early(&self, name: &str) -> ClientConnection {
+        let mut config = ClientConfig::clone(&self.config);
+        config.enable_early_data = true;
+        ClientConnection::new(Arc::new(config), ServerName::try_from(name.to_owned()).unwrap()).unwrap()
+    }
+
     /// Connects and asks for `name`; a name that is an address is not sent.
     pub(crate) fn connect(&self, address: SocketAddr, name: &str) -> Result<TlsConnection, String> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
