@@ -10,6 +10,7 @@
 //! * `router`: which route serves a request; pure.
 //! * [`rehearsal`]: the same for requests that nobody sent.
 //! * `http1`: the codec; pure.
+//! * `http2`: what the `h2` crate leaves to decide.
 //! * [`upstream`]: nodes, balancing, health, connections kept open.
 //! * `proxy`: a request on its way.
 //! * [`telemetry`]: what the gateway tells about its work.
@@ -30,6 +31,7 @@ pub mod rehearsal;
 pub mod upstream;
 
 mod http1;
+mod http2;
 mod proxy;
 pub mod telemetry;
 mod tls;

@@ -1,9 +1,11 @@
 //! The chunked transfer coding (RFC 9112 section 7.1), decoded strictly.
 //!
-//! The decoder consumes bytes and says which of them are data. Chunk extensions and trailers are read within
-//! limits and dropped, as a recipient may (sections 7.1.1 and 7.1.2): what is forwarded is framed anew, so nothing
-//! but data crosses the gateway. A missing carriage return, blanks around a size, a size with a sign, or a trailer
-//! that is no field are refused: readers disagree about them.
+//! The decoder consumes bytes and says which of them are data. Chunk extensions are read within limits and dropped,
+//! as a recipient may (section 7.1.1); trailers are kept, for their sender may mean them for the receiver. What is
+//! forwarded is framed anew. A missing carriage return, blanks around a size, a size with a sign, or a trailer that
+//! is no field are refused: readers disagree about them.
+
+use gatewright_model::message::Fields;
 
 use super::{FIELDS_MAX, Malformed};
 
@@ -37,6 +39,8 @@ pub(crate) struct Decoder {
     remaining: u64,
     extra: u32,
     trailers: usize,
+    /// The lines of the trailers; empty, without memory of its own, for a body without.
+    trailer_bytes: Vec<u8>,
 }
 
 /// What a piece of input means.
@@ -52,7 +56,13 @@ pub(crate) enum Step {
 
 impl Decoder {
     pub(crate) fn new() -> Self {
-        Self { state: State::Size { digits: 0 }, remaining: 0, extra: 0, trailers: 0 }
+        Self {
+            state: State::Size { digits: 0 },
+            remaining: 0,
+            extra: 0,
+            trailers: 0,
+            trailer_bytes: Vec::new(),
+        }
     }
 
     /// Reads `input` up to and including the next run of data.
@@ -71,12 +81,33 @@ impl Decoder {
                 return Ok(Step::Data { start: at, end });
             }
             self.state = self.next(input[at])?;
+            match self.state {
+                State::TrailerName | State::Trailer => self.trailer_bytes.push(input[at]),
+                State::TrailerFeed => self.trailer_bytes.push(b'\n'),
+                _ => {}
+            }
             at += 1;
             if self.state == State::Done {
                 return Ok(Step::End { consumed: at });
             }
         }
         Ok(Step::More)
+    }
+
+    /// The trailers of a body that ended; `None`: it has none.
+    pub(crate) fn trailers(&self) -> Option<Fields> {
+        if self.trailer_bytes.is_empty() {
+            return None;
+        }
+        let mut fields = Fields::default();
+        let lines = self.trailer_bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        for line in lines {
+            let colon = memchr::memchr(b':', line)?;
+            let name = fields.intern(&line[..colon]);
+            let value = fields.intern(line[colon + 1..].trim_ascii());
+            fields.record(name, value);
+        }
+        Some(fields)
     }
 
     fn next(&mut self, byte: u8) -> Result<State, Malformed> {
@@ -133,6 +164,13 @@ fn is_token(byte: u8) -> bool {
 /// The end of a chunked body without trailers.
 pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
+/// Appends the end of a chunked body with `trailers`.
+pub(crate) fn write_trailers(trailers: &Fields, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"0\r\n");
+    trailers.write_to(out);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Appends one chunk with `data`, which must not be empty.
 pub(crate) fn write_chunk(data: &[u8], out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -181,6 +219,24 @@ mod tests {
         let input = b"4\r\nWiki\r\nA;x=\"y\"\r\n0123456789\r\n0\r\nX-Trailer: t\r\n\r\nNEXT";
         for piece in 1..=input.len() {
             assert_eq!(decode(input, piece).unwrap(), (b"Wiki0123456789".to_vec(), 4), "pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn trailers_come_out_however_they_are_cut() {
+        let input = b"3\r\nabc\r\n0\r\nX-Sum: 9 \r\ngrpc-status:0\r\nEmpty:\r\n\r\n";
+        for piece in 1..=input.len() {
+            let mut decoder = Decoder::new();
+            for part in input.chunks(piece) {
+                let mut at = 0;
+                while let Ok(Step::Data { end, .. }) = decoder.step(&part[at..]) {
+                    at += end;
+                }
+            }
+            let mut out = Vec::new();
+            write_trailers(&decoder.trailers().expect("trailers"), &mut out);
+            let text = String::from_utf8(out).unwrap();
+            assert_eq!(text, "0\r\nX-Sum: 9\r\ngrpc-status: 0\r\nEmpty: \r\n\r\n", "pieces of {piece}");
         }
     }
 

@@ -11,7 +11,7 @@ pub(crate) enum Framing {
     None,
     /// So many bytes follow.
     Length(u64),
-    /// Chunks follow.
+    /// Pieces follow, the last of them marked: chunks, or the frames of an HTTP/2 stream.
     Chunked,
     /// Everything until the connection closes (responses only).
     UntilClose,

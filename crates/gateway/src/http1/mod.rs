@@ -51,6 +51,8 @@ pub(crate) enum Malformed {
     Target,
     #[error("the Host is missing, repeated or not valid")]
     Host,
+    #[error("`:authority` and Host name two hosts")]
+    TwoHosts,
     #[error("Content-Length and Transfer-Encoding together")]
     TwoFramings,
     #[error("the Content-Length is repeated or not a number")]
@@ -75,6 +77,7 @@ impl Malformed {
             | Self::Syntax
             | Self::Target
             | Self::Host
+            | Self::TwoHosts
             | Self::TwoFramings
             | Self::ContentLength
             | Self::TransferEncoding

@@ -139,7 +139,7 @@ fn resolve_target(head: &mut RequestHead) -> Result<(), Malformed> {
 }
 
 /// Works out path and query; hands back the authority of an absolute target.
-fn resolve_path(head: &mut RequestHead) -> Result<Option<Span>, Malformed> {
+pub(crate) fn resolve_path(head: &mut RequestHead) -> Result<Option<Span>, Malformed> {
     let (authority, path, path_is_plain, query, normal) = {
         let raw = head.bytes(head.target);
         let target = parse_target(raw).map_err(|_| Malformed::Target)?;
@@ -163,7 +163,7 @@ fn resolve_path(head: &mut RequestHead) -> Result<Option<Span>, Malformed> {
 }
 
 /// The one `Host`; HTTP/1.0 may do without, HTTP/1.1 may not (RFC 9112 section 3.2).
-fn host_field(head: &RequestHead) -> Result<Option<Span>, Malformed> {
+pub(crate) fn host_field(head: &RequestHead) -> Result<Option<Span>, Malformed> {
     let mut hosts = head.fields.iter().filter(|field| field.known == Known::Host).map(|field| field.value);
     match (hosts.next(), hosts.next()) {
         (Some(host), None) if is_authority(head.bytes(host)) => Ok(Some(host)),
@@ -173,7 +173,7 @@ fn host_field(head: &RequestHead) -> Result<Option<Span>, Malformed> {
 }
 
 /// The host of an authority, without its port.
-fn lower_case_host(head: &mut RequestHead, authority: Span) -> Result<Span, Malformed> {
+pub(crate) fn lower_case_host(head: &mut RequestHead, authority: Span) -> Result<Span, Malformed> {
     let text = head.bytes(authority);
     let colon = match text.first() {
         Some(b'[') => memchr::memchr(b']', text).map(|end| end + 1),

@@ -3,7 +3,7 @@
 //! The answer decides. It may begin before the request has been sent as a whole; once any of it has gone to the
 //! client, a failure can only be shown by closing.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -11,36 +11,34 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
-use gatewright_model::message::{Method, ResponseHead, Version};
-use tokio::io::AsyncReadExt;
+use bytes::{Buf, Bytes};
+use h2::Reason;
+use http::Request;
 
-use super::connection::{Client, Unread};
+use super::answer::{Answer, Asked, Origin, Received};
+use super::client::{Client, Incoming, Outgoing};
+use super::connection::Unread;
 use super::exchange::{Failure, Sending, Wish};
-use super::headers;
+use super::pace::Talk;
 use super::reject::RejectReason;
-use super::relay::{Body, Broken, READ_BYTES_SMALL, Sink, Source, relay, write_all, write_rest};
+use super::relay::{Broken, Source, relay};
+use super::sink::{Http1Sink, Http2Sink, Sink, send_whole, write_rest};
 use super::tunnel;
-use crate::config::Limits;
-use crate::http1::framing::Framing;
-use crate::http1::scan::{self, Progress};
-use crate::http1::{HEAD_BYTES_MAX, Malformed, response, write};
+use crate::http1::Malformed;
+use crate::http2::outlet::Outlet;
 use crate::telemetry::record::Record;
-use crate::transport::{ReadHalf, Traffic, WriteHalf};
+use crate::transport::{Traffic, WriteHalf};
 use crate::upstream::Timeouts;
+use crate::upstream::multiplexed::Seat;
 use crate::upstream::pool::Connection;
 use crate::upstream::tries::{Failed, Try};
 use crate::worker::buffers::Workspace;
 use crate::worker::timer::{Clock, Timer};
 
-/// Interim answers (1xx) an upstream may give before the real one.
-const INTERIM_ANSWERS_MAX: usize = 16;
-
 /// One request on one connection to a node.
-pub(super) struct Attempt<'a, 's, 'l> {
+pub(super) struct Attempt<'a, 'c, 's, 'l> {
     pub(super) clock: &'a Rc<Clock>,
-    pub(super) limits: &'a Limits,
-    pub(super) client: &'a mut Client<'s>,
+    pub(super) client: &'a mut Client<'c, 's>,
     pub(super) workspace: &'a mut Workspace,
     pub(super) timeouts: Timeouts,
     pub(super) wish: Wish,
@@ -62,7 +60,7 @@ pub(super) struct Trouble {
     pub(super) failure: Failure,
     /// Whether not a single byte of an answer arrived.
     pub(super) unanswered: bool,
-    /// Whether not a single byte of the request was taken.
+    /// Whether not a single byte of the request was taken, or the node said that it looked at none.
     pub(super) unsent: bool,
 }
 
@@ -80,6 +78,15 @@ impl Trouble {
             _ => None,
         }
     }
+
+    /// What the end of a stream before its answer means; `whole`: the request can be sent again as it is.
+    pub(super) fn of_stream(error: &h2::Error, whole: bool) -> Self {
+        let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+        let ignored = error.is_remote() && (refused || error.is_go_away());
+        let reason =
+            if error.is_library() { RejectReason::UpstreamMalformed } else { RejectReason::UpstreamClosed };
+        Self { failure: Failure::Reject(reason), unanswered: true, unsent: whole && ignored }
+    }
 }
 
 impl From<Failure> for Trouble {
@@ -94,28 +101,47 @@ impl From<RejectReason> for Trouble {
     }
 }
 
-impl Attempt<'_, '_, '_> {
-    pub(super) async fn run(self, connection: Connection, sending: Sending) -> Result<Done, Trouble> {
-        let Attempt { clock, limits, client, workspace, timeouts, wish, unread, current, record } = self;
-        let Workspace { inbound, answer, outbound, reply, request, response } = workspace;
-        let Client { reader, writer, timer, upload_timer, .. } = client;
+/// What an attempt is made on.
+pub(super) enum Link {
+    /// A connection of its own; the head is staged.
+    Http1(Connection),
+    /// A stream beside others, and the head to begin it with.
+    Http2(Seat, Request<()>),
+}
+
+impl Attempt<'_, '_, '_, '_> {
+    pub(super) async fn run(self, link: Link, sending: Sending) -> Result<Done, Trouble> {
+        self.workspace.answer.clear();
+        self.workspace.reply.clear();
+        match link {
+            Link::Http1(connection) => self.run_alone(connection, sending).await,
+            Link::Http2(seat, head) => {
+                let done = self.run_beside_others(&seat, head, sending).await;
+                // A node that does not look at a request wants none on this connection.
+                if matches!(&done, Err(trouble) if trouble.unsent) {
+                    seat.retire();
+                }
+                done
+            }
+        }
+    }
+
+    async fn run_alone(self, connection: Connection, sending: Sending) -> Result<Done, Trouble> {
+        let Attempt { clock, client, workspace, timeouts, wish, unread, current, record } = self;
+        let Workspace { inbound, answer: said, outbound, reply, request, response } = workspace;
+        let Client { incoming, outgoing, limits, timer, upload_timer, .. } = client;
         let Connection { mut transport, served } = connection;
         let traffic = Traffic::default();
         let (mut node_reader, mut node_writer) = transport.split(&traffic);
-        answer.clear();
-        reply.clear();
-        let stage = Stage { uploading: Cell::new(matches!(sending, Sending::Stream(_))), ..Stage::default() };
-        let receiving = Receiving {
-            node: &mut node_reader,
-            answer,
+        let stage = Stage::new(matches!(sending, Sending::Stream(_)), clock);
+        let answer = Answer {
+            node: Origin::Http1(&mut node_reader),
+            said,
             read_limit: timeouts.read,
-            client: writer,
+            client: outgoing,
             client_limit: limits.body_timeout,
             reply,
-            method: request.method,
-            version: request.version,
-            persists: wish.persists,
-            upgrades: wish.upgrades,
+            asked: Asked::new(request, wish),
             stage: &stage,
             timer,
             current,
@@ -123,8 +149,8 @@ impl Attempt<'_, '_, '_> {
         };
         let received = match sending {
             Sending::Whole(length) => {
-                send_whole(&mut node_writer, outbound, timeouts.send, timer).await?;
-                let received = beside(gone(reader), receiving.run(response), &stage).await?;
+                send_alone(&mut node_writer, outbound, timeouts.send, timer).await?;
+                let received = beside(gone(incoming), answer.pass_on(response), &stage).await?;
                 inbound.advance(length);
                 *unread = Unread::Nothing;
                 received
@@ -132,43 +158,106 @@ impl Attempt<'_, '_, '_> {
             Sending::Stream(framing) => {
                 *unread = Unread::Unknown;
                 if wish.expects && inbound.is_empty() {
-                    write_continue(receiving.client, limits.body_timeout, timer).await?;
+                    answer.client.go_on(limits.body_timeout, timer).await?;
                 }
-                let chunked = framing == Framing::Chunked;
                 let sink =
-                    Sink { writer: &mut node_writer, staged: outbound, write_limit: timeouts.send, chunked };
+                    Sink::Http1(Http1Sink::of_request(&mut node_writer, outbound, timeouts.send, framing));
                 let upload = async {
-                    let source = Source::client(reader, inbound, limits);
-                    relay(Body::from(framing), source, sink, upload_timer).await?;
+                    let source = Source::client(incoming.origin(framing), inbound, limits);
+                    relay(source.beside(stage.talk.client()), sink, upload_timer).await?;
                     stage.uploading.set(false);
                     *unread = Unread::Nothing;
-                    gone(reader).await
+                    gone(incoming).await
                 };
-                beside(upload, receiving.run(response), &stage).await?
+                beside(upload, answer.pass_on(response), &stage).await?
             }
         };
-        if received.switched {
-            let node = tunnel::End {
-                reader: &mut node_reader,
-                writer: &mut node_writer,
-                said: answer,
-                timer: upload_timer,
-            };
+        if received.switched
+            && let (Incoming::Http1(reader), Outgoing::Http1(writer)) = (incoming, outgoing)
+        {
+            let node =
+                tunnel::End { reader: &mut node_reader, writer: &mut node_writer, said, timer: upload_timer };
             let client = tunnel::End { reader, writer, said: inbound, timer };
             tunnel::run(client, node, clock, timeouts.read).await;
             return Ok(Done { persists: false, reusable: None });
         }
         let whole = *unread == Unread::Nothing;
-        let reusable = received.node_persists && whole && answer.is_empty();
+        let reusable = received.node_persists && whole && said.is_empty();
         Ok(Done {
             persists: received.client_persists && whole,
             reusable: reusable.then(|| Connection { transport, served: served + 1 }),
         })
     }
+
+    async fn run_beside_others(
+        self,
+        seat: &Seat,
+        head: Request<()>,
+        sending: Sending,
+    ) -> Result<Done, Trouble> {
+        let Attempt { clock, client, workspace, timeouts, wish, unread, current, record } = self;
+        let Workspace { inbound, answer: said, reply, request, response, .. } = workspace;
+        let Client { incoming, outgoing, limits, timer, upload_timer, .. } = client;
+        let (bodiless, whole) = (matches!(sending, Sending::Whole(0)), matches!(sending, Sending::Whole(_)));
+        let begun = seat.sender().send_request(head, bodiless);
+        // Nothing of it has left.
+        let unsent = |error| Trouble { unsent: true, ..Trouble::of_stream(&error, whole) };
+        let (answering, stream) = begun.map_err(unsent)?;
+        let outlet = RefCell::new(Outlet::of_request(stream));
+        let sink = Sink::Http2(Http2Sink::new(&outlet, timeouts.send));
+        let stage = Stage::new(!bodiless, clock);
+        let answer = Answer {
+            node: Origin::Http2(answering, whole),
+            said,
+            read_limit: timeouts.read,
+            client: outgoing,
+            client_limit: limits.body_timeout,
+            reply,
+            asked: Asked::new(request, wish),
+            stage: &stage,
+            timer,
+            current,
+            record,
+        };
+        let received = match sending {
+            Sending::Whole(length) => {
+                let data = Bytes::copy_from_slice(&inbound[..length]);
+                let upload = async {
+                    if !bodiless {
+                        send_whole(data, sink, upload_timer).await?;
+                    }
+                    stage.uploading.set(false);
+                    gone(incoming).await
+                };
+                let received = beside(upload, answer.pass_on(response), &stage).await?;
+                inbound.advance(length);
+                *unread = Unread::Nothing;
+                received
+            }
+            Sending::Stream(framing) => {
+                *unread = Unread::Unknown;
+                if wish.expects && inbound.is_empty() {
+                    answer.client.go_on(limits.body_timeout, timer).await?;
+                }
+                let upload = async {
+                    let source = Source::client(incoming.origin(framing), inbound, limits);
+                    // Messages may come as seldom as they like, as long as somebody says something.
+                    let source = Source { pace: None, ..source.beside(stage.talk.client()) };
+                    relay(source, sink, upload_timer).await?;
+                    stage.uploading.set(false);
+                    *unread = Unread::Nothing;
+                    gone(incoming).await
+                };
+                beside(upload, answer.pass_on(response), &stage).await?
+            }
+        };
+        let whole = *unread == Unread::Nothing;
+        Ok(Done { persists: received.client_persists && whole, reusable: None })
+    }
 }
 
 /// Sends a request that is here as a whole.
-async fn send_whole(
+async fn send_alone(
     node: &mut WriteHalf<'_>,
     request: &[u8],
     limit: Duration,
@@ -178,16 +267,6 @@ async fn send_whole(
     let sent = write_rest(node, &mut rest, limit, timer).await;
     let unsent = rest.len() == request.len();
     sent.map_err(|broken| Trouble { failure: send_failure(broken), unanswered: true, unsent })
-}
-
-/// Tells the client to go on with its body.
-pub(super) async fn write_continue(
-    client: &mut WriteHalf<'_>,
-    limit: Duration,
-    timer: &Timer,
-) -> Result<(), Failure> {
-    let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
-    write_all(client, interim, limit, timer).await.map_err(|_| Failure::Cut(RejectReason::ClientClosed))
 }
 
 /// What a failure to send the request means.
@@ -203,7 +282,7 @@ pub(super) fn send_failure(broken: Broken) -> Failure {
 }
 
 /// What a failure to pass the answer on means: the client has part of it, so that it can only be cut, never replaced.
-fn answer_failure(broken: Broken) -> Failure {
+pub(super) fn answer_failure(broken: Broken) -> Failure {
     Failure::Cut(match broken {
         Broken::SourceClosed => RejectReason::UpstreamClosed,
         Broken::SourceTimeout => RejectReason::UpstreamReadTimeout,
@@ -213,18 +292,24 @@ fn answer_failure(broken: Broken) -> Failure {
 }
 
 /// Ends once the client is gone, and never otherwise.
-async fn gone(client: &ReadHalf<'_>) -> Result<Infallible, Broken> {
-    client.reset().await;
+async fn gone(client: &Incoming<'_, '_>) -> Result<Infallible, Broken> {
+    client.gone().await;
     Err(Broken::SourceClosed)
 }
 
 /// How far the two directions have come.
-#[derive(Default)]
-struct Stage {
+pub(super) struct Stage<'c> {
     /// The request is still on its way to the node.
-    uploading: Cell<bool>,
+    pub(super) uploading: Cell<bool>,
     /// The client may have some of the answer.
-    answering: Cell<bool>,
+    pub(super) answering: Cell<bool>,
+    pub(super) talk: Talk<'c>,
+}
+
+impl<'c> Stage<'c> {
+    fn new(uploading: bool, clock: &'c Clock) -> Self {
+        Self { uploading: Cell::new(uploading), answering: Cell::new(false), talk: Talk::new(clock) }
+    }
 }
 
 /// Runs an answer beside what the client does meanwhile: `client` ends only when something is wrong with it. The
@@ -233,7 +318,7 @@ struct Stage {
 async fn beside(
     client: impl Future<Output = Result<Infallible, Broken>>,
     answer: impl Future<Output = Result<Received, Trouble>>,
-    stage: &Stage,
+    stage: &Stage<'_>,
 ) -> Result<Received, Trouble> {
     let mut client = pin!(client);
     let mut answer = pin!(answer);
@@ -254,128 +339,4 @@ async fn beside(
         answer.as_mut().poll(context)
     })
     .await
-}
-
-/// An answer on its way from a node to the client.
-struct Receiving<'a, 's, 'n, 'l> {
-    node: &'a mut ReadHalf<'n>,
-    answer: &'a mut BytesMut,
-    read_limit: Duration,
-    client: &'a mut WriteHalf<'s>,
-    client_limit: Duration,
-    reply: &'a mut Vec<u8>,
-    method: Method,
-    version: Version,
-    persists: bool,
-    upgrades: bool,
-    stage: &'a Stage,
-    timer: &'a Timer,
-    current: &'a Try<'a>,
-    record: &'a Record<'l>,
-}
-
-/// What an answer left behind.
-struct Received {
-    client_persists: bool,
-    node_persists: bool,
-    /// The connection is a WebSocket now.
-    switched: bool,
-}
-
-impl Receiving<'_, '_, '_, '_> {
-    async fn run(mut self, head: &mut ResponseHead) -> Result<Received, Trouble> {
-        let framing = self.read_final_head(head).await?;
-        self.current.answered(head.status);
-        self.record.answered(head.status);
-        if head.status == 101 {
-            return self.switch(head).await;
-        }
-        let node_persists = headers::remove_hop_by_hop(&mut head.fields).persists(head.version);
-        let (chunked, client_persists) = self.write_head(head, framing);
-        let source = Source::node(self.node, self.answer, self.read_limit);
-        let sink = Sink { writer: self.client, staged: self.reply, write_limit: self.client_limit, chunked };
-        self.stage.answering.set(true);
-        relay(Body::from(framing), source, sink, self.timer).await.map_err(answer_failure)?;
-        let node_persists = node_persists && framing != Framing::UntilClose;
-        Ok(Received { client_persists, node_persists, switched: false })
-    }
-
-    /// Tells the client that the node agreed to a WebSocket.
-    async fn switch(self, head: &mut ResponseHead) -> Result<Received, Trouble> {
-        headers::remove_hop_by_hop(&mut head.fields);
-        write::response_start(head, self.reply);
-        headers::write_upgrade(self.reply);
-        write::end(self.reply);
-        self.record.head_written(self.reply.len());
-        self.stage.answering.set(true);
-        let written = write_all(self.client, self.reply, self.client_limit, self.timer).await;
-        written.map_err(answer_failure)?;
-        Ok(Received { client_persists: false, node_persists: false, switched: true })
-    }
-
-    async fn read_final_head(&mut self, head: &mut ResponseHead) -> Result<Framing, Trouble> {
-        for _ in 0..INTERIM_ANSWERS_MAX {
-            let end = self.read_head_bytes().await?;
-            let framing = response::parse(&self.answer[..end], self.method, head);
-            self.answer.advance(end);
-            let framing = framing.map_err(|_| RejectReason::UpstreamMalformed)?;
-            match head.status {
-                101 if self.upgrades && tunnel::is_agreed(&head.fields) => return Ok(framing),
-                // Nobody asked for another protocol.
-                101 => break,
-                100..=199 => {}
-                _ => return Ok(framing),
-            }
-        }
-        Err(RejectReason::UpstreamMalformed.into())
-    }
-
-    async fn read_head_bytes(&mut self) -> Result<usize, Trouble> {
-        let mut progress = Progress::default();
-        loop {
-            let end =
-                scan::head_end(self.answer, &mut progress).map_err(|_| RejectReason::UpstreamMalformed)?;
-            if let Some(end) = end.filter(|end| *end <= HEAD_BYTES_MAX) {
-                return Ok(end);
-            }
-            if end.is_some() || self.answer.len() > HEAD_BYTES_MAX {
-                return Err(RejectReason::UpstreamMalformed.into());
-            }
-            self.answer.reserve(READ_BYTES_SMALL);
-            match self.timer.limit(self.read_limit, self.node.read_buf(self.answer)).await {
-                Ok(Ok(0) | Err(_)) => {
-                    let failure = Failure::Reject(RejectReason::UpstreamClosed);
-                    return Err(Trouble { failure, unanswered: self.answer.is_empty(), unsent: false });
-                }
-                Ok(Ok(_)) => {}
-                // The node owes an answer only once it has the whole request.
-                Err(_) if self.stage.uploading.get() => {}
-                Err(_) => {
-                    let failure = Failure::Reject(RejectReason::UpstreamReadTimeout);
-                    return Err(Trouble { failure, unanswered: self.answer.is_empty(), unsent: false });
-                }
-            }
-        }
-    }
-
-    /// Stages the head of the answer; says whether the body is sent in chunks and whether the client's connection
-    /// lives on.
-    fn write_head(&mut self, head: &ResponseHead, framing: Framing) -> (bool, bool) {
-        let needs_framing = matches!(framing, Framing::Chunked | Framing::UntilClose);
-        let chunked = needs_framing && self.version == Version::Http11;
-        // An HTTP/1.0 client learns the end of such a body from the end of the connection.
-        let persists = self.persists && (chunked || !needs_framing);
-        write::response_start(head, self.reply);
-        if chunked {
-            write::field(b"Transfer-Encoding", b"chunked", self.reply);
-        }
-        match (persists, self.version) {
-            (false, _) => write::field(b"Connection", b"close", self.reply),
-            (true, Version::Http10) => write::field(b"Connection", b"keep-alive", self.reply),
-            (true, Version::Http11) => {}
-        }
-        write::end(self.reply);
-        self.record.head_written(self.reply.len());
-        (chunked, persists)
-    }
 }

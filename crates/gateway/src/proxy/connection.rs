@@ -11,15 +11,19 @@ use bytes::{Buf, BytesMut};
 use gatewright_model::message::{Known, Method, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::client::{Client, Incoming, Outgoing};
 use super::exchange::{self, Failure, Wish};
 use super::headers::{self, ClientAddress};
+use super::multiplexed;
 use super::reject::RejectReason;
-use super::relay::{READ_BYTES_SMALL, write_all};
+use super::relay::READ_BYTES_SMALL;
+use super::sink::write_all;
 use super::tunnel;
 use crate::config::Limits;
 use crate::http1::framing::Framing;
 use crate::http1::scan::{self, Progress};
 use crate::http1::{HEAD_BYTES_MAX, Malformed, request};
+use crate::http2::PREFACE;
 use crate::telemetry::record::Record;
 use crate::transport::{ReadHalf, Traffic, Transport, WriteHalf};
 use crate::worker::Worker;
@@ -31,15 +35,14 @@ use crate::worker::timer::{Timer, ticks};
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 
-/// A client connection.
-pub(super) struct Client<'s> {
-    pub(super) reader: ReadHalf<'s>,
-    pub(super) writer: WriteHalf<'s>,
-    pub(super) address: ClientAddress,
-    /// Guards whatever the connection waits for, but for uploads.
-    pub(super) timer: Timer,
-    /// Guards an upload, which runs beside the answer.
-    pub(super) upload_timer: Timer,
+/// A client connection that speaks HTTP/1.
+struct ClientConnection<'s> {
+    reader: ReadHalf<'s>,
+    writer: WriteHalf<'s>,
+    address: &'s ClientAddress,
+    limits: &'s Limits,
+    timer: Timer,
+    upload_timer: Timer,
     /// What has passed the connection.
     traffic: &'s Traffic,
 }
@@ -68,45 +71,54 @@ enum Next {
 
 /// Serves one client connection until it closes.
 pub(crate) async fn serve(worker: &Rc<Worker>, mut transport: Transport, address: ClientAddress) {
+    if let Some(received) = serve_http1(worker, &mut transport, &address).await {
+        multiplexed::serve(worker, transport, received, address).await;
+    }
+}
+
+/// Serves a connection that speaks HTTP/1; hands back what was read of one that speaks HTTP/2 instead.
+async fn serve_http1(
+    worker: &Rc<Worker>,
+    transport: &mut Transport,
+    address: &ClientAddress,
+) -> Option<BytesMut> {
     let traffic = Traffic::default();
     let (reader, writer) = transport.split(&traffic);
-    let mut client = Client {
-        reader,
-        writer,
-        address,
-        timer: worker.clock.timer(),
-        upload_timer: worker.clock.timer(),
-        traffic: &traffic,
-    };
-    let mut patience = worker.limits.head_timeout;
-    let mut kept: Option<Box<Workspace>> = None;
+    let (timer, upload_timer) = (worker.clock.timer(), worker.clock.timer());
+    let (limits, traffic) = (&worker.limits, &traffic);
+    let mut client = ClientConnection { reader, writer, address, limits, timer, upload_timer, traffic };
+    let mut first = first_bytes(worker, &mut client, worker.limits.head_timeout).await?;
+    if begins_http2(worker, &mut client, &mut first.inbound).await {
+        return Some(std::mem::take(&mut first.inbound));
+    }
+    let mut kept = Some(first);
     loop {
         let mut workspace = match kept.take() {
             Some(workspace) => workspace,
-            None => match first_bytes(worker, &mut client, patience).await {
-                Some(workspace) => workspace,
-                None => break,
-            },
+            None => first_bytes(worker, &mut client, worker.limits.idle_timeout).await?,
         };
         match serve_request(worker, &mut client, &mut workspace).await {
             Next::Request if workspace.inbound.is_empty() => worker.buffers.give_back(workspace),
             Next::Request => kept = Some(workspace),
             Next::Close => {
                 say_goodbye(&mut client).await;
-                break;
+                return None;
             }
-            Next::Cut => break,
+            Next::Cut => return None,
             Next::Linger => {
                 linger(&mut client, &mut workspace.inbound).await;
-                break;
+                return None;
             }
         }
-        patience = worker.limits.idle_timeout;
     }
 }
 
 /// Waits without buffers for the next request to begin; `None` if the connection is done.
-async fn first_bytes(worker: &Worker, client: &mut Client<'_>, patience: Duration) -> Option<Box<Workspace>> {
+async fn first_bytes(
+    worker: &Worker,
+    client: &mut ClientConnection<'_>,
+    patience: Duration,
+) -> Option<Box<Workspace>> {
     while !worker.stopping.get() {
         client.timer.limit_idle(patience, client.reader.readable()).await.ok()?.ok()?;
         let mut workspace = worker.buffers.take();
@@ -121,8 +133,25 @@ async fn first_bytes(worker: &Worker, client: &mut Client<'_>, patience: Duratio
     None
 }
 
+/// Whether a connection begins as only HTTP/2 does. Reads on only while that is open, which the second byte of
+/// almost every HTTP/1 request settles.
+async fn begins_http2(worker: &Worker, client: &mut ClientConnection<'_>, inbound: &mut BytesMut) -> bool {
+    let deadline = worker.clock.now().saturating_add(ticks(worker.limits.head_timeout));
+    while inbound.len() < PREFACE.len() && PREFACE.starts_with(inbound) {
+        match client.timer.until(deadline, client.reader.read_buf(inbound)).await {
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0) | Err(_)) | Err(_) => return false,
+        }
+    }
+    inbound.starts_with(PREFACE)
+}
+
 /// Answers one request and records what became of it.
-async fn serve_request(worker: &Rc<Worker>, client: &mut Client<'_>, workspace: &mut Workspace) -> Next {
+async fn serve_request(
+    worker: &Rc<Worker>,
+    client: &mut ClientConnection<'_>,
+    workspace: &mut Workspace,
+) -> Next {
     let (begun, before) = (Instant::now(), client.passed(workspace));
     let framing = match read_head(worker, client, workspace).await {
         Ok(Some(framing)) => Ok(framing),
@@ -140,11 +169,11 @@ async fn serve_request(worker: &Rc<Worker>, client: &mut Client<'_>, workspace: 
     };
     let next = match forwarded {
         Ok(next) => next,
-        Err(rejection) => reject(worker, client, workspace, rejection, &record).await,
+        Err(rejection) => reject(client, workspace, rejection, &record).await,
     };
     let after = client.passed(workspace);
     record.passed(after.read - before.read, after.written - before.written);
-    worker.recorder.finish(&record, &workspace.request, &client.address);
+    worker.recorder.finish(&record, &workspace.request, client.address);
     next
 }
 
@@ -157,7 +186,7 @@ struct Rejection {
 
 async fn forward(
     worker: &Rc<Worker>,
-    client: &mut Client<'_>,
+    client: &mut ClientConnection<'_>,
     workspace: &mut Workspace,
     framing: Framing,
     record: &Record<'_>,
@@ -170,11 +199,21 @@ async fn forward(
         return Err(Rejection { reason: RejectReason::BodyTooLarge, unread, persists: false });
     }
     let upgrades = tunnel::is_asked_for(&workspace.request);
+    let trailers = headers::reads_trailers(&workspace.request.fields);
     let options = headers::remove_hop_by_hop(&mut workspace.request.fields);
     let persists = options.persists(version) && !worker.stopping.get();
     let mut unread = if framing == Framing::None { Unread::Nothing } else { Unread::Body(framing) };
-    let wish = Wish { persists, expects, upgrades };
-    match exchange::forward(worker, client, workspace, &mut unread, wish, record).await {
+    let wish = Wish { persists, expects, upgrades, trailers };
+    let ClientConnection { reader, writer, address, limits, timer, upload_timer, .. } = &mut *client;
+    let mut end = Client {
+        incoming: Incoming::Http1(reader),
+        outgoing: Outgoing::Http1(writer),
+        address,
+        limits,
+        timer,
+        upload_timer,
+    };
+    match exchange::forward(worker, &mut end, workspace, &mut unread, wish, record).await {
         Ok(true) => Ok(Next::Request),
         Ok(false) if unread == Unread::Nothing => Ok(Next::Close),
         Ok(false) => Ok(Next::Linger),
@@ -187,7 +226,7 @@ async fn forward(
     }
 }
 
-impl Client<'_> {
+impl ClientConnection<'_> {
     /// Bytes that requests so far consisted of and that were answered: what was read ahead does not count.
     fn passed(&self, workspace: &Workspace) -> Passed {
         let read = self.traffic.read.get() - workspace.inbound.len() as u64;
@@ -203,7 +242,7 @@ struct Passed {
 /// Reads one head; `None` if the client closed instead.
 async fn read_head(
     worker: &Worker,
-    client: &mut Client<'_>,
+    client: &mut ClientConnection<'_>,
     workspace: &mut Workspace,
 ) -> Result<Option<Framing>, RejectReason> {
     let deadline = worker.clock.now().saturating_add(ticks(worker.limits.head_timeout));
@@ -233,7 +272,7 @@ async fn read_head(
 }
 
 /// Whether a body says of itself that it is too large; a chunked one is measured on its way.
-fn is_too_large(framing: Framing, limits: &Limits) -> bool {
+pub(super) fn is_too_large(framing: Framing, limits: &Limits) -> bool {
     matches!((framing, limits.body_bytes_max), (Framing::Length(length), Some(max)) if length > max.get())
 }
 
@@ -261,8 +300,7 @@ fn expectation(workspace: &Workspace) -> Result<bool, RejectReason> {
 }
 
 async fn reject(
-    worker: &Worker,
-    client: &mut Client<'_>,
+    client: &mut ClientConnection<'_>,
     workspace: &mut Workspace,
     rejection: Rejection,
     record: &Record<'_>,
@@ -281,7 +319,7 @@ async fn reject(
     record.head_written(memchr::memmem::find(&workspace.reply, b"\r\n\r\n").map_or(0, |end| end + 4));
     tracing::debug!(reason = reason.name(), status = reason.status(), client = %client.address.peer, "rejected");
     let written =
-        write_all(&mut client.writer, &workspace.reply, worker.limits.body_timeout, &client.timer).await;
+        write_all(&mut client.writer, &workspace.reply, client.limits.body_timeout, &client.timer).await;
     workspace.reply.clear();
     match written {
         Ok(()) if persists => Next::Request,
@@ -302,14 +340,14 @@ fn skip_buffered(inbound: &mut BytesMut, length: u64) -> bool {
 }
 
 /// Says over TLS that nothing more comes, which a mere end of the connection does not prove.
-async fn say_goodbye(client: &mut Client<'_>) {
+async fn say_goodbye(client: &mut ClientConnection<'_>) {
     if client.writer.holds_back() {
         let _ = client.timer.limit(LINGER_TIMEOUT, client.writer.shutdown()).await;
     }
 }
 
-async fn linger(client: &mut Client<'_>, scratch: &mut BytesMut) {
-    let Client { reader, writer, timer, .. } = client;
+async fn linger(client: &mut ClientConnection<'_>, scratch: &mut BytesMut) {
+    let ClientConnection { reader, writer, timer, .. } = client;
     let reading = async {
         let _ = writer.shutdown().await;
         let mut total = 0;

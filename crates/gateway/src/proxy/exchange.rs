@@ -8,25 +8,30 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use gatewright_model::message::RequestHead;
+use gatewright_model::message::{Known, RequestHead, Version};
 use gatewright_model::resource::upstream::PassHost;
 use gatewright_model::target;
-use tokio::io::AsyncReadExt;
+use http::HeaderValue;
+use http::header::TE;
+use http::uri::Scheme;
 
-use super::attempt::{Attempt, send_failure, write_continue};
-use super::body::{Body, ReadBody};
-use super::connection::{Client, Unread};
+use super::attempt::{Attempt, Link, send_failure};
+use super::body::{BODY_BYTES_MAX, Body, ReadBody};
+use super::client::{Client, Incoming};
+use super::connection::Unread;
 use super::headers;
 use super::reject::RejectReason;
-use super::relay::{Peeked, Peeking, READ_BYTES_SMALL};
+use super::relay::{Peeked, Peeking};
 use super::tunnel;
 use super::variables::RequestVariables;
 use crate::http1::framing::Framing;
-use crate::http1::write;
+use crate::http1::{Malformed, write};
+use crate::http2;
 use crate::router;
 use crate::telemetry::record::Record;
 use crate::tls::client_certificate::admit;
 use crate::upstream::balance::Asked;
+use crate::upstream::multiplexed::{self, Seat};
 use crate::upstream::node::Node;
 use crate::upstream::pool::{Connection, Endpoint};
 use crate::upstream::tries::{Failed, Tries};
@@ -35,7 +40,7 @@ use crate::worker::Worker;
 use crate::worker::buffers::Workspace;
 
 /// Bytes of a body that is sent along with the head and can be sent again.
-const REPLAY_BYTES_MAX: usize = 64 * 1024;
+pub(super) const REPLAY_BYTES_MAX: usize = 64 * 1024;
 
 /// Why a request was not answered by its upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +66,8 @@ pub(super) struct Wish {
     pub(super) expects: bool,
     /// The connection shall become a WebSocket.
     pub(super) upgrades: bool,
+    /// Trailers are read.
+    pub(super) trailers: bool,
 }
 
 /// Where a request goes.
@@ -80,7 +87,7 @@ struct Destination<'l> {
 /// Forwards the request in `workspace` and answers the client; says whether the connection lives on.
 pub(super) async fn forward(
     worker: &Rc<Worker>,
-    client: &mut Client<'_>,
+    client: &mut Client<'_, '_>,
     workspace: &mut Workspace,
     unread: &mut Unread,
     mut wish: Wish,
@@ -90,7 +97,7 @@ pub(super) async fn forward(
     let destination = match find(record, &workspace.request, client, &body) {
         // A condition on the way wanted to know the body, so the answer is not certain yet.
         _ if body.is_wanted() => {
-            let body = Body::Read(buffer_body(worker, client, workspace, *unread, &mut wish).await?);
+            let body = Body::Read(buffer_body(client, workspace, *unread, &mut wish).await?);
             find(record, &workspace.request, client, &body)?
         }
         found => found?,
@@ -107,9 +114,10 @@ pub(super) async fn forward(
     let mut tries = Tries::new(upstream, asked, worker.clock.now());
     let mut current = tries.first().ok_or(RejectReason::NoNodes)?;
     let mut may_reuse = true;
+    let mut asked_again = false;
     loop {
-        let connecting = connect(worker, client, current.node, destination.timeouts, may_reuse, record).await;
-        let (endpoint, connection) = match connecting {
+        let connecting = connect(worker, client, &destination, current.node, may_reuse, record).await;
+        let connected = match connecting {
             Ok(connected) => connected,
             Err(reason) => {
                 current.failed(reason);
@@ -118,11 +126,11 @@ pub(super) async fn forward(
                 continue;
             }
         };
-        let reused = connection.served > 0;
-        write_request(workspace, &destination, current.node, client, sending, wish);
+        let reused = connected.is_reused();
+        let kept_under = connected.kept_under();
+        let link = stage(connected, workspace, &destination, current.node, client, (sending, wish))?;
         let attempt = Attempt {
             clock: &worker.clock,
-            limits: &worker.limits,
             client,
             workspace,
             timeouts: destination.timeouts,
@@ -131,7 +139,8 @@ pub(super) async fn forward(
             current: &current,
             record,
         };
-        match attempt.run(connection, sending).await {
+        match attempt.run(link, sending).await {
+            Err(trouble) if upstream.multiplexed && trouble.unsent && !asked_again => asked_again = true,
             Err(trouble) if trouble.is_stale(reused) && (replayable || trouble.unsent) => may_reuse = false,
             Err(trouble) => {
                 if let Failure::Reject(reason) = trouble.failure
@@ -145,7 +154,7 @@ pub(super) async fn forward(
                 may_reuse = true;
             }
             Ok(done) => {
-                if let Some(connection) = done.reusable {
+                if let (Some(connection), Some(endpoint)) = (done.reusable, kept_under) {
                     let now = worker.clock.now();
                     worker.pool.borrow_mut().put(endpoint, connection, upstream.keepalive, now);
                 }
@@ -180,7 +189,7 @@ impl Sending {
 fn find<'l>(
     record: &Record<'l>,
     request: &RequestHead,
-    client: &Client<'_>,
+    client: &Client<'_, '_>,
     body: &Body,
 ) -> Result<Destination<'l>, RejectReason> {
     let live = record.live();
@@ -188,7 +197,7 @@ fn find<'l>(
         return Err(RejectReason::NotConfigured);
     }
     admit(&live.server_names, client.address.session.as_deref(), request.bytes(request.host))?;
-    let variables = RequestVariables { request, client: &client.address, body };
+    let variables = RequestVariables { request, client: client.address, body };
     let wanted = router::Request {
         host: request.bytes(request.host),
         path: request.bytes(request.path),
@@ -217,56 +226,116 @@ fn find<'l>(
 
 /// Reads the body while leaving it where it is, to be forwarded later; `None` if it is too large to be looked at.
 async fn buffer_body(
-    worker: &Worker,
-    client: &mut Client<'_>,
+    client: &mut Client<'_, '_>,
     workspace: &mut Workspace,
     unread: Unread,
     wish: &mut Wish,
 ) -> Result<Option<ReadBody>, Failure> {
     let Unread::Body(framing) = unread else { return Ok(Some(ReadBody::new(Bytes::new()))) };
+    let Client { incoming, outgoing, limits, timer, .. } = client;
     let inbound = &mut workspace.inbound;
     let mut peeking = Peeking::new(framing);
     loop {
-        match peeking.look(inbound).map_err(send_failure)? {
-            Peeked::Whole(body) => return Ok(Some(ReadBody::new(body))),
-            Peeked::TooLarge => return Ok(None),
-            Peeked::More => {}
+        if let Incoming::Http1(_) = incoming {
+            match peeking.look(inbound).map_err(send_failure)? {
+                Peeked::Whole(body) => return Ok(Some(ReadBody::new(body))),
+                Peeked::TooLarge => return Ok(None),
+                Peeked::More => {}
+            }
+        } else if inbound.len() > BODY_BYTES_MAX {
+            return Ok(None);
         }
         if std::mem::take(&mut wish.expects) {
-            write_continue(&mut client.writer, worker.limits.body_timeout, &client.timer).await?;
+            outgoing.go_on(limits.body_timeout, timer).await?;
         }
-        inbound.reserve(READ_BYTES_SMALL);
-        match client.timer.limit(worker.limits.body_timeout, client.reader.read_buf(inbound)).await {
-            Ok(Ok(0) | Err(_)) => return Err(Failure::Cut(RejectReason::ClientClosed)),
-            Ok(Ok(_)) => {}
-            Err(_) => return Err(RejectReason::BodyTimeout.into()),
+        let more = timer.limit(limits.body_timeout, incoming.read_more(inbound)).await;
+        let more = more.map_err(|_| RejectReason::BodyTimeout)?.map_err(send_failure)?;
+        if !more {
+            return match incoming {
+                Incoming::Http1(_) => Err(Failure::Cut(RejectReason::ClientClosed)),
+                // The end of the stream is the end of the body.
+                Incoming::Http2(_) => Ok(Some(ReadBody::new(inbound.to_vec().into()))),
+            };
+        }
+    }
+}
+
+/// A way to a node.
+enum Connected {
+    /// A connection for this request alone, and where it leads.
+    Alone(Endpoint, Connection),
+    /// A place beside other requests.
+    Beside(Seat),
+}
+
+impl Connected {
+    /// What the connection is kept under afterwards, if it can serve again.
+    fn kept_under(&self) -> Option<Endpoint> {
+        match self {
+            Self::Alone(endpoint, _) => Some(*endpoint),
+            Self::Beside(_) => None,
+        }
+    }
+
+    fn is_reused(&self) -> bool {
+        match self {
+            Self::Alone(_, connection) => connection.served > 0,
+            Self::Beside(seat) => seat.is_reused(),
         }
     }
 }
 
 async fn connect(
-    worker: &Worker,
-    client: &Client<'_>,
+    worker: &Rc<Worker>,
+    client: &Client<'_, '_>,
+    destination: &Destination<'_>,
     node: &Node,
-    timeouts: Timeouts,
     reusable: bool,
     record: &Record<'_>,
-) -> Result<(Endpoint, Connection), RejectReason> {
+) -> Result<Connected, RejectReason> {
     record.tried();
-    let resolving = client.timer.limit(timeouts.connect, node.address(worker.index)).await;
+    let limit = destination.timeouts.connect;
+    let resolving = client.timer.limit(limit, node.address(worker.index)).await;
     let address = resolving.ok().flatten().ok_or(RejectReason::NameUnresolved)?;
     record.node(address);
     let endpoint = node.endpoint(address);
+    let upstream = destination.upstream;
+    if upstream.multiplexed {
+        let seating = multiplexed::seat(worker, node, endpoint, upstream.keepalive, record);
+        let seated = client.timer.limit(limit, seating).await;
+        return seated.map_err(|_| RejectReason::UpstreamConnectTimeout)?.map(Connected::Beside);
+    }
     if reusable {
         let kept = worker.pool.borrow_mut().take(endpoint, worker.clock.now());
         if let Some(connection) = kept {
-            return Ok((endpoint, connection));
+            return Ok(Connected::Alone(endpoint, connection));
         }
     }
-    let connecting = client.timer.limit(timeouts.connect, node.connect(address)).await;
+    let connecting = client.timer.limit(limit, node.connect(address)).await;
     let transport = connecting.map_err(|_| RejectReason::UpstreamConnectTimeout)??;
     record.connected();
-    Ok((endpoint, Connection { transport, served: 0 }))
+    Ok(Connected::Alone(endpoint, Connection { transport, served: 0 }))
+}
+
+/// Puts the request into the form the node takes it in.
+fn stage(
+    connected: Connected,
+    workspace: &mut Workspace,
+    destination: &Destination<'_>,
+    node: &Node,
+    client: &Client<'_, '_>,
+    (sending, wish): (Sending, Wish),
+) -> Result<Link, RejectReason> {
+    match connected {
+        Connected::Alone(_, connection) => {
+            write_request(workspace, destination, node, client, sending, wish);
+            Ok(Link::Http1(connection))
+        }
+        Connected::Beside(seat) => {
+            let head = http2_request(&workspace.request, destination, node, client, wish);
+            Ok(Link::Http2(seat, head.ok_or(RejectReason::Malformed(Malformed::Target))?))
+        }
+    }
 }
 
 /// Writes the request into `outbound`, with its body if it is already here as a whole.
@@ -274,24 +343,29 @@ fn write_request(
     workspace: &mut Workspace,
     destination: &Destination<'_>,
     node: &Node,
-    client: &Client<'_>,
+    client: &Client<'_, '_>,
     sending: Sending,
     wish: Wish,
 ) {
     let Workspace { inbound, outbound, request, .. } = workspace;
     outbound.clear();
     write::request_start(request, |out| write_target(request, destination, out), outbound);
-    let host = match destination.upstream.pass_host {
-        PassHost::Pass => request.bytes(request.authority),
-        PassHost::Node => &node.host,
-        PassHost::Rewrite => &destination.upstream.upstream_host,
-    };
-    headers::write_upstream_fields(request, host, &client.address, outbound);
+    let host = host(request, destination, node);
+    headers::write_upstream_fields(request, host, client.address, outbound);
     if wish.upgrades {
         headers::write_upgrade(outbound);
+    } else if wish.trailers {
+        headers::write_reads_trailers(outbound);
     }
     match sending {
         Sending::Whole(length) => {
+            // Only over HTTP/2 the length of a body need not be said.
+            if request.version == Version::Http2
+                && (length > 0 || request.method.has_body())
+                && request.fields.known(Known::ContentLength).next().is_none()
+            {
+                write::field(b"Content-Length", length.to_string().as_bytes(), outbound);
+            }
             write::end(outbound);
             outbound.extend_from_slice(&inbound[..length]);
         }
@@ -301,6 +375,38 @@ fn write_request(
             }
             write::end(outbound);
         }
+    }
+}
+
+/// The head of the request for a node that speaks HTTP/2; `None`: HTTP/2 cannot carry it.
+fn http2_request(
+    request: &RequestHead,
+    destination: &Destination<'_>,
+    node: &Node,
+    client: &Client<'_, '_>,
+    wish: Wish,
+) -> Option<http::Request<()>> {
+    let mut target = Vec::new();
+    write_target(request, destination, &mut target);
+    let mut fields = headers::upstream_map(request, client.address);
+    if wish.trailers {
+        fields.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    let asked = http2::request::Asked {
+        method: request.bytes(request.method_text),
+        scheme: if node.is_over_tls() { Scheme::HTTPS } else { Scheme::HTTP },
+        authority: host(request, destination, node),
+        target: &target,
+    };
+    http2::request::write(&asked, fields)
+}
+
+/// The `Host` that the node sees.
+fn host<'a>(request: &'a RequestHead, destination: &'a Destination<'_>, node: &'a Node) -> &'a [u8] {
+    match destination.upstream.pass_host {
+        PassHost::Pass => request.bytes(request.authority),
+        PassHost::Node => &node.host,
+        PassHost::Rewrite => &destination.upstream.upstream_host,
     }
 }
 

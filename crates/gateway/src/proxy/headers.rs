@@ -7,8 +7,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use gatewright_model::message::{Fields, Known, RequestHead, Version};
+use http::HeaderMap;
 
 use crate::http1::write;
+use crate::http2;
 use crate::tls::handshake::Session;
 
 /// What `Connection` asked for, besides naming fields to drop.
@@ -21,7 +23,7 @@ pub(crate) struct ConnectionOptions {
 impl ConnectionOptions {
     /// Whether the connection lives on after this message (RFC 9112 section 9.3).
     pub(crate) fn persists(self, version: Version) -> bool {
-        !self.close && (version == Version::Http11 || self.keep_alive)
+        !self.close && (version >= Version::Http11 || self.keep_alive)
     }
 }
 
@@ -62,6 +64,45 @@ pub(crate) fn remove_hop_by_hop(fields: &mut Fields) -> ConnectionOptions {
     options
 }
 
+/// Whether the sender of a request reads trailers (RFC 9110 section 10.1.4). To be asked before hop-by-hop fields are
+/// removed.
+pub(crate) fn reads_trailers(fields: &Fields) -> bool {
+    let mut codings = fields.known(Known::Te).flat_map(|value| value.split(|byte| *byte == b','));
+    codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// The trailers without those that would frame, route, authenticate or otherwise decide about a message that was
+/// already acted upon (RFC 9110 section 6.5.1); `None`: none is left.
+pub(crate) fn passable_trailers(mut trailers: Fields) -> Option<Fields> {
+    trailers.remove_if(|field, name| {
+        let name = name.to_ascii_lowercase();
+        field.known != Known::Other && !matches!(field.known, Known::Date | Known::Server)
+            || TRAILERS_FORBIDDEN.contains(&name.as_slice())
+            || name.starts_with(b"if-")
+            || name.starts_with(b"x-forwarded-")
+    });
+    if trailers.iter().next().is_some() { Some(trailers) } else { None }
+}
+
+/// Fields that mean something only at the head of a message, beside those the gateway itself acts on.
+const TRAILERS_FORBIDDEN: &[&[u8]] = &[
+    b"age",
+    b"authorization",
+    b"cache-control",
+    b"content-encoding",
+    b"content-range",
+    b"content-type",
+    b"cookie",
+    b"location",
+    b"max-forwards",
+    b"pragma",
+    b"range",
+    b"retry-after",
+    b"set-cookie",
+    b"vary",
+    b"www-authenticate",
+];
+
 /// What the gateway knows of a client connection, as text, worked out once.
 pub(crate) struct ClientAddress {
     pub(crate) peer: SocketAddr,
@@ -88,7 +129,7 @@ impl ClientAddress {
     }
 }
 
-/// Writes the fields of a request as the upstream gets them: `Host` first, the client's, then the gateway's own.
+/// Writes the fields of a request as the upstream gets them: `Host` first, then the rest.
 pub(crate) fn write_upstream_fields(
     head: &RequestHead,
     host: &[u8],
@@ -96,27 +137,49 @@ pub(crate) fn write_upstream_fields(
     out: &mut Vec<u8>,
 ) {
     write::field(b"Host", host, out);
+    upstream_fields(head, client, |name, value| write::field(name, value, out));
+}
+
+/// The fields of a request as a node that speaks HTTP/2 gets them.
+pub(crate) fn upstream_map(head: &RequestHead, client: &ClientAddress) -> HeaderMap {
+    let mut map = HeaderMap::with_capacity(16);
+    upstream_fields(head, client, |name, value| http2::append_to(&mut map, name, value));
+    map
+}
+
+/// Names the fields that the upstream gets beside `Host`: the client's, then the gateway's own.
+fn upstream_fields(head: &RequestHead, client: &ClientAddress, mut put: impl FnMut(&[u8], &[u8])) {
     let fields = &head.fields;
     for field in fields.iter().filter(|field| !is_set_by_gateway(field.known)) {
-        write::field(fields.bytes(field.name), fields.bytes(field.value), out);
+        put(fields.bytes(field.name), fields.bytes(field.value));
     }
-    write::field(b"X-Real-IP", client.address.as_bytes(), out);
-    out.extend_from_slice(b"X-Forwarded-For: ");
-    for earlier in fields.known(Known::XForwardedFor) {
-        out.extend_from_slice(earlier);
-        out.extend_from_slice(b", ");
+    put(b"X-Real-IP", client.address.as_bytes());
+    if fields.known(Known::XForwardedFor).next().is_some() {
+        let mut way = Vec::new();
+        for earlier in fields.known(Known::XForwardedFor) {
+            way.extend_from_slice(earlier);
+            way.extend_from_slice(b", ");
+        }
+        way.extend_from_slice(client.address.as_bytes());
+        put(b"X-Forwarded-For", &way);
+    } else {
+        put(b"X-Forwarded-For", client.address.as_bytes());
     }
-    out.extend_from_slice(client.address.as_bytes());
-    out.extend_from_slice(b"\r\n");
-    write::field(b"X-Forwarded-Proto", client.scheme(), out);
-    write::field(b"X-Forwarded-Host", head.bytes(head.authority), out);
-    write::field(b"X-Forwarded-Port", client.port.as_bytes(), out);
+    put(b"X-Forwarded-Proto", client.scheme());
+    put(b"X-Forwarded-Host", head.bytes(head.authority));
+    put(b"X-Forwarded-Port", client.port.as_bytes());
 }
 
 /// Writes what makes a message the start of a WebSocket.
 pub(crate) fn write_upgrade(out: &mut Vec<u8>) {
     write::field(b"Connection", b"upgrade", out);
     write::field(b"Upgrade", b"websocket", out);
+}
+
+/// Writes that trailers are read, which concerns only this connection (RFC 9110 section 10.1.4).
+pub(crate) fn write_reads_trailers(out: &mut Vec<u8>) {
+    write::field(b"TE", b"trailers", out);
+    write::field(b"Connection", b"TE", out);
 }
 
 /// Whether the upstream learns this from the gateway and never from the client.
@@ -172,6 +235,23 @@ mod tests {
             fields(&[("Connection", "close, Content-Length, Host"), ("Content-Length", "5"), ("Host", "a")]);
         assert!(remove_hop_by_hop(&mut some).close);
         assert_eq!(names(&some), ["Content-Length", "Host"]);
+    }
+
+    #[test]
+    fn trailers_that_would_change_a_message_are_dropped() {
+        let some = fields(&[
+            ("grpc-status", "0"),
+            ("Transfer-Encoding", "chunked"),
+            ("Content-Length", "5"),
+            ("Host", "inside"),
+            ("Authorization", "Basic x"),
+            ("If-Match", "*"),
+            ("X-Forwarded-For", "1.1.1.1"),
+            ("Connection", "close"),
+            ("Server-Timing", "db;dur=5"),
+        ]);
+        assert_eq!(names(&passable_trailers(some).unwrap()), ["grpc-status", "Server-Timing"]);
+        assert!(passable_trailers(fields(&[("Host", "inside")])).is_none());
     }
 
     #[test]

@@ -1,21 +1,30 @@
 //! A request on its way: read, matched, forwarded, answered.
 //!
 //! * [`connection`]: one client connection, request after request.
+//! * [`multiplexed`]: one that speaks HTTP/2: many requests at a time.
+//! * [`client`]: the client's end of one exchange, whichever protocol it speaks.
 //! * [`exchange`]: one request matched and forwarded to one upstream.
 //! * [`attempt`]: one try of it on one connection.
+//! * [`answer`]: what came of it, on its way to the client.
 //! * [`headers`]: what changes in a head on its way through.
-//! * [`relay`]: a body from one connection to another.
+//! * [`relay`]: a body from one connection to another; [`pace`]: how long its sender is waited for; [`sink`]: where
+//!   it goes.
 //! * [`tunnel`]: a WebSocket.
 //! * [`variables`], [`body`]: what conditions can read of a request.
 //! * [`reject`]: answers the gateway gives itself.
 
+mod answer;
 mod attempt;
 pub(crate) mod body;
+mod client;
 mod connection;
 mod exchange;
 mod headers;
+mod multiplexed;
+mod pace;
 pub(crate) mod reject;
 mod relay;
+mod sink;
 mod tunnel;
 pub(crate) mod variables;
 

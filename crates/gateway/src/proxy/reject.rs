@@ -3,8 +3,15 @@
 //! [`RejectReason`] is a closed list: its names appear in answers, in the access log and in metrics, so that an
 //! operator can tell a client's mistake from a backend's from the gateway's own.
 
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
+
 use crate::http1::Malformed;
 use crate::http1::write;
+
+/// What a client may ask with instead of `CONNECT`.
+const METHODS: &str = "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE";
 
 /// Why a request was not answered by its upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +162,43 @@ impl RejectReason {
         }
     }
 
+    /// The whole answer for a client that speaks HTTP/2: its head and its body.
+    pub(crate) fn answer(self) -> (Response<()>, Bytes) {
+        let body = Bytes::from(self.body());
+        let mut head = Response::new(());
+        *head.status_mut() = StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = head.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_LENGTH, body.len().into());
+        if self.status() == 405 {
+            headers.insert(ALLOW, HeaderValue::from_static(METHODS));
+        }
+        (head, body)
+    }
+
+    /// The answer for a gRPC client, which looks for its status nowhere but here: a head that ends the stream.
+    pub(crate) fn grpc_answer(self) -> Response<()> {
+        // As gRPC maps HTTP statuses to its own, so that a client sees the same through any gateway.
+        let status = match self.status() {
+            400 | 431 => "13",
+            401 => "16",
+            403 => "7",
+            404 => "12",
+            408 => "1",
+            429 | 502 | 503 => "14",
+            504 => "4",
+            _ => "2",
+        };
+        let mut head = Response::new(());
+        let headers = head.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", HeaderValue::from_static(status));
+        if let Ok(message) = HeaderValue::from_str(&self.explanation().replace('%', "%25")) {
+            headers.insert("grpc-message", message);
+        }
+        head
+    }
+
     /// Writes the whole answer.
     pub(crate) fn write(self, close: bool, head_only: bool, out: &mut Vec<u8>) {
         let body = self.body();
@@ -167,7 +211,7 @@ impl RejectReason {
         write::field(b"Content-Type", b"application/json", out);
         write::field(b"Content-Length", body.len().to_string().as_bytes(), out);
         if status == 405 {
-            write::field(b"Allow", b"GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE", out);
+            write::field(b"Allow", METHODS.as_bytes(), out);
         }
         if close {
             write::field(b"Connection", b"close", out);

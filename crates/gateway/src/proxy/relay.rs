@@ -1,24 +1,29 @@
 //! Streams one body from one connection to another, framing it anew, without ever holding more than a buffer.
 //!
-//! Small pieces are gathered with what is already waiting to be written, so that a head and a small body leave in
-//! one write; large ones go out straight from the buffer they were read into. Whatever arrived is passed on before
-//! more is waited for.
+//! Whatever arrived is passed on before more is waited for. A [`Source`] and a [`Sink`] may each be HTTP/1 or HTTP/2:
+//! how a body is read knows nothing of how it is written.
 
+use std::future::poll_fn;
 use std::num::NonZeroU64;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use gatewright_model::message::Fields;
+use tokio::io::AsyncReadExt;
 
 use super::body::BODY_BYTES_MAX;
+use super::headers;
+use super::pace::{Pace, Side, Waiting};
+use super::sink::Sink;
 use crate::config::Limits;
-use crate::http1::chunked::{self, Decoder, Step};
+use crate::http1::chunked::{Decoder, Step};
 use crate::http1::framing::Framing;
-use crate::transport::{ReadHalf, WriteHalf};
-use crate::worker::timer::{TICK, Timer};
-
-/// Bytes that are copied to leave together with others; more go out directly.
-const GATHER_BYTES_MAX: usize = 16 * 1024;
+use crate::http2;
+use crate::http2::inlet::Inlet;
+use crate::http2::outlet::Closed;
+use crate::transport::ReadHalf;
+use crate::worker::timer::Timer;
 
 /// Room for one read while a body streams.
 const READ_BYTES: usize = 64 * 1024;
@@ -43,7 +48,13 @@ pub(crate) enum Broken {
     SinkTimeout,
 }
 
-/// What has come of a body and how it ends.
+impl From<Closed> for Broken {
+    fn from(_: Closed) -> Self {
+        Self::SinkClosed
+    }
+}
+
+/// What has come of a body on an HTTP/1 connection and how it ends.
 pub(crate) enum Body {
     Empty,
     Length(u64),
@@ -77,6 +88,12 @@ impl Body {
                 Ok(Step::Data { start: 0, end })
             }
         }
+    }
+
+    /// The trailers that may be passed on, once the body has ended.
+    fn trailers(&self) -> Option<Fields> {
+        let Self::Chunked(decoder) = self else { return None };
+        headers::passable_trailers(decoder.trailers()?)
     }
 }
 
@@ -125,7 +142,7 @@ impl Peeking {
 
 /// Where a body comes from.
 pub(crate) struct Source<'a, 's> {
-    pub(crate) reader: &'a mut ReadHalf<'s>,
+    pub(crate) origin: Origin<'a, 's>,
     /// What was read and not passed on yet; afterwards, what follows the body.
     pub(crate) buffer: &'a mut BytesMut,
     pub(crate) read_limit: Duration,
@@ -133,224 +150,157 @@ pub(crate) struct Source<'a, 's> {
     pub(crate) pace: Option<Pace>,
     /// Bytes the body may have.
     pub(crate) bytes_max: Option<NonZeroU64>,
+    /// Absent: nothing goes the other way.
+    pub(crate) side: Option<Side<'a>>,
 }
 
 impl<'a, 's> Source<'a, 's> {
     /// A request's body, within the limits of a client.
-    pub(crate) fn client(reader: &'a mut ReadHalf<'s>, buffer: &'a mut BytesMut, limits: &Limits) -> Self {
+    pub(crate) fn client(origin: Origin<'a, 's>, buffer: &'a mut BytesMut, limits: &Limits) -> Self {
         let silence_max = limits.body_timeout;
         let pace = limits.body_rate_min.map(|rate| Pace::new(rate, silence_max));
-        Self { reader, buffer, read_limit: silence_max, pace, bytes_max: limits.body_bytes_max }
+        Self { origin, buffer, read_limit: silence_max, pace, bytes_max: limits.body_bytes_max, side: None }
+    }
+
+    /// The same, while something goes the other way.
+    pub(crate) fn beside(self, side: Side<'a>) -> Self {
+        Self { side: Some(side), ..self }
     }
 
     /// The body of a node's answer.
-    pub(crate) fn node(reader: &'a mut ReadHalf<'s>, buffer: &'a mut BytesMut, read_limit: Duration) -> Self {
-        Self { reader, buffer, read_limit, pace: None, bytes_max: None }
+    pub(crate) fn node(origin: Origin<'a, 's>, buffer: &'a mut BytesMut, read_limit: Duration) -> Self {
+        Self { origin, buffer, read_limit, pace: None, bytes_max: None, side: None }
     }
 }
 
-/// How much longer a sender may be waited for in total. It starts with little, gains with every byte, and loses only
-/// while it is waited for: a sender that was fast may pause, one that drips a byte now and then may not.
-#[derive(Debug)]
-pub(crate) struct Pace {
-    bytes_per_tick: f64,
-    /// Ticks left.
-    left: f64,
-    left_max: f64,
+/// What a body is read from.
+pub(crate) enum Origin<'a, 's> {
+    Http1(&'a mut ReadHalf<'s>, Framing),
+    Http2(&'a mut Inlet),
 }
 
-impl Pace {
-    /// What a sender is granted before it has sent anything.
-    const GRACE: Duration = Duration::from_secs(10);
-
-    /// At least `bytes_per_second`, and never a longer silence than `silence_max`.
-    pub(crate) fn new(bytes_per_second: NonZeroU64, silence_max: Duration) -> Self {
-        let ticks = |duration: Duration| duration.as_secs_f64() / TICK.as_secs_f64();
-        #[allow(clippy::cast_precision_loss, reason = "no rate is so precise")]
-        let bytes_per_tick = bytes_per_second.get() as f64 * TICK.as_secs_f64();
-        Self { bytes_per_tick, left: ticks(Self::GRACE.min(silence_max)), left_max: ticks(silence_max) }
-    }
-
-    /// How long the next bytes may be waited for.
-    fn allowed(&self) -> Duration {
-        TICK.mul_f64(self.left.max(0.0))
-    }
-
-    /// So many bytes came after so many ticks.
-    fn received(&mut self, bytes: usize, waited: u64) {
-        #[allow(clippy::cast_precision_loss, reason = "one read, and the time it took")]
-        let (bytes, waited) = (bytes as f64, waited as f64);
-        self.left = (self.left - waited + bytes / self.bytes_per_tick).min(self.left_max);
-    }
-}
-
-/// Where a body goes.
-pub(crate) struct Sink<'a, 's> {
-    pub(crate) writer: &'a mut WriteHalf<'s>,
-    /// What waits to be written, such as the head.
-    pub(crate) staged: &'a mut Vec<u8>,
-    pub(crate) write_limit: Duration,
-    /// Whether the body is written in chunks.
-    pub(crate) chunked: bool,
-}
-
-/// Passes `body` on, with everything staged before it.
+/// Passes a body on, with everything staged before it.
 pub(crate) async fn relay(
-    mut body: Body,
-    mut source: Source<'_, '_>,
+    source: Source<'_, '_>,
     mut sink: Sink<'_, '_>,
     timer: &Timer,
 ) -> Result<(), Broken> {
+    let Source { origin, buffer, read_limit, pace, bytes_max, side } = source;
+    let mut waiting = Waiting::new(timer, read_limit, pace, side);
+    waiting.bytes_max = bytes_max;
+    match origin {
+        Origin::Http1(reader, framing) => {
+            relay_http1(reader, framing.into(), buffer, &mut sink, &mut waiting).await
+        }
+        Origin::Http2(stream) => relay_http2(stream, buffer, &mut sink, &mut waiting).await,
+    }
+}
+
+async fn relay_http1(
+    reader: &mut ReadHalf<'_>,
+    mut body: Body,
+    buffer: &mut BytesMut,
+    sink: &mut Sink<'_, '_>,
+    waiting: &mut Waiting<'_>,
+) -> Result<(), Broken> {
+    let timer = waiting.timer;
     let mut read_bytes = READ_BYTES_SMALL;
-    let mut passed_on = 0;
     loop {
         loop {
-            match body.step(source.buffer)? {
+            match body.step(buffer)? {
                 Step::Data { start, end } => {
-                    passed_on += (end - start) as u64;
-                    if source.bytes_max.is_some_and(|max| passed_on > max.get()) {
-                        return Err(Broken::SourceTooLarge);
-                    }
-                    sink.put(&source.buffer[start..end], timer).await?;
-                    source.buffer.advance(end);
+                    waiting.count(end - start)?;
+                    buffer.advance(start);
+                    sink.take(buffer, end - start, timer).await?;
                 }
                 Step::End { consumed } => {
-                    source.buffer.advance(consumed);
-                    return sink.finish(timer).await;
+                    buffer.advance(consumed);
+                    return sink.finish(body.trailers(), timer).await;
                 }
                 Step::More => break,
             }
         }
-        source.buffer.clear();
+        buffer.clear();
         sink.flush(timer).await?;
-        source.buffer.reserve(read_bytes);
-        let allowed = source.pace.as_ref().map_or(source.read_limit, Pace::allowed).min(source.read_limit);
-        let begun = timer.now();
-        let read = timer.limit(allowed, source.reader.read_buf(source.buffer)).await;
-        if let (Some(pace), Ok(Ok(count))) = (&mut source.pace, &read) {
-            pace.received(*count, timer.now() - begun);
-        }
-        match read {
-            Ok(Ok(0)) if matches!(body, Body::UntilClose) => return sink.finish(timer).await,
-            Ok(Ok(0) | Err(_)) => return Err(Broken::SourceClosed),
+        buffer.reserve(read_bytes);
+        let size = |read: &std::io::Result<usize>| *read.as_ref().unwrap_or(&0);
+        match waiting.until(async || reader.read_buf(buffer).await, size).await? {
+            Ok(0) if matches!(body, Body::UntilClose) => return sink.finish(None, timer).await,
+            Ok(0) | Err(_) => return Err(Broken::SourceClosed),
             // A read that filled its room has more behind it.
-            Ok(Ok(count)) if count >= read_bytes => read_bytes = READ_BYTES,
-            Ok(Ok(_)) => {}
-            Err(_) => return Err(Broken::SourceTimeout),
+            Ok(count) if count >= read_bytes => read_bytes = READ_BYTES,
+            Ok(_) => {}
         }
     }
 }
 
-impl Sink<'_, '_> {
-    async fn put(&mut self, data: &[u8], timer: &Timer) -> Result<(), Broken> {
-        if data.is_empty() {
-            return Ok(());
-        }
-        if self.chunked {
-            chunked::write_chunk(data, self.staged);
-        } else if self.staged.len() + data.len() <= GATHER_BYTES_MAX {
-            self.staged.extend_from_slice(data);
-        } else {
-            self.flush(timer).await?;
-            return write_all(self.writer, data, self.write_limit, timer).await;
-        }
-        if self.staged.len() > GATHER_BYTES_MAX { self.flush(timer).await } else { Ok(()) }
-    }
-
-    async fn finish(&mut self, timer: &Timer) -> Result<(), Broken> {
-        if self.chunked {
-            self.staged.extend_from_slice(chunked::LAST_CHUNK);
-        }
-        self.flush(timer).await
-    }
-
-    /// Writes what is staged.
-    pub(crate) async fn flush(&mut self, timer: &Timer) -> Result<(), Broken> {
-        if self.staged.is_empty() {
-            return Ok(());
-        }
-        write_all(self.writer, self.staged, self.write_limit, timer).await?;
-        self.staged.clear();
-        Ok(())
-    }
-}
-
-/// Writes everything; the limit applies between two writes that make progress.
-pub(crate) async fn write_all(
-    writer: &mut WriteHalf<'_>,
-    mut data: &[u8],
-    limit: Duration,
-    timer: &Timer,
+async fn relay_http2(
+    stream: &mut Inlet,
+    buffer: &mut BytesMut,
+    sink: &mut Sink<'_, '_>,
+    waiting: &mut Waiting<'_>,
 ) -> Result<(), Broken> {
-    write_rest(writer, &mut data, limit, timer).await
-}
-
-/// Like [`write_all`]; whatever comes of it, `data` is what was not taken.
-pub(crate) async fn write_rest(
-    writer: &mut WriteHalf<'_>,
-    data: &mut &[u8],
-    limit: Duration,
-    timer: &Timer,
-) -> Result<(), Broken> {
-    while !data.is_empty() {
-        match timer.limit(limit, writer.write(data)).await {
-            Ok(Ok(0) | Err(_)) => return Err(Broken::SinkClosed),
-            Ok(Ok(count)) => *data = &data[count..],
-            Err(_) => return Err(Broken::SinkTimeout),
-        }
-    }
-    if writer.holds_back() {
-        return match timer.limit(limit, writer.flush()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Broken::SinkClosed),
-            Err(_) => Err(Broken::SinkTimeout),
-        };
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// How many seconds a sender lasts that sends `bytes` every `seconds`, up to ten minutes.
-    fn lasts(bytes: usize, seconds: u64) -> u64 {
-        let mut pace = Pace::new(NonZeroU64::new(240).unwrap(), Duration::from_secs(60));
-        let mut now = 0;
-        while now < 600 {
-            let allowed = pace.allowed();
-            if allowed < Duration::from_secs(seconds) {
-                return now + allowed.as_secs();
+    let timer = waiting.timer;
+    let arrived = buffer.len();
+    waiting.count(arrived)?;
+    sink.take(buffer, arrived, timer).await?;
+    loop {
+        let next = match stream.poll_data(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(next) => {
+                waiting.spoke();
+                next
             }
-            pace.received(bytes, seconds * 10);
-            now += seconds;
-        }
-        now
+            Poll::Pending => {
+                sink.flush(timer).await?;
+                let size = |next: &Option<Result<Bytes, h2::Error>>| match next {
+                    Some(Ok(data)) => data.len(),
+                    _ => 0,
+                };
+                waiting.until(async || poll_fn(|context| stream.poll_data(context)).await, size).await?
+            }
+        };
+        let Some(data) = next else { break };
+        let data = data.map_err(|error| source_failure(&error))?;
+        let length = data.len();
+        waiting.count(length)?;
+        sink.put(data, timer).await?;
+        // Only now: what cannot be passed on must not be made room for.
+        stream.make_room(length);
     }
+    let ending = async || poll_fn(|context| stream.poll_trailers(context)).await;
+    let trailers = waiting.until(ending, |_| 0).await?;
+    let trailers = trailers.map_err(|error| source_failure(&error))?;
+    let trailers = trailers.and_then(|map| headers::passable_trailers(http2::fields_of(&map)));
+    sink.finish(trailers, timer).await
+}
 
-    #[test]
-    fn a_sender_lasts_as_long_as_it_keeps_pace() {
-        for (bytes, seconds, expected) in [
-            (1, 8, 10),
-            (0, 1, 10),
-            (100, 1, 17),
-            (240, 1, 600),
-            (2400, 10, 600),
-            // Fast enough on the whole, but no silence is longer than the limit.
-            (1_000_000, 20, 10),
-            (1_000_000, 10, 600),
-        ] {
-            let lasted = lasts(bytes, seconds);
-            assert!(lasted.abs_diff(expected) <= 1, "{bytes} B / {seconds} s: {lasted} s, not {expected}");
-        }
-    }
+/// What the end of a stream before its time means.
+fn source_failure(error: &h2::Error) -> Broken {
+    if error.is_library() { Broken::SourceMalformed } else { Broken::SourceClosed }
+}
 
-    #[test]
-    fn a_sender_that_was_fast_may_pause_for_as_long_as_any_silence_may_last() {
-        let mut pace = Pace::new(NonZeroU64::new(240).unwrap(), Duration::from_secs(60));
-        pace.received(1_000_000, 0);
-        assert_eq!(pace.allowed(), Duration::from_secs(60));
-        pace.received(1, 590);
-        assert!(pace.allowed() < Duration::from_millis(1100), "{:?}", pace.allowed());
+/// Takes out of `stream` what has arrived already, up to a little more than `bytes_max`, without waiting; says
+/// whether that was all there is, trailers included.
+pub(crate) fn take_arrived(
+    stream: &mut Inlet,
+    buffer: &mut BytesMut,
+    bytes_max: usize,
+) -> Result<bool, Broken> {
+    let mut context = Context::from_waker(Waker::noop());
+    while buffer.len() <= bytes_max {
+        let Poll::Ready(Some(data)) = stream.poll_data(&mut context) else { break };
+        let data = data.map_err(|error| source_failure(&error))?;
+        stream.make_room(data.len());
+        buffer.extend_from_slice(&data);
     }
+    Ok(stream.is_end_stream())
+}
+
+/// Waits until there is more to take out of `stream`; `false`: there is no more data.
+pub(crate) async fn take_more(stream: &mut Inlet, buffer: &mut BytesMut) -> Result<bool, Broken> {
+    let Some(data) = poll_fn(|context| stream.poll_data(context)).await else { return Ok(false) };
+    let data = data.map_err(|error| source_failure(&error))?;
+    stream.make_room(data.len());
+    buffer.extend_from_slice(&data);
+    Ok(true)
 }

@@ -13,7 +13,8 @@ use bytes::BytesMut;
 use gatewright_model::message::{Fields, Known, Method, RequestHead, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::relay::{READ_BYTES_SMALL, write_all};
+use super::relay::READ_BYTES_SMALL;
+use super::sink::write_all;
 use crate::worker::timer::{Clock, Timer, ticks};
 
 /// Whether the request asks to become a WebSocket. To be asked before hop-by-hop fields are removed.

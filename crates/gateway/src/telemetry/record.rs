@@ -108,6 +108,11 @@ impl<'l> Record<'l> {
         self.head_bytes_out.set(bytes as u64);
     }
 
+    /// What the head of the answer takes, as far as it was said.
+    pub(crate) fn head_bytes(&self) -> u64 {
+        self.head_bytes_out.get()
+    }
+
     /// The answer did not reach its end.
     pub(crate) fn cut(&self, reason: RejectReason) {
         self.cut_reason.set(Some(reason));

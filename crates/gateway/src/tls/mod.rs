@@ -33,10 +33,13 @@ use handshake::Failures;
 use node::NodeSessions;
 
 /// The protocols offered to clients, best first (ALPN).
-pub(crate) const PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
+pub(crate) const PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 /// The protocols offered to nodes that are asked in HTTP/1.
 pub(crate) const NODE_PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
+
+/// The protocols offered to nodes that are asked in HTTP/2.
+pub(crate) const GRPC_NODE_PROTOCOLS: &[&[u8]] = &[b"h2"];
 
 /// What all TLS of the process shares and no configuration changes.
 pub(crate) struct Shared {

@@ -7,11 +7,13 @@
 //! * `health`: which nodes are healthy.
 //! * `names`: names of nodes, resolved off the request path.
 //! * `pool`: connections kept open, per worker.
+//! * `multiplexed`: HTTP/2 connections, many requests on each, per worker.
 //! * `status`: what operators see of all this.
 //! * `per_worker`: what each worker counts for itself.
 
 pub mod balance;
 pub(crate) mod health;
+pub(crate) mod multiplexed;
 pub(crate) mod names;
 pub(crate) mod node;
 mod per_worker;
@@ -68,6 +70,8 @@ impl Background {
 pub(crate) struct Upstream {
     /// Highest priority first.
     pub(crate) nodes: Vec<Node>,
+    /// Whether the nodes speak HTTP/2, many requests to a connection.
+    pub(crate) multiplexed: bool,
     balance: Balance,
     /// What consistent hashing hashes; absent with every other balancing.
     hash_key: Option<HashKey>,
@@ -125,12 +129,15 @@ impl Upstream {
         client_certificate: Option<&GroupObject>,
         background: &Background,
     ) -> Result<Self, RejectReason> {
-        let sessions = Sessions { upstream, client_certificate, background };
-        let over_tls = match upstream.scheme {
-            Scheme::Http => false,
-            Scheme::Https => true,
+        let (over_tls, multiplexed) = match upstream.scheme {
+            Scheme::Http => (false, false),
+            Scheme::Https => (true, false),
+            Scheme::Grpc => (false, true),
+            Scheme::Grpcs => (true, true),
             _ => return Err(RejectReason::SchemeUnsupported),
         };
+        let protocols = if multiplexed { tls::GRPC_NODE_PROTOCOLS } else { tls::NODE_PROTOCOLS };
+        let sessions = Sessions { upstream, client_certificate, background, protocols };
         let mut written: Vec<_> = upstream.nodes.iter().filter(|node| node.weight > 0).cloned().collect();
         written.sort_by_key(|node| Reverse(node.priority));
         if written.is_empty() {
@@ -160,6 +167,7 @@ impl Upstream {
             retry_timeout: upstream.retry_timeout.duration(),
             budget: Budget::new(workers),
             nodes,
+            multiplexed,
             timeouts: upstream.timeout.into(),
             keepalive: Keepalive {
                 idle_max: upstream.keepalive_pool.size as usize,
@@ -182,27 +190,32 @@ struct Sessions<'u> {
     upstream: &'u resource::Upstream,
     client_certificate: Option<&'u GroupObject>,
     background: &'u Background,
+    /// The protocols that requests are made in.
+    protocols: Protocols,
 }
+
+type Protocols = &'static [&'static [u8]];
 
 impl Sessions<'_> {
     fn of_requests(&self, host: &str) -> Result<Arc<NodeSession>, RejectReason> {
-        self.session(tls::node::name_of(self.upstream, host), true)
+        self.session(tls::node::name_of(self.upstream, host), true, self.protocols)
     }
 
     /// A probe demands no more of a node than requests do.
     fn of_probes(&self, host: &str, check: &ActiveCheck) -> Result<Arc<NodeSession>, RejectReason> {
         let own = check.host.as_deref().map(tls::node::name);
         let name = own.unwrap_or_else(|| tls::node::name_of(self.upstream, host));
-        self.session(name, check.https_verify_certificate)
+        self.session(name, check.https_verify_certificate, tls::NODE_PROTOCOLS)
     }
 
     fn session(
         &self,
         name: Result<ServerName<'static>, Unusable>,
         verify: bool,
+        protocols: Protocols,
     ) -> Result<Arc<NodeSession>, RejectReason> {
         let session = name.and_then(|name| {
-            let demands = Demands::of(self.upstream, self.client_certificate, tls::NODE_PROTOCOLS)?;
+            let demands = Demands::of(self.upstream, self.client_certificate, protocols)?;
             self.background.tls.nodes.session(demands.verifying(verify), name)
         });
         session.map_err(|error| {

@@ -77,6 +77,11 @@ impl Node {
         self.place.settled(now as usize).await
     }
 
+    /// Whether it is asked over TLS.
+    pub(crate) fn is_over_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// What connections to `address` are kept under.
     pub(crate) fn endpoint(&self, address: SocketAddr) -> Endpoint {
         Endpoint { address, tls: self.tls.as_ref().map(|tls| tls.number) }

@@ -23,6 +23,7 @@ use crate::proxy::{self, ClientAddress};
 use crate::telemetry::Recorder;
 use crate::tls::{self, handshake};
 use crate::transport::Transport;
+use crate::upstream::multiplexed::Lines;
 use crate::upstream::pool::Pool;
 use buffers::Buffers;
 use timer::{Clock, TICK};
@@ -45,6 +46,7 @@ pub(crate) struct Worker {
     pub(crate) limits: Limits,
     pub(crate) clock: Rc<Clock>,
     pub(crate) pool: RefCell<Pool>,
+    pub(crate) lines: RefCell<Lines>,
     pub(crate) buffers: Buffers,
     pub(crate) recorder: Recorder,
     /// Set once the gateway stops: connections close after the request they are on.
@@ -68,6 +70,7 @@ impl Worker {
             limits,
             clock: Rc::default(),
             pool: RefCell::default(),
+            lines: RefCell::default(),
             buffers: Buffers::default(),
             recorder,
             stopping: Cell::new(false),
@@ -187,6 +190,7 @@ async fn tick(worker: Rc<Worker>) {
         worker.recorder.hand_over();
         if worker.clock.now().is_multiple_of(SWEEP_TICKS) {
             worker.pool.borrow_mut().sweep(worker.clock.now());
+            worker.lines.borrow_mut().sweep(worker.clock.now());
         }
     }
 }

@@ -9,6 +9,8 @@ mod world;
 mod answering;
 mod forwarding;
 mod framing;
+mod grpc;
+mod http2;
 mod living;
 mod observing;
 mod rows_d;

@@ -226,11 +226,12 @@ fn large_bodies_pass_both_ways() {
 }
 
 #[test]
-fn only_http_1_is_agreed_on_and_other_protocols_are_refused() {
+fn http_2_is_agreed_on_before_http_1_and_other_protocols_are_refused() {
     let certificates = certificates(&[&["a.example"]]);
     let world = World::serving_with(&[], &[certificates[0].shown_to("a", &["a.example"], json!({}))]);
     let asking =
         |protocols: &[&str]| TlsClient::new().offering(protocols).connect(world.tls_address(), "a.example");
+    assert_eq!(asking(&["http/1.1", "h2"]).unwrap().protocol().as_deref(), Some(&b"h2"[..]));
     assert_eq!(asking(&["http/1.1"]).unwrap().protocol().as_deref(), Some(&b"http/1.1"[..]));
     assert_eq!(asking(&[]).unwrap().protocol(), None);
     assert!(asking(&["spdy/3"]).err().unwrap().contains("NoApplicationProtocol"));

@@ -169,6 +169,11 @@ impl TlsClient {
     }
 
     /// Connects and asks for `name`; a name that is an address is not sent.
+    /// A session for whoever speaks through it without blocking.
+    pub(crate) fn connector(&self) -> tokio_rustls::TlsConnector {
+        Arc::clone(&self.config).into()
+    }
+
     pub(crate) fn connect(&self, address: SocketAddr, name: &str) -> Result<TlsConnection, String> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let tcp = TcpStream::connect(address).unwrap();

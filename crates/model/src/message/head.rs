@@ -72,13 +72,14 @@ impl ResponseHead {
     }
 }
 
-/// A protocol version of the HTTP/1 family.
+/// A version of the protocol a message came in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Version {
     Http10,
     #[default]
     Http11,
+    Http2,
 }
 
 /// A request method. Methods are case-sensitive (RFC 9110 section 9.1).
@@ -118,6 +119,13 @@ impl Method {
             b"PURGE" => Self::Purge,
             _ => Self::Other,
         }
+    }
+
+    /// Whether a request with this method is expected to have a body, so that one without says so (RFC 9110 section
+    /// 8.6).
+    #[must_use]
+    pub fn has_body(self) -> bool {
+        matches!(self, Self::Post | Self::Put | Self::Patch)
     }
 
     /// Whether sending the request twice means the same as sending it once (RFC 9110 section 9.2.2).

@@ -21,6 +21,7 @@ pub fn variable<'a>(request: &'a RequestHead, variable: &Variable) -> Option<Val
         Variable::ServerProtocol => match request.version {
             Version::Http10 => Value::text(b"HTTP/1.0"),
             Version::Http11 => Value::text(b"HTTP/1.1"),
+            Version::Http2 => Value::text(b"HTTP/2.0"),
         },
         Variable::QueryString => Value::text(request.bytes(request.query?)),
         Variable::IsArgs => Value::text(if request.query.is_some() { b"?" } else { b"" }),

@@ -197,6 +197,7 @@ impl<'a> Told<'a> {
         let version: &[u8] = match head.version {
             Version::Http10 => b"HTTP/1.0",
             Version::Http11 => b"HTTP/1.1",
+            Version::Http2 => b"HTTP/2.0",
         };
         (!method.is_empty()).then(|| [method, b" ", head.bytes(head.target), b" ", version].concat())
     }

@@ -1,0 +1,248 @@
+//! One client connection that speaks HTTP/2: every stream is an exchange.
+//!
+//! The exchanges of a connection run beside each other and take the same path as those of HTTP/1. A client that gives
+//! one up ends it at once, wherever it is; a client that does little else loses its connection.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use gatewright_model::message::Known;
+use h2::server::{Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http::{HeaderValue, Request};
+
+use super::client::{Client, Incoming, Outgoing};
+use super::connection::{Unread, is_too_large};
+use super::exchange::{self, Failure, REPLAY_BYTES_MAX, Wish};
+use super::headers::{self, ClientAddress};
+use super::reject::RejectReason;
+use super::relay::take_arrived;
+use super::sink::{Http2Sink, Sink, send_whole};
+use crate::http1::Malformed;
+use crate::http1::framing::Framing;
+use crate::http2;
+use crate::http2::inlet::Inlet;
+use crate::http2::outlet::{Closed, Outlet};
+use crate::http2::request::{self, Refusal};
+use crate::http2::wire::Wire;
+use crate::telemetry::record::Record;
+use crate::transport::Transport;
+use crate::worker::Worker;
+use crate::worker::buffers::Workspace;
+
+/// How long a connection that was told to end may take to do so once nothing is in flight.
+const CLOSING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the streams of a connection share.
+struct Shared {
+    worker: Rc<Worker>,
+    address: ClientAddress,
+    in_flight: Cell<usize>,
+}
+
+/// Serves a connection that speaks HTTP/2, of which `received` was read already.
+pub(super) async fn serve(
+    worker: &Rc<Worker>,
+    transport: Transport,
+    received: BytesMut,
+    address: ClientAddress,
+) {
+    let timer = worker.clock.timer();
+    let wire = Wire::new(transport, received, Rc::clone(&worker.clock));
+    let flooded = wire.flooded();
+    let shaking = http2::server().handshake::<_, Bytes>(wire);
+    let Ok(Ok(mut connection)) = timer.limit(worker.limits.head_timeout, shaking).await else { return };
+    let shared = Rc::new(Shared { worker: Rc::clone(worker), address, in_flight: Cell::new(0) });
+    let mut patience = worker.limits.head_timeout;
+    let mut closing = false;
+    loop {
+        match timer.limit_idle(patience, next(&mut connection, &flooded)).await {
+            Ok(Ok((request, respond))) => {
+                shared.in_flight.set(shared.in_flight.get() + 1);
+                tokio::task::spawn_local(serve_stream(Rc::clone(&shared), request, respond));
+                patience = worker.limits.idle_timeout;
+            }
+            Ok(Err(End::Gone)) => return,
+            Ok(Err(End::Flood)) => {
+                tracing::debug!(client = %shared.address.peer, "a client floods its connection");
+                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                break;
+            }
+            Err(_) if shared.in_flight.get() > 0 && (closing || !worker.stopping.get()) => {}
+            Err(_) if closing => return,
+            Err(_) => {
+                // What is in flight may finish, and so may what the client sent before it heard of this.
+                connection.graceful_shutdown();
+                (closing, patience) = (true, CLOSING_TIMEOUT);
+            }
+        }
+    }
+    let _ = timer.limit(CLOSING_TIMEOUT, poll_fn(|context| connection.poll_closed(context))).await;
+}
+
+/// Why a connection brings no further streams.
+enum End {
+    /// It is gone.
+    Gone,
+    /// The client sends too much that carries nothing.
+    Flood,
+}
+
+/// Keeps the connection going until it brings a stream.
+async fn next(
+    connection: &mut Connection<Wire, Bytes>,
+    flooded: &Cell<bool>,
+) -> Result<(Request<RecvStream>, SendResponse<Bytes>), End> {
+    poll_fn(|context| {
+        let accepted = connection.poll_accept(context);
+        if flooded.get() {
+            return Poll::Ready(Err(End::Flood));
+        }
+        accepted.map(|accepted| match accepted {
+            Some(Ok(stream)) => Ok(stream),
+            Some(Err(_)) | None => Err(End::Gone),
+        })
+    })
+    .await
+}
+
+/// Answers one request and records what became of it.
+async fn serve_stream(shared: Rc<Shared>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    let begun = Instant::now();
+    let (parts, incoming) = request.into_parts();
+    let (mut inlet, outlet) = (Inlet::new(incoming), RefCell::new(Outlet::of_answer(respond)));
+    let worker = &shared.worker;
+    let live = worker.live.take();
+    let record = Record::new(&live, begun);
+    let mut workspace = worker.buffers.take();
+    let given_up = {
+        let (timer, upload_timer) = (worker.clock.timer(), worker.clock.timer());
+        let client = Client {
+            incoming: Incoming::Http2(&mut inlet),
+            outgoing: Outgoing::Http2(&outlet),
+            address: &shared.address,
+            limits: &worker.limits,
+            timer: &timer,
+            upload_timer: &upload_timer,
+        };
+        let mut answering = pin!(answer(worker, client, &mut workspace, &parts, &record));
+        poll_fn(|context| {
+            if answering.as_mut().poll(context).is_ready() {
+                return Poll::Ready(false);
+            }
+            // Ending the exchange here also gives up whatever it asked of an upstream.
+            outlet.borrow_mut().poll_reset(context).map(|()| true)
+        })
+        .await
+    };
+    if given_up {
+        record.cut(RejectReason::ClientClosed);
+    }
+    let head_bytes = http2::bytes(&parts.headers) as u64;
+    record.passed(head_bytes + inlet.received(), outlet.borrow().sent() + record.head_bytes());
+    worker.recorder.finish(&record, &workspace.request, &shared.address);
+    worker.buffers.give_back(workspace);
+    shared.in_flight.set(shared.in_flight.get() - 1);
+}
+
+/// Answers one request.
+async fn answer(
+    worker: &Rc<Worker>,
+    mut client: Client<'_, '_>,
+    workspace: &mut Workspace,
+    parts: &Parts,
+    record: &Record<'_>,
+) {
+    let Client { incoming: Incoming::Http2(incoming), outgoing: Outgoing::Http2(outlet), .. } = &mut client
+    else {
+        return;
+    };
+    let outlet = *outlet;
+    let read = read_request(parts, incoming, workspace);
+    let failure = match read {
+        Ok(framing) if is_too_large(framing, client.limits) => RejectReason::BodyTooLarge.into(),
+        Ok(framing) => {
+            let fields = &mut workspace.request.fields;
+            let expects =
+                fields.known(Known::Expect).any(|value| value.eq_ignore_ascii_case(b"100-continue"));
+            let trailers = headers::reads_trailers(fields);
+            headers::remove_hop_by_hop(fields);
+            let mut unread = if framing == Framing::None { Unread::Nothing } else { Unread::Body(framing) };
+            let wish = Wish { persists: true, expects, upgrades: false, trailers };
+            let forwarded =
+                exchange::forward(worker, &mut client, workspace, &mut unread, wish, record).await;
+            match forwarded {
+                Ok(_) => return,
+                Err(failure) => failure,
+            }
+        }
+        Err(Refusal::Malformed(malformed)) => RejectReason::Malformed(malformed).into(),
+        Err(Refusal::Protocol) => {
+            record.cut(RejectReason::Malformed(Malformed::Syntax));
+            return outlet.borrow_mut().reset(Reason::PROTOCOL_ERROR);
+        }
+    };
+    match failure {
+        // Whatever was sent must not look like the whole.
+        Failure::Cut(reason) => {
+            record.cut(reason);
+            tracing::debug!(reason = reason.name(), client = %client.address.peer, "cut off");
+            outlet.borrow_mut().reset(Reason::INTERNAL_ERROR);
+        }
+        Failure::Reject(reason) => {
+            record.rejected(reason);
+            tracing::debug!(reason = reason.name(), status = reason.status(), client = %client.address.peer, "rejected");
+            let _ = reject(outlet, reason, parts, (&client, record)).await;
+        }
+    }
+}
+
+/// Reads head and body as far as they have arrived; says how long the body is.
+fn read_request(parts: &Parts, incoming: &mut Inlet, workspace: &mut Workspace) -> Result<Framing, Refusal> {
+    let framing = request::read(parts, incoming.is_end_stream(), &mut workspace.request)?;
+    if framing == Framing::None {
+        return Ok(framing);
+    }
+    let ended = take_arrived(incoming, &mut workspace.inbound, REPLAY_BYTES_MAX);
+    // A body that is here as a whole can be sent along with the head, and sent again.
+    match ended.map_err(|_| Refusal::Protocol)? {
+        true => Ok(Framing::Length(workspace.inbound.len() as u64)),
+        false => Ok(framing),
+    }
+}
+
+/// Whether a request comes from a gRPC client, and not from one of gRPC-Web.
+fn is_grpc(parts: &Parts) -> bool {
+    let kind = parts.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    kind.strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+async fn reject(
+    outlet: &RefCell<Outlet>,
+    reason: RejectReason,
+    parts: &Parts,
+    (client, record): (&Client<'_, '_>, &Record<'_>),
+) -> Result<(), Closed> {
+    if is_grpc(parts) {
+        let head = reason.grpc_answer();
+        record.head_written(http2::bytes(head.headers()));
+        return outlet.borrow_mut().send_head(head, true);
+    }
+    let head_only = parts.method == http::Method::HEAD;
+    let (head, body) = reason.answer();
+    record.head_written(http2::bytes(head.headers()));
+    outlet.borrow_mut().send_head(head, head_only)?;
+    if head_only {
+        return Ok(());
+    }
+    let sink = Sink::Http2(Http2Sink::new(outlet, client.limits.body_timeout));
+    send_whole(body, sink, client.timer).await.map_err(|_| Closed)
+}
