@@ -23,7 +23,10 @@ impl Edits {
     /// Parses `{"add": …, "set": …, "remove": …}`, or a map of fields to set.
     pub(crate) fn parse(document: &Value, at: &str, violations: &mut Violations) -> Self {
         let mut edits = Self::default();
-        let Some(members) = document.as_object() else { return edits };
+        let Some(members) = document.as_object() else {
+            violations.add(at, "value must be an object");
+            return edits;
+        };
         let is_grouped = |(name, value): (&String, &Value)| match name.as_str() {
             "add" | "set" => value.is_object() || value.is_array(),
             "remove" => value.is_array(),
@@ -72,11 +75,8 @@ impl Edits {
         variables: &dyn Variables,
         captured: &dyn Fn(usize) -> Option<&'c [u8]>,
     ) -> Rendered {
-        let render = |(_, template): &(Box<str>, Template)| {
-            let mut value = template.render_captured(variables, captured);
-            value.retain(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f));
-            value
-        };
+        let render =
+            |(_, template): &(Box<str>, Template)| one_line(template.render_captured(variables, captured));
         Rendered { add: self.add.iter().map(render).collect(), set: self.set.iter().map(render).collect() }
     }
 
@@ -119,6 +119,12 @@ fn field_lines(lines: &[Value], at: &str, violations: &mut Violations) -> Vec<(B
         parsed.push((name.into(), Template::parse(value.trim())));
     }
     parsed
+}
+
+/// `value` without what would begin another line.
+pub(crate) fn one_line(mut value: Vec<u8>) -> Vec<u8> {
+    value.retain(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f));
+    value
 }
 
 /// A JSON string or number as the text of a field.

@@ -17,22 +17,41 @@ pub mod kind;
 pub mod response;
 pub mod shared;
 
+mod authentication;
+mod counters;
 mod edits;
+mod limiting;
 mod meta;
 mod rewriting;
 mod schema;
 mod template;
 
-mod authentication;
+mod api_breaker;
 mod basic_auth;
+mod client_control;
+mod consumer_restriction;
 mod cors;
+mod csrf;
 mod echo;
+mod fault_injection;
+mod gzip;
+mod hmac_auth;
 mod ip_restriction;
 mod key_auth;
+mod limit_conn;
+mod limit_count;
+mod limit_req;
+mod mocking;
 mod proxy_rewrite;
+mod real_ip;
 mod redirect;
+mod referer_restriction;
 mod request_id;
+mod request_validation;
+mod response_rewrite;
 mod traffic_split;
+mod ua_restriction;
+mod uri_blocker;
 
 #[cfg(test)]
 mod testing;
@@ -48,14 +67,31 @@ use kind::{Schemas, Site};
 
 /// Every plugin, in the order they run within a phase. A test keeps this sorted and complete.
 pub const ALL: &[&Kind] = &[
+    &real_ip::KIND,
+    &client_control::KIND,
     &request_id::KIND,
+    &fault_injection::KIND,
+    &mocking::KIND,
     &cors::KIND,
     &ip_restriction::KIND,
+    &ua_restriction::KIND,
+    &referer_restriction::KIND,
+    &csrf::KIND,
+    &uri_blocker::KIND,
+    &request_validation::KIND,
+    &hmac_auth::KIND,
     &basic_auth::KIND,
     &key_auth::KIND,
+    &consumer_restriction::KIND,
     &proxy_rewrite::KIND,
+    &api_breaker::KIND,
+    &limit_conn::KIND,
+    &limit_count::KIND,
+    &limit_req::KIND,
+    &gzip::KIND,
     &traffic_split::KIND,
     &redirect::KIND,
+    &response_rewrite::KIND,
     &echo::KIND,
 ];
 

@@ -54,6 +54,17 @@ impl Template {
         self.render_captured(variables, &|_| None)
     }
 
+    /// The text for these variables; `None` if it has variables and none of them is there.
+    pub(crate) fn render_some(&self, variables: &dyn Variables) -> Option<Vec<u8>> {
+        let mut found = !self.0.iter().any(|part| matches!(part, Part::Variable(_)));
+        let mut out = Vec::new();
+        self.render_to(variables, &|_| None, &mut out, &mut |value, out| {
+            found = true;
+            out.extend_from_slice(value);
+        });
+        found.then_some(out)
+    }
+
     /// The text for these variables and captures.
     pub(crate) fn render_captured<'c>(
         &self,

@@ -116,6 +116,11 @@ impl Trial {
         self
     }
 
+    /// Lets time pass.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.world.now.set(self.world.now.get() + time);
+    }
+
     /// Runs the request phases of `METHOD target`, fields on lines of their own, and a body after an empty line.
     pub(crate) fn run(&self, request: &str) -> Run<'_> {
         self.run_with(request, State::default(), true)

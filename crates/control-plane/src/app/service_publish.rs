@@ -226,9 +226,16 @@ fn must_be_servable(version: &ServiceVersion, at: &str, violations: &mut Violati
         route.route.check(&at, violations, &mut Violations::default());
     }
     let mut must_be_known = |plugins: &Plugins, place: &str| {
-        for name in plugins.keys().filter(|name| !gatewright_plugins::is_known(name)) {
-            violations
-                .add(at, format!("{place} uses plugin `{name}`, which this release cannot run; remove it"));
+        for (name, config) in plugins {
+            if !gatewright_plugins::is_known(name) {
+                let message =
+                    format!("{place} uses plugin `{name}`, which this release cannot run; remove it");
+                violations.add(at, message);
+                continue;
+            }
+            for wrong in gatewright_plugins::validate(name, config).iter() {
+                violations.add(at, format!("{place}, plugin `{name}{}`: {}", wrong.path, wrong.message));
+            }
         }
     };
     must_be_known(&version.plugins, &format!("service `{service}`"));

@@ -1,0 +1,242 @@
+//! `gzip`: compresses responses for clients that accept it.
+//!
+//! A body is compressed piece by piece, so streams stay streams.
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use gatewright_model::message::Version;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use crate::exchange::Exchange;
+use crate::kind::{self, Built, Category, Kind, Phase, Phases, Plugin, Site};
+use crate::response::{BodyFilter, Response};
+use crate::schema;
+
+pub(crate) const KIND: Kind = Kind {
+    name: "gzip",
+    priority: 995,
+    category: Category::Other,
+    phases: Phases::of(&[Phase::Response]),
+    schema: || {
+        let types = json!({ "anyOf": [
+            { "type": "array", "minItems": 1, "items": { "type": "string", "minLength": 1 } }, { "enum": ["*"] },
+        ], "default": ["text/html"] });
+        let schema = schema::field(schema::of::<Config>(), "types", types);
+        schema::field(schema, "http_version", json!({ "enum": [1.1, 1] }))
+    },
+    metadata: None,
+    credential: None,
+    build,
+};
+
+#[derive(Deserialize, ToSchema)]
+#[serde(default)]
+#[schema(default)]
+struct Config {
+    /// Types that are compressed; `*`: any.
+    #[schema(value_type = Object)]
+    types: Types,
+    /// Bytes of the shortest body that is compressed.
+    #[schema(minimum = 1)]
+    min_length: u64,
+    /// From 1, fast, to 9, small.
+    #[schema(minimum = 1, maximum = 9)]
+    comp_level: u32,
+    /// The oldest HTTP version whose clients get compressed responses.
+    http_version: f64,
+    /// Sizes of buffers; kept for compatibility, compression here needs none.
+    buffers: Buffers,
+    /// Whether `Vary` tells caches that the response depends on what the client accepts.
+    vary: Option<bool>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(untagged)]
+enum Types {
+    Listed(Vec<String>),
+    All(String),
+}
+
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+#[schema(default)]
+struct Buffers {
+    /// How many.
+    #[schema(minimum = 1)]
+    number: i64,
+    /// Bytes of one.
+    #[schema(minimum = 1)]
+    size: i64,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self { number: 32, size: 4096 }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            types: Types::Listed(vec!["text/html".to_owned()]),
+            min_length: 20,
+            comp_level: 1,
+            http_version: 1.1,
+            buffers: Buffers::default(),
+            vary: None,
+        }
+    }
+}
+
+struct Gzip(Config);
+
+fn build(config: Value, _: &Site<'_>) -> Built {
+    Ok(Arc::new(Gzip(kind::parse(config)?)))
+}
+
+impl Plugin for Gzip {
+    fn response(&self, exchange: &mut Exchange<'_>, response: &mut Response<'_>) {
+        if !response.has_body || !self.concerns(response) {
+            return;
+        }
+        if self.0.vary == Some(true) {
+            response.head.fields.append("Vary", b"Accept-Encoding");
+        }
+        let is_too_old = exchange.request.version == Version::Http10 && self.0.http_version > 1.0;
+        if is_too_old || !accepts_gzip(exchange) {
+            return;
+        }
+        // A validator of the plain bytes says nothing about the compressed ones, except weakly.
+        if let Some(tag) = response.field("ETag").filter(|tag| !tag.starts_with(b"W/")).map(<[u8]>::to_vec) {
+            response.set_field("ETag", &[b"W/", tag.as_slice()].concat());
+        }
+        response.set_field("Content-Encoding", b"gzip");
+        let encoder = GzEncoder::new(Vec::new(), Compression::new(self.0.comp_level));
+        response.filter_body(Box::new(Compressing(encoder)));
+    }
+}
+
+impl Gzip {
+    fn concerns(&self, response: &Response<'_>) -> bool {
+        let content_type = response.field("Content-Type").unwrap_or_default();
+        let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        let is_listed = match &self.0.types {
+            Types::All(_) => true,
+            Types::Listed(types) => {
+                types.iter().any(|listed| essence.eq_ignore_ascii_case(listed.as_bytes()))
+            }
+        };
+        let is_long = response.content_length().is_none_or(|length| length >= self.0.min_length);
+        let has_content = !matches!(response.head.status, 204 | 206 | 304);
+        is_listed && is_long && has_content && response.field("Content-Encoding").is_none()
+    }
+}
+
+/// Whether the client takes gzip (RFC 9110 section 12.5.3).
+fn accepts_gzip(exchange: &Exchange<'_>) -> bool {
+    let values = exchange.request.fields.named(b"accept-encoding");
+    let accepts = |coding: &[u8]| {
+        let mut parts = coding.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        let name = parts.next().unwrap_or_default();
+        let refused = parts.any(|part| {
+            let weight =
+                part.strip_prefix(b"q=").and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+            weight == Some(0.0_f32)
+        });
+        (name.eq_ignore_ascii_case(b"gzip") || name == b"*") && !refused
+    };
+    values.flat_map(|value| value.split(|byte| *byte == b',')).any(|coding| accepts(coding.trim_ascii()))
+}
+
+struct Compressing(GzEncoder<Vec<u8>>);
+
+impl BodyFilter for Compressing {
+    fn push(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+        // Writing into memory cannot fail. What is there now goes out now: somebody may be waiting for it.
+        let _ = self.0.write_all(piece).and_then(|()| self.0.flush());
+        out.append(self.0.get_mut());
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) {
+        let _ = self.0.try_finish();
+        out.append(self.0.get_mut());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+    use crate::testing::{Trial, refused};
+
+    #[test]
+    fn what_the_client_accepts_is_compressed() {
+        let page = "200\nContent-Type: text/html; charset=utf-8\nContent-Length: 30\n\n";
+        for (config, request, response, compressed) in [
+            (json!({}), "GET /\nAccept-Encoding: br, gzip;q=0.5", page, true),
+            (json!({}), "GET /\nAccept-Encoding: *", page, true),
+            (json!({}), "GET /\nAccept-Encoding: gzip;q=0", page, false),
+            (json!({}), "GET /\nAccept-Encoding: br", page, false),
+            (json!({}), "GET /", page, false),
+            (json!({"min_length": 31}), "GET /\nAccept-Encoding: gzip", page, false),
+            (json!({"types": ["application/json"]}), "GET /\nAccept-Encoding: gzip", page, false),
+            (json!({"types": "*"}), "GET /\nAccept-Encoding: gzip", "200\nContent-Type: a/b\n\n", true),
+            (
+                json!({}),
+                "GET /\nAccept-Encoding: gzip",
+                "200\nContent-Type: text/html\nContent-Encoding: br\n\n",
+                false,
+            ),
+        ] {
+            let trial = Trial::of("gzip", config.clone());
+            let responded = trial.run(request).respond(response);
+            let encoding = responded.field("Content-Encoding");
+            assert_eq!(encoding == "gzip", compressed, "{config} {request} {response}");
+            assert_eq!(
+                responded.field("Content-Length").is_empty(),
+                compressed || !response.contains("Length")
+            );
+        }
+    }
+
+    #[test]
+    fn pieces_can_be_read_as_they_come() {
+        let mut filter = Compressing(GzEncoder::new(Vec::new(), Compression::new(5)));
+        let mut out = Vec::new();
+        filter.push(b"hello ", &mut out);
+        let mut start = [0; 6];
+        flate2::read::GzDecoder::new(out.as_slice()).read_exact(&mut start).unwrap();
+        assert_eq!(&start, b"hello ");
+        filter.push(b"world", &mut out);
+        filter.finish(&mut out);
+        let mut whole = String::new();
+        flate2::read::GzDecoder::new(out.as_slice()).read_to_string(&mut whole).unwrap();
+        assert_eq!(whole, "hello world");
+    }
+
+    #[test]
+    fn caches_are_told_and_validators_become_weak() {
+        let trial = Trial::of("gzip", json!({"vary": true}));
+        let page = "200\nContent-Type: text/html\nETag: \"1\"\n\n";
+        let responded = trial.run("GET /\nAccept-Encoding: gzip").respond(page);
+        assert_eq!(
+            (responded.field("Vary"), responded.field("ETag")),
+            ("Accept-Encoding".to_owned(), "W/\"1\"".to_owned())
+        );
+        let responded = trial.run("GET /").respond(page);
+        assert_eq!(
+            (responded.field("Vary"), responded.field("ETag")),
+            ("Accept-Encoding".to_owned(), "\"1\"".to_owned())
+        );
+        assert_eq!(
+            refused("gzip", &json!({"types": [], "comp_level": 0, "http_version": 2})),
+            ["/comp_level", "/http_version", "/types"]
+        );
+    }
+}
