@@ -26,7 +26,21 @@ impl Process {
     /// If it cannot be started.
     #[must_use]
     pub fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(executable::path());
+        Self::spawn(Command::new(executable::path()), arguments, environment)
+    }
+
+    /// Starts the executable where it may open no more than `files_max` files.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn start_with_files(files_max: u32, arguments: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("ulimit -n {files_max} && exec \"$0\" \"$@\"")).arg(executable::path());
+        Self::spawn(shell, arguments, &[])
+    }
+
+    fn spawn(mut command: Command, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("GATEWRIGHT_") {
                 command.env_remove(name);
@@ -120,12 +134,18 @@ impl Process {
         self.stderr.lock().expect("the reader of stderr lives").clone()
     }
 
+    /// The number of the process that was started; one that took over from it has another.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends SIGTERM.
     ///
     /// # Panics
     /// If there is no such process any more.
     pub fn terminate(&self) {
-        self.signal("TERM");
+        Self::signal(u64::from(self.child.id()), "TERM");
     }
 
     /// Sends SIGHUP.
@@ -133,16 +153,16 @@ impl Process {
     /// # Panics
     /// If there is no such process any more.
     pub fn hang_up(&self) {
-        self.signal("HUP");
+        Self::signal(u64::from(self.child.id()), "HUP");
     }
 
-    fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.child.id());
-        assert!(
-            Command::new("sh").args(["-c", &kill]).status().expect("a shell").success(),
-            "{}",
-            self.report()
-        );
+    /// Sends a signal to any process.
+    ///
+    /// # Panics
+    /// If there is no such process any more.
+    pub fn signal(pid: u64, name: &str) {
+        let kill = format!("kill -{name} {pid}");
+        assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success(), "{kill}");
     }
 
     /// Ends the process like a power cut (SIGKILL).

@@ -26,6 +26,7 @@ mod processes;
 
 mod bad_start;
 mod shutdown;
+mod upgrade;
 
 mod crash;
 mod load;

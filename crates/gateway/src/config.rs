@@ -1,11 +1,15 @@
 //! Startup settings of a gateway: read once by the executable, never changed while running.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use gatewright_model::id::GatewayGroupId;
+use ipnet::IpNet;
+
+use crate::http1::{FIELDS_MAX, HEAD_BYTES_MAX};
+use crate::memory::MemoryLimit;
 
 use crate::telemetry::access_log;
 
@@ -30,11 +34,41 @@ pub struct Settings {
     pub access_log: Option<access_log::Settings>,
     /// What clients may use of it.
     pub limits: Limits,
+    /// How much memory there is; absent: nobody said so.
+    pub memory: Option<MemoryLimit>,
+    /// Who may speak for clients.
+    pub trust: Trust,
+}
+
+/// Who is believed to say where requests come from.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    /// Networks whose `X-Forwarded-Proto`, `-Host`, `-Port` and `Forwarded` go on as they are, and, if there are any,
+    /// the only ones from which the PROXY protocol is accepted.
+    pub addresses: Vec<IpNet>,
+    /// Whether every connection to the proxy listener begins with the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// The same for the TLS listener.
+    pub proxy_protocol_tls: bool,
+}
+
+impl Trust {
+    /// Whether `address` is in one of the networks.
+    pub(crate) fn covers(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.addresses.iter().any(|network| network.contains(&address))
+    }
 }
 
 /// What clients may use of a gateway; the defaults are for one at the edge, whose clients are not trusted.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// Client connections at a time; more are closed at once, so that those accepted keep working.
+    pub connections_max: NonZeroUsize,
+    /// Bytes of a request head.
+    pub head_bytes_max: usize,
+    /// Fields in a request head.
+    pub head_fields_max: usize,
     /// How long a request head may take in total, from its first byte on: not per byte, or a slow sender would hold
     /// a connection for ever. A fresh connection must start its first request in the same time.
     pub head_timeout: Duration,
@@ -46,16 +80,26 @@ pub struct Limits {
     pub body_rate_min: Option<NonZeroU64>,
     /// Bytes of a request body; none: as many as come, which costs nothing, because bodies are not kept.
     pub body_bytes_max: Option<NonZeroU64>,
+    /// How long a WebSocket may stay open after its route was removed.
+    pub websocket_drain: Duration,
+    /// How long an idle connection stays open for one last request after a stop: a client that is just sending one
+    /// learns from the answer, and not from a reset, that it was the last.
+    pub shutdown_grace: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            connections_max: NonZeroUsize::MIN.saturating_add(99_999),
+            head_bytes_max: HEAD_BYTES_MAX,
+            head_fields_max: FIELDS_MAX,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(60),
             body_rate_min: NonZeroU64::new(240),
             body_bytes_max: None,
+            websocket_drain: Duration::from_secs(300),
+            shutdown_grace: Duration::from_secs(5),
         }
     }
 }

@@ -18,6 +18,11 @@ pub fn chunked(received: &[u8]) {
     properties::chunked(received);
 }
 
+/// Reads `received` as a header of the PROXY protocol.
+pub fn proxy_protocol(received: &[u8]) {
+    crate::worker::proxy_protocol::check(received);
+}
+
 /// Reads `text` as a route table and requests, and matches them with the router and the obvious matcher.
 pub fn route_table(text: &str) {
     reference::route_table(text);

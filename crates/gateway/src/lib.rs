@@ -16,6 +16,8 @@
 //! * [`telemetry`]: what the gateway tells about its work.
 //! * `tls`: certificates, and handshakes with clients.
 //! * `transport`: what a connection runs on.
+//! * `listeners`, `handover`: the listening sockets, and how they pass to the process that replaces this one.
+//! * `memory`: what happens when it runs short.
 //! * `worker`: one thread, one runtime, nothing shared on the request path.
 //! * `status`: the status listener.
 
@@ -29,6 +31,10 @@ pub mod router;
 pub mod rehearsal;
 
 pub mod upstream;
+
+mod handover;
+mod listeners;
+mod memory;
 
 mod http1;
 mod http2;
@@ -48,16 +54,22 @@ mod seeds;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use config::{Limits, Settings, StartError};
+pub use config::{Limits, Settings, StartError, Trust};
+pub use handover::Inheritance;
+pub use memory::MemoryLimit;
 pub use source::{Connector, Io};
 use tokio::runtime::{Builder, LocalOptions, Runtime};
 use tokio::sync::{mpsc, watch};
 
+use handover::Sockets;
+use listeners::Addresses;
 use live::LiveConfig;
 use live::current::Current;
 use source::cache::Cache;
@@ -67,10 +79,15 @@ use telemetry::access_log::writer::Channel;
 use telemetry::access_log::{self, Destination};
 use telemetry::{Recorder, Teller};
 use upstream::names::SystemDns;
+use worker::door::Door;
+use worker::{Hours, Setup};
 
 /// Threads of the background runtime: configuration, status, health checks, names, and later logs. None of it is a client
 /// request, so two are enough.
 const BACKGROUND_THREADS: usize = 2;
+
+/// Between two looks for the first configuration.
+const CONFIGURED_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Held as long as a gateway uses its data directory.
 const LOCK_FILE: &str = "gateway.lock";
@@ -80,14 +97,14 @@ const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running gateway.
 pub struct Gateway {
-    proxy_address: SocketAddr,
-    proxy_tls_address: Option<SocketAddr>,
-    status_address: SocketAddr,
+    addresses: Addresses,
     stop: watch::Sender<bool>,
     /// Closes when the last worker ended.
     workers_ended: mpsc::Receiver<()>,
     access_log: Option<AccessLog>,
     background: Option<Runtime>,
+    current: Current,
+    sockets: Arc<Sockets>,
     /// Unlocked when it is closed; none: nothing is kept on disk.
     _lock: Option<File>,
 }
@@ -97,25 +114,50 @@ pub struct Gateway {
 /// # Errors
 /// When a listener cannot be bound or a thread cannot be started; the error names the address and the remedy.
 pub fn start(settings: Settings, connector: Arc<dyn Connector>) -> Result<Gateway, StartError> {
-    let proxy_listeners = bind(settings.proxy, settings.workers.get(), "--proxy")?;
-    let (tls_listeners, proxy_tls_address) = bind_tls(&settings)?;
-    let status_listener = bind(settings.status, 1, "--status")?.remove(0);
-    let proxy_address = local_address(&proxy_listeners[0], settings.proxy, "--proxy")?;
-    let status_address = local_address(&status_listener, settings.status, "--status")?;
+    launch(settings, connector, None)
+}
+
+/// Like [`start`], on the listening sockets of the process before this one. Accepts only once a configuration is
+/// served, since until then the other process serves.
+///
+/// # Errors
+/// Like [`start`].
+pub fn take_over(
+    inheritance: &mut Inheritance,
+    settings: Settings,
+    connector: Arc<dyn Connector>,
+) -> Result<Gateway, StartError> {
+    launch(settings, connector, Some(std::mem::take(&mut inheritance.sockets)))
+}
+
+fn launch(
+    mut settings: Settings,
+    connector: Arc<dyn Connector>,
+    inherited: Option<Sockets>,
+) -> Result<Gateway, StartError> {
+    let takes_over = inherited.is_some();
+    let listeners = listeners::open(&settings, inherited.unwrap_or_default())?;
+    settings.workers = NonZeroUsize::new(listeners.proxy.len()).unwrap_or(settings.workers);
     let tls = Arc::new(tls::Shared::new(&settings.tls)?);
 
-    let kept = settings.data_dir.as_deref().map(|path| DataDirectory::open(path, &settings)).transpose()?;
+    let open = |path| DataDirectory::open(path, &settings, takes_over);
+    let kept = settings.data_dir.as_deref().map(open).transpose()?;
     let DataDirectory { cache, lock } = kept.unwrap_or_default();
     let reports = Reports::new();
     let limits = settings.limits;
+    let door = Arc::new(Door::new(&limits, settings.trust.clone()));
     let current = Current::new(LiveConfig::empty());
     let (stop, stopping) = watch::channel(false);
-    let background = Builder::new_multi_thread()
-        .worker_threads(BACKGROUND_THREADS)
-        .thread_name("gatewright-background")
-        .enable_all()
-        .build()
-        .map_err(|source| StartError::Thread { what: "background runtime", source })?;
+    let background = background_runtime()?;
+    if let Some(limit) = settings.memory.clone() {
+        background.spawn(memory::watch(limit, door.pressure.clone()));
+    }
+    let (opening, opened) = watch::channel(!takes_over);
+    let configured = current.clone();
+    background.spawn(async move {
+        until_configured(&configured).await;
+        opening.send_replace(true);
+    });
     let teller = Arc::new(Teller::new(settings.gateway_group_id.as_str()));
     let access_log = settings.access_log.clone().map(AccessLog::start).transpose()?;
     let shown = status::Shown {
@@ -123,8 +165,9 @@ pub fn start(settings: Settings, connector: Arc<dyn Connector>) -> Result<Gatewa
         reports: reports.clone(),
         tls: Arc::clone(&tls),
         access_log: access_log.as_ref().map(|log| log.channel.clone()),
+        door: Arc::clone(&door),
     };
-    background.spawn(serve_status(status_listener, shown, stopping.clone()));
+    background.spawn(serve_status(listeners.status, shown, stopping.clone()));
     let beside = upstream::Background::new(
         settings.workers.get(),
         background.handle().clone(),
@@ -137,8 +180,8 @@ pub fn start(settings: Settings, connector: Arc<dyn Connector>) -> Result<Gatewa
     background.spawn(source::control_plane::follow(following, stopping.clone()));
 
     let (alive, workers_ended) = mpsc::channel(1);
-    let mut tls_listeners = tls_listeners.into_iter();
-    for (index, plain) in proxy_listeners.into_iter().enumerate() {
+    let mut tls_listeners = listeners.tls.into_iter();
+    for (index, plain) in listeners.proxy.into_iter().enumerate() {
         let thread = Worker {
             index,
             plain,
@@ -147,44 +190,27 @@ pub fn start(settings: Settings, connector: Arc<dyn Connector>) -> Result<Gatewa
             current: current.clone(),
             limits,
             recorder: Recorder::new(&teller, access_log.as_ref().map(|log| &log.channel)),
-            stopping: stopping.clone(),
+            door: Arc::clone(&door),
+            hours: Hours { open: opened.clone(), stop: stopping.clone() },
             alive: alive.clone(),
         };
-        std::thread::Builder::new()
-            .name(format!("gatewright-{index}"))
-            .spawn(move || thread.run())
-            .map_err(|source| StartError::Thread { what: "worker thread", source })?;
+        thread.spawn()?;
     }
-    Ok(Gateway {
-        proxy_address,
-        proxy_tls_address,
-        status_address,
-        stop,
-        workers_ended,
-        access_log,
-        background: Some(background),
-        _lock: lock,
-    })
+    let (background, sockets, addresses) = (Some(background), Arc::new(listeners.kept), listeners.addresses);
+    Ok(Gateway { addresses, stop, workers_ended, access_log, background, current, sockets, _lock: lock })
 }
 
-fn bind(address: SocketAddr, count: usize, flag: &'static str) -> Result<Vec<TcpListener>, StartError> {
-    worker::listen::bind(address, count).map_err(|source| StartError::Bind { address, flag, source })
+fn background_runtime() -> Result<Runtime, StartError> {
+    let mut runtime = Builder::new_multi_thread();
+    runtime.worker_threads(BACKGROUND_THREADS).thread_name("gatewright-background").enable_all();
+    runtime.build().map_err(|source| StartError::Thread { what: "background runtime", source })
 }
 
-/// The listeners for TLS, one for each worker, and their address; none unless TLS is asked for.
-fn bind_tls(settings: &Settings) -> Result<(Vec<TcpListener>, Option<SocketAddr>), StartError> {
-    let Some(address) = settings.tls.listener else { return Ok((Vec::new(), None)) };
-    let listeners = bind(address, settings.workers.get(), "--proxy-tls")?;
-    let bound = local_address(&listeners[0], address, "--proxy-tls")?;
-    Ok((listeners, Some(bound)))
-}
-
-fn local_address(
-    listener: &TcpListener,
-    address: SocketAddr,
-    flag: &'static str,
-) -> Result<SocketAddr, StartError> {
-    listener.local_addr().map_err(|source| StartError::Bind { address, flag, source })
+/// Waits until there is a configuration to serve.
+async fn until_configured(current: &Current) {
+    while current.load().revision.is_none() {
+        tokio::time::sleep(CONFIGURED_INTERVAL).await;
+    }
 }
 
 async fn serve_status(listener: TcpListener, shown: status::Shown, stopping: watch::Receiver<bool>) {
@@ -202,8 +228,9 @@ struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// A directory that cannot be used costs the next restart, not this one; one that another gateway uses is refused.
-    fn open(path: &Path, settings: &Settings) -> Result<Self, StartError> {
+    /// A directory that cannot be used costs the next restart, not this one; one that another gateway uses is refused,
+    /// unless that is the one this takes over from: then it is read, and written once that one has ended.
+    fn open(path: &Path, settings: &Settings, takes_over: bool) -> Result<Self, StartError> {
         let opened = DirBuilder::new().recursive(true).mode(0o700).create(path).and_then(|()| {
             let lock = path.join(LOCK_FILE);
             OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(lock)
@@ -218,13 +245,17 @@ impl DataDirectory {
         };
         match lock.try_lock() {
             Ok(()) => {}
+            Err(TryLockError::WouldBlock) if takes_over => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(StartError::DataDirectoryTaken { path: path.to_owned() });
             }
             Err(TryLockError::Error(error)) => return Ok(complain(error)),
         }
         match Cache::open(path, &settings.gateway_group_id) {
-            Ok(cache) => Ok(Self { cache: Some(cache), lock: Some(lock) }),
+            Ok(cache) => match lock.try_clone() {
+                Ok(turn) => Ok(Self { cache: Some(cache.in_turn(turn)), lock: Some(lock) }),
+                Err(error) => Ok(Self { lock: Some(lock), ..complain(error) }),
+            },
             Err(error) => Ok(Self { lock: Some(lock), ..complain(error) }),
         }
     }
@@ -239,22 +270,30 @@ struct Worker {
     current: Current,
     limits: Limits,
     recorder: Recorder,
-    stopping: watch::Receiver<bool>,
+    door: Arc<Door>,
+    hours: Hours,
     /// Dropped when the thread ends, which is all it is for.
     alive: mpsc::Sender<()>,
 }
 
 impl Worker {
+    fn spawn(self) -> Result<(), StartError> {
+        let thread = std::thread::Builder::new().name(format!("gatewright-{}", self.index));
+        let spawned = thread.spawn(move || self.run());
+        spawned.map(drop).map_err(|source| StartError::Thread { what: "worker thread", source })
+    }
+
     fn run(self) {
-        let Worker { index, plain, tls_listener, tls, current, limits, recorder, stopping, alive } = self;
-        let worker = worker::Worker::new(index, tls, current.reader(), limits, recorder);
+        let Worker { index, plain, tls_listener, tls, current, limits, recorder, door, hours, alive } = self;
+        let live = current.reader();
+        let worker = worker::Worker::new(Setup { index, live, tls, limits, recorder, door });
         let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => runtime,
             Err(error) => return tracing::error!(index, %error, "a worker cannot start its runtime"),
         };
         runtime.block_on(async {
             match worker::Listeners::of(plain, tls_listener) {
-                Ok(listeners) => worker::run(worker, listeners, stopping).await,
+                Ok(listeners) => worker::run(worker, listeners, hours).await,
                 Err(error) => tracing::error!(index, %error, "a worker cannot use its listener"),
             }
         });
@@ -287,19 +326,35 @@ impl Gateway {
     /// Where clients are answered; the port is real even if port 0 was asked for.
     #[must_use]
     pub fn proxy_address(&self) -> SocketAddr {
-        self.proxy_address
+        self.addresses.proxy
     }
 
     /// Where clients are answered over TLS, if they are.
     #[must_use]
     pub fn proxy_tls_address(&self) -> Option<SocketAddr> {
-        self.proxy_tls_address
+        self.addresses.tls
     }
 
     /// Where `/status` and `/status/ready` answer.
     #[must_use]
     pub fn status_address(&self) -> SocketAddr {
-        self.status_address
+        self.addresses.status
+    }
+
+    /// Waits until a configuration is served.
+    pub async fn until_ready(&self) {
+        until_configured(&self.current).await;
+    }
+
+    /// Hands the listening sockets to the process at the other end of `peer` and waits until it serves. Whatever comes
+    /// of it, this gateway goes on until it is stopped.
+    ///
+    /// # Errors
+    /// When the other process ends, fails or answers too late, as the timeouts of `peer` say.
+    pub async fn hand_over(&self, peer: UnixStream) -> io::Result<()> {
+        let sockets = Arc::clone(&self.sockets);
+        let handing = tokio::task::spawn_blocking(move || handover::hand_over(&sockets, peer));
+        handing.await.map_err(io::Error::other)?
     }
 
     /// Has the access log opened anew, after somebody renamed it. To be called from any thread, at any time.
@@ -310,6 +365,8 @@ impl Gateway {
 
     /// Stops accepting, lets requests in flight finish until `deadline`, and ends the threads.
     pub async fn stop(mut self, deadline: Duration) {
+        // The workers close what they accept from; a copy would keep the sockets open with nobody to accept.
+        self.sockets = Arc::default();
         self.stop.send_replace(true);
         let ended = tokio::time::timeout(deadline, self.workers_ended.recv()).await;
         if ended.is_err() {

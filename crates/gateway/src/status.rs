@@ -24,6 +24,7 @@ use crate::source::report::Reports;
 use crate::telemetry::access_log::writer::Channel;
 use crate::tls;
 use crate::upstream;
+use crate::worker::door::Door;
 
 /// What is looked at.
 #[derive(Clone)]
@@ -32,6 +33,7 @@ pub(crate) struct Shown {
     pub(crate) reports: Reports,
     pub(crate) tls: Arc<tls::Shared>,
     pub(crate) access_log: Option<Channel>,
+    pub(crate) door: Arc<Door>,
 }
 
 /// Answers on `listener` until `stop`.
@@ -61,7 +63,7 @@ pub(crate) async fn serve(listener: TcpListener, shown: Shown, mut stop: watch::
 }
 
 fn answer(request: &Request<Incoming>, shown: &Shown) -> Response<Full<Bytes>> {
-    let Shown { current, reports, tls, access_log } = shown;
+    let Shown { current, reports, tls, access_log, door } = shown;
     let live = current.load();
     let revision = live.revision;
     let (status, body) = match (request.method(), request.uri().path()) {
@@ -73,6 +75,7 @@ fn answer(request: &Request<Incoming>, shown: &Shown) -> Response<Full<Bytes>> {
                 "revision": revision,
                 "configuration": reports.now(),
                 "access_log_lines_lost": access_log.as_ref().map(|log| log.lost().0 + log.lost().1),
+                "connections": connections_view(door),
             }),
         ),
         (&Method::GET | &Method::HEAD, "/status/ready") if revision.is_some() => {
@@ -100,6 +103,12 @@ fn answer(request: &Request<Incoming>, shown: &Shown) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     response
+}
+
+fn connections_view(door: &Door) -> serde_json::Value {
+    let refused: serde_json::Map<_, _> =
+        door.refusals().map(|(reason, count)| (reason.to_owned(), count.into())).collect();
+    json!({ "open": door.open(), "refused": refused })
 }
 
 fn tls_view(live: &LiveConfig, tls: &tls::Shared) -> serde_json::Value {

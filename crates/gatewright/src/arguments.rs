@@ -30,8 +30,6 @@ use tracing_subscriber::EnvFilter;
 use crate::commands::diff::Diff;
 #[cfg(feature = "control-plane")]
 use crate::commands::quick::Backend;
-#[cfg(feature = "gateway")]
-use crate::remote::ControlPlaneAddress;
 
 /// An API gateway with a control plane: services are designed as templates, published as immutable versions to
 /// gateway groups, and served by gateways.
@@ -124,7 +122,7 @@ pub(crate) struct Gateway {
         required = true,
         value_delimiter = ','
     )]
-    pub(crate) control_plane: Vec<ControlPlaneAddress>,
+    pub(crate) control_plane: Vec<crate::remote::ControlPlaneAddress>,
     /// The instance token that proves the group.
     #[arg(long, env = "GATEWRIGHT_TOKEN", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
     pub(crate) token: Option<String>,
@@ -375,6 +373,8 @@ pub(crate) struct TrafficListeners {
     workers: Option<NonZeroUsize>,
     #[command(flatten)]
     pub(crate) access_log: AccessLog,
+    #[command(flatten)]
+    pub(crate) clients: crate::client_limits::ClientLimits,
 }
 
 /// A gateway's access log.
@@ -563,6 +563,10 @@ mod tests {
             vec!["store", "backup"],
             vec!["completions", "cmd.exe"],
             vec!["up", "--audit-retention", "60"],
+            vec!["up", "--head-timeout", "0"],
+            vec!["up", "--head-bytes-max", "100"],
+            vec!["up", "--trusted-addresses", "10.0.0.0/40"],
+            vec!["up", "--proxy-protocol", "status"],
             vec!["up", "--audit-retention", "0d"],
             vec!["up", "--admin-tls", "--admin-tls-certificate", "c.pem"],
             vec!["up", "--admin-tls-certificate", "c.pem", "--admin-tls-key", "k.pem"],

@@ -10,16 +10,20 @@ mod commands;
 
 #[cfg(feature = "control-plane")]
 mod admin_client;
+#[cfg(feature = "gateway")]
+mod client_limits;
 #[cfg(all(feature = "control-plane", feature = "gateway"))]
 mod demo;
 #[cfg(all(feature = "control-plane", feature = "gateway"))]
 mod in_process;
 #[cfg(feature = "gateway")]
 mod remote;
+#[cfg(feature = "gateway")]
+mod upgrade;
 
 mod announce;
 mod logging;
-#[cfg(feature = "gateway")]
+#[cfg(all(feature = "control-plane", feature = "gateway"))]
 mod probe;
 #[cfg(feature = "control-plane")]
 mod shell;

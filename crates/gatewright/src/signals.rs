@@ -44,12 +44,20 @@ impl Signals {
         &mut self,
         preparation: impl Future<Output = Result<(), Failure>>,
     ) -> Result<(), Failure> {
-        let work = async {
+        let endless = async {
             preparation.await?;
             std::future::pending().await
         };
+        self.run_until(endless).await
+    }
+
+    /// Runs `work` until it ends or the first signal comes.
+    pub(crate) async fn run_until(
+        &mut self,
+        work: impl Future<Output = Result<(), Failure>>,
+    ) -> Result<(), Failure> {
         tokio::select! {
-            failed = work => failed,
+            ended = work => ended,
             signal = self.next() => {
                 tracing::info!(signal, "stopping: no new connections, requests in flight finish");
                 Ok(())

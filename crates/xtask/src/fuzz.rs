@@ -11,7 +11,8 @@ use anyhow::{Context, bail, ensure};
 use crate::test_dependencies;
 
 /// The targets, as `fuzz/fuzz_targets` has them; a test keeps this complete.
-const ALL: &[&str] = &["target", "expression", "route_table", "request_head", "response_head", "chunked"];
+const ALL: &[&str] =
+    &["target", "expression", "route_table", "request_head", "response_head", "chunked", "proxy_protocol"];
 
 /// What makes libFuzzer see which code an input reached.
 const RUSTFLAGS: &str = "--cfg fuzzing -Ccodegen-units=1 -Cpasses=sancov-module \

@@ -19,6 +19,7 @@ const EXTRA_BYTES_MAX: u32 = 8 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Size { digits: u8 },
+    ExtensionStart,
     Extension,
     SizeFeed,
     Data,
@@ -114,7 +115,10 @@ impl Decoder {
         match (self.state, byte) {
             (State::Size { digits }, _) if byte.is_ascii_hexdigit() => self.size_digit(digits, byte),
             (State::Size { digits: 1.. }, b'\r') => Ok(State::SizeFeed),
-            (State::Size { digits: 1.. }, b';') => Ok(State::Extension),
+            (State::Size { digits: 1.. }, b';') => Ok(State::ExtensionStart),
+            (State::ExtensionStart, b'\t' | b' ') => self.count_extra(State::ExtensionStart),
+            // An extension has a name: a bare `;` means nothing, and something to some readers.
+            (State::ExtensionStart, _) if is_token(byte) => self.count_extra(State::Extension),
             (State::Extension, b'\r') => Ok(State::SizeFeed),
             (State::Extension, b'\t' | b' '..=b'~' | 0x80..) => self.count_extra(State::Extension),
             (State::SizeFeed, b'\n') if self.remaining > 0 => Ok(State::Data),

@@ -23,7 +23,7 @@ use super::pace::Talk;
 use super::reject::RejectReason;
 use super::relay::{Broken, Source, relay};
 use super::sink::{Http1Sink, Http2Sink, Sink, send_whole, write_rest};
-use super::tunnel;
+use super::tunnel::{self, Life};
 use crate::http1::Malformed;
 use crate::http2::outlet::Outlet;
 use crate::telemetry::record::Record;
@@ -32,12 +32,13 @@ use crate::upstream::Timeouts;
 use crate::upstream::multiplexed::Seat;
 use crate::upstream::pool::Connection;
 use crate::upstream::tries::{Failed, Try};
+use crate::worker::Worker;
 use crate::worker::buffers::Workspace;
 use crate::worker::timer::{Clock, Timer};
 
 /// One request on one connection to a node.
 pub(super) struct Attempt<'a, 'c, 's, 'l> {
-    pub(super) clock: &'a Rc<Clock>,
+    pub(super) worker: &'a Rc<Worker>,
     pub(super) client: &'a mut Client<'c, 's>,
     pub(super) workspace: &'a mut Workspace,
     pub(super) timeouts: Timeouts,
@@ -45,6 +46,8 @@ pub(super) struct Attempt<'a, 'c, 's, 'l> {
     pub(super) unread: &'a mut Unread,
     pub(super) current: &'a Try<'a>,
     pub(super) record: &'a Record<'l>,
+    /// Whether the route is still there, for what outlives its configuration.
+    pub(super) is_served: &'a dyn Fn() -> bool,
 }
 
 /// An attempt that came to its end.
@@ -127,7 +130,8 @@ impl Attempt<'_, '_, '_, '_> {
     }
 
     async fn run_alone(self, connection: Connection, sending: Sending) -> Result<Done, Trouble> {
-        let Attempt { clock, client, workspace, timeouts, wish, unread, current, record } = self;
+        let Attempt { worker, client, workspace, timeouts, wish, unread, current, record, is_served } = self;
+        let clock = &worker.clock;
         let Workspace { inbound, answer: said, outbound, reply, request, response } = workspace;
         let Client { incoming, outgoing, limits, timer, upload_timer, .. } = client;
         let Connection { mut transport, served } = connection;
@@ -178,7 +182,9 @@ impl Attempt<'_, '_, '_, '_> {
             let node =
                 tunnel::End { reader: &mut node_reader, writer: &mut node_writer, said, timer: upload_timer };
             let client = tunnel::End { reader, writer, said: inbound, timer };
-            tunnel::run(client, node, clock, timeouts.read).await;
+            let drain = limits.websocket_drain;
+            let life = Life { clock, silence_max: timeouts.read, is_served, drain };
+            tunnel::run(client, node, life).await;
             return Ok(Done { persists: false, reusable: None });
         }
         let whole = *unread == Unread::Nothing;
@@ -195,7 +201,8 @@ impl Attempt<'_, '_, '_, '_> {
         head: Request<()>,
         sending: Sending,
     ) -> Result<Done, Trouble> {
-        let Attempt { clock, client, workspace, timeouts, wish, unread, current, record } = self;
+        let Attempt { worker, client, workspace, timeouts, wish, unread, current, record, .. } = self;
+        let clock = &worker.clock;
         let Workspace { inbound, answer: said, reply, request, response, .. } = workspace;
         let Client { incoming, outgoing, limits, timer, upload_timer, .. } = client;
         let (bodiless, whole) = (matches!(sending, Sending::Whole(0)), matches!(sending, Sending::Whole(_)));

@@ -22,7 +22,7 @@ use super::tunnel;
 use crate::config::Limits;
 use crate::http1::framing::Framing;
 use crate::http1::scan::{self, Progress};
-use crate::http1::{HEAD_BYTES_MAX, Malformed, request};
+use crate::http1::{Malformed, request};
 use crate::http2::PREFACE;
 use crate::telemetry::record::Record;
 use crate::transport::{ReadHalf, Traffic, Transport, WriteHalf};
@@ -119,7 +119,9 @@ async fn first_bytes(
     client: &mut ClientConnection<'_>,
     patience: Duration,
 ) -> Option<Box<Workspace>> {
-    while !worker.stopping.get() {
+    loop {
+        let stopping = worker.stopping.get();
+        let patience = if stopping { patience.min(worker.limits.shutdown_grace) } else { patience };
         client.timer.limit_idle(patience, client.reader.readable()).await.ok()?.ok()?;
         let mut workspace = worker.buffers.take();
         workspace.inbound.reserve(READ_BYTES_SMALL);
@@ -130,7 +132,6 @@ async fn first_bytes(
             Ok(0) | Err(_) => return None,
         }
     }
-    None
 }
 
 /// Whether a connection begins as only HTTP/2 does. Reads on only while that is open, which the second byte of
@@ -194,10 +195,6 @@ async fn forward(
     let version = workspace.request.version;
     let at_once = |reason| Rejection { reason, unread: Unread::Unknown, persists: false };
     let expects = expectation(workspace).map_err(at_once)?;
-    if is_too_large(framing, &worker.limits) {
-        let unread = Unread::Body(framing);
-        return Err(Rejection { reason: RejectReason::BodyTooLarge, unread, persists: false });
-    }
     let upgrades = tunnel::is_asked_for(&workspace.request);
     let trailers = headers::reads_trailers(&workspace.request.fields);
     let options = headers::remove_hop_by_hop(&mut workspace.request.fields);
@@ -251,14 +248,20 @@ async fn read_head(
     loop {
         scan::skip_line_break(inbound, &mut progress);
         if let Some(end) = scan::head_end(inbound, &mut progress).map_err(RejectReason::Malformed)? {
-            if end > HEAD_BYTES_MAX {
+            if end > worker.limits.head_bytes_max {
                 return Err(RejectReason::Malformed(too_long(&inbound[..end])));
             }
-            let parsed = request::parse(&inbound[..end], &mut workspace.request);
+            let framing = request::parse(&inbound[..end], &mut workspace.request);
             inbound.advance(end);
-            return parsed.map(Some).map_err(RejectReason::Malformed);
+            let framing = framing.map_err(RejectReason::Malformed)?;
+            let is_long = workspace.request.fields.iter().nth(worker.limits.head_fields_max).is_some();
+            return if is_long {
+                Err(RejectReason::Malformed(Malformed::TooManyFields))
+            } else {
+                Ok(Some(framing))
+            };
         }
-        if inbound.len() > HEAD_BYTES_MAX {
+        if inbound.len() > worker.limits.head_bytes_max {
             return Err(RejectReason::Malformed(too_long(inbound)));
         }
         inbound.reserve(READ_BYTES_SMALL);

@@ -8,8 +8,10 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
+use gatewright_model::lifecycle::RouteVersion;
 use gatewright_model::message::{Known, RequestHead, Version};
 use gatewright_model::resource::upstream::PassHost;
+use gatewright_model::snapshot::PublishedService;
 use gatewright_model::target;
 use http::HeaderValue;
 use http::header::TE;
@@ -18,7 +20,7 @@ use http::uri::Scheme;
 use super::attempt::{Attempt, Link, send_failure};
 use super::body::{BODY_BYTES_MAX, Body, ReadBody};
 use super::client::{Client, Incoming};
-use super::connection::Unread;
+use super::connection::{Unread, is_too_large};
 use super::headers;
 use super::reject::RejectReason;
 use super::relay::{Peeked, Peeking};
@@ -27,6 +29,7 @@ use super::variables::RequestVariables;
 use crate::http1::framing::Framing;
 use crate::http1::{Malformed, write};
 use crate::http2;
+use crate::live::LiveConfig;
 use crate::router;
 use crate::telemetry::record::Record;
 use crate::tls::client_certificate::admit;
@@ -76,12 +79,22 @@ struct Destination<'l> {
     timeouts: Timeouts,
     /// Bytes of the path that are not forwarded.
     stripped: usize,
-    /// Whether the route lets a WebSocket be opened.
-    websocket: bool,
+    service: &'l PublishedService,
+    route: &'l RouteVersion,
     /// What consistent hashing goes by.
     hash_key: u64,
     /// Whether the service asks for the path as the client wrote it.
     raw_path: bool,
+}
+
+impl Destination<'_> {
+    /// Whether its route is still there, and open to WebSockets, in `live`.
+    fn is_served(&self, live: &LiveConfig) -> bool {
+        let service = live.services.get(&self.service.service_id).filter(|service| service.rules.is_some());
+        let is_route =
+            |route: &RouteVersion| route.route_id == self.route.route_id && route.route.enable_websocket;
+        service.is_some_and(|service| service.published.routes.iter().any(is_route))
+    }
 }
 
 /// Forwards the request in `workspace` and answers the client; says whether the connection lives on.
@@ -93,6 +106,7 @@ pub(super) async fn forward(
     mut wish: Wish,
     record: &Record<'_>,
 ) -> Result<bool, Failure> {
+    bear(worker, *unread)?;
     let body = Body::unread();
     let destination = match find(record, &workspace.request, client, &body) {
         // A condition on the way wanted to know the body, so the answer is not certain yet.
@@ -103,7 +117,7 @@ pub(super) async fn forward(
         found => found?,
     };
     // Where the route does not allow it, the request goes on as an ordinary one.
-    wish.upgrades &= destination.websocket;
+    wish.upgrades &= destination.route.route.enable_websocket;
     if wish.upgrades && !tunnel::is_asked_for_properly(&workspace.request) {
         return Err(RejectReason::WebSocketMalformed.into());
     }
@@ -113,8 +127,7 @@ pub(super) async fn forward(
     let asked = Asked { worker: worker.index, key: destination.hash_key };
     let mut tries = Tries::new(upstream, asked, worker.clock.now());
     let mut current = tries.first().ok_or(RejectReason::NoNodes)?;
-    let mut may_reuse = true;
-    let mut asked_again = false;
+    let (mut may_reuse, mut asked_again) = (true, false);
     loop {
         let connecting = connect(worker, client, &destination, current.node, may_reuse, record).await;
         let connected = match connecting {
@@ -130,7 +143,7 @@ pub(super) async fn forward(
         let kept_under = connected.kept_under();
         let link = stage(connected, workspace, &destination, current.node, client, (sending, wish))?;
         let attempt = Attempt {
-            clock: &worker.clock,
+            worker,
             client,
             workspace,
             timeouts: destination.timeouts,
@@ -138,6 +151,7 @@ pub(super) async fn forward(
             unread,
             current: &current,
             record,
+            is_served: &|| destination.is_served(&worker.live.take()),
         };
         match attempt.run(link, sending).await {
             Err(trouble) if upstream.multiplexed && trouble.unsent && !asked_again => asked_again = true,
@@ -161,6 +175,17 @@ pub(super) async fn forward(
                 return Ok(done.persists);
             }
         }
+    }
+}
+
+/// Whether the gateway can take on such a request at all.
+fn bear(worker: &Worker, unread: Unread) -> Result<(), RejectReason> {
+    if worker.door.pressure.sheds_requests() {
+        return Err(RejectReason::Overloaded);
+    }
+    match unread {
+        Unread::Body(framing) if is_too_large(framing, &worker.limits) => Err(RejectReason::BodyTooLarge),
+        _ => Ok(()),
     }
 }
 
@@ -217,7 +242,8 @@ fn find<'l>(
     Ok(Destination {
         upstream,
         timeouts: route.timeouts.unwrap_or(upstream.timeouts),
-        websocket: published.routes[matched.route].route.enable_websocket,
+        service: published,
+        route: &published.routes[matched.route],
         hash_key: upstream.hash_key(&variables),
         stripped: if published.runtime.strip_path_prefix { matched.prefix_length } else { 0 },
         raw_path: published.runtime.forward_raw_path,

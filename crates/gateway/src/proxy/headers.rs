@@ -113,6 +113,8 @@ pub(crate) struct ClientAddress {
     pub(super) port: String,
     /// What is known of the TLS session; absent: there is none.
     pub(crate) session: Option<Box<Session>>,
+    /// Whether it is believed where its requests come from.
+    pub(crate) is_trusted: bool,
 }
 
 impl ClientAddress {
@@ -120,7 +122,19 @@ impl ClientAddress {
         // An IPv4 client of an IPv6 listener is known to everybody else by its IPv4 address.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let address: IpAddr = peer.ip();
-        Self { peer, local, address: address.to_string(), port: local.port().to_string(), session }
+        Self {
+            peer,
+            local,
+            address: address.to_string(),
+            port: local.port().to_string(),
+            session,
+            is_trusted: false,
+        }
+    }
+
+    /// The same of somebody who is believed where requests come from, or not.
+    pub(crate) fn believed(self, is_trusted: bool) -> Self {
+        Self { is_trusted, ..self }
     }
 
     /// `https` over TLS, otherwise `http`.
@@ -150,7 +164,11 @@ pub(crate) fn upstream_map(head: &RequestHead, client: &ClientAddress) -> Header
 /// Names the fields that the upstream gets beside `Host`: the client's, then the gateway's own.
 fn upstream_fields(head: &RequestHead, client: &ClientAddress, mut put: impl FnMut(&[u8], &[u8])) {
     let fields = &head.fields;
-    for field in fields.iter().filter(|field| !is_set_by_gateway(field.known)) {
+    let believed = |known| client.is_trusted && is_about_origin(known);
+    for field in fields.iter().filter(|field| !is_set_by_gateway(field.known) || believed(field.known)) {
+        if field.known == Known::Other && is_twin(fields.bytes(field.name)) {
+            continue;
+        }
         put(fields.bytes(field.name), fields.bytes(field.value));
     }
     put(b"X-Real-IP", client.address.as_bytes());
@@ -165,9 +183,29 @@ fn upstream_fields(head: &RequestHead, client: &ClientAddress, mut put: impl FnM
     } else {
         put(b"X-Forwarded-For", client.address.as_bytes());
     }
-    put(b"X-Forwarded-Proto", client.scheme());
-    put(b"X-Forwarded-Host", head.bytes(head.authority));
-    put(b"X-Forwarded-Port", client.port.as_bytes());
+    for (known, name, value) in [
+        (Known::XForwardedProto, &b"X-Forwarded-Proto"[..], client.scheme()),
+        (Known::XForwardedHost, b"X-Forwarded-Host", head.bytes(head.authority)),
+        (Known::XForwardedPort, b"X-Forwarded-Port", client.port.as_bytes()),
+    ] {
+        if !client.is_trusted || fields.known(known).next().is_none() {
+            put(name, value);
+        }
+    }
+}
+
+/// Whether some readers take `name` for one that the gateway acts on: where names become variables, `-` and `_` are
+/// the same.
+fn is_twin(name: &[u8]) -> bool {
+    memchr::memchr(b'_', name).is_some() && {
+        let dashed: Vec<u8> = name.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect();
+        Known::of(&dashed) != Known::Other
+    }
+}
+
+/// Whether a proxy in front may know it better than the connection shows.
+fn is_about_origin(known: Known) -> bool {
+    matches!(known, Known::XForwardedProto | Known::XForwardedHost | Known::XForwardedPort | Known::Forwarded)
 }
 
 /// Writes what makes a message the start of a WebSocket.
@@ -288,6 +326,26 @@ mod tests {
         write_upstream_fields(&head, b"backend", &client, &mut out);
         let expected = "Host: backend\r\nAccept: */*\r\nX-Real-IP: 10.0.0.9\r\nX-Forwarded-For: 1.1.1.1, 10.0.0.9\r\n\
                         X-Forwarded-Proto: http\r\nX-Forwarded-Host: client.example\r\nX-Forwarded-Port: 9080\r\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_where_requests_come_from() {
+        let lines = [
+            ("X-Forwarded-For", "1.1.1.1"),
+            ("X-Real-IP", "6.6.6.6"),
+            ("X-Forwarded-Proto", "https"),
+            ("Forwarded", "for=1.1.1.1"),
+        ];
+        let mut head = RequestHead { fields: fields(&lines), ..RequestHead::default() };
+        head.authority = head.fields.intern(b"client.example");
+        let client =
+            ClientAddress::new("10.0.0.9:5000".parse().unwrap(), "10.0.0.1:9080".parse().unwrap(), None);
+        let mut out = Vec::new();
+        write_upstream_fields(&head, b"b", &ClientAddress { is_trusted: true, ..client }, &mut out);
+        let expected = "Host: b\r\nX-Forwarded-Proto: https\r\nForwarded: for=1.1.1.1\r\nX-Real-IP: 10.0.0.9\r\n\
+                        X-Forwarded-For: 1.1.1.1, 10.0.0.9\r\nX-Forwarded-Host: client.example\r\n\
+                        X-Forwarded-Port: 9080\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 }

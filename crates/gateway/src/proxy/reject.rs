@@ -38,6 +38,8 @@ pub(crate) enum RejectReason {
     Misdirected,
     /// No route matches.
     RouteNotFound,
+    /// There is too little memory to begin with another request.
+    Overloaded,
     /// No configuration has arrived yet.
     NotConfigured,
     /// The service needs a plugin this gateway does not have.
@@ -77,6 +79,7 @@ impl RejectReason {
             Self::WebSocketMalformed | Self::ClientCertificateMissing | Self::ClientCertificateRefused => 400,
             Self::Misdirected => 421,
             Self::BodyTooLarge => 413,
+            Self::Overloaded => 503,
             // Only ever read in a log: by convention, a client that closed the request.
             Self::ClientClosed => 499,
             Self::ExpectationUnsupported => 417,
@@ -110,6 +113,7 @@ impl RejectReason {
             Self::ClientCertificateRefused => "client_certificate_refused",
             Self::Misdirected => "misdirected",
             Self::RouteNotFound => "route_not_found",
+            Self::Overloaded => "overloaded",
             Self::NotConfigured => "not_configured",
             Self::PluginUnknown => "plugin_unknown",
             Self::NoNodes => "no_nodes",
@@ -145,6 +149,7 @@ impl RejectReason {
                 "the connection was opened for a host with other client certificates".to_owned()
             }
             Self::RouteNotFound => "no route matches".to_owned(),
+            Self::Overloaded => "the gateway is short of memory; try again later".to_owned(),
             Self::NotConfigured => "the gateway has no configuration yet".to_owned(),
             Self::PluginUnknown => "the route needs a plugin this gateway does not have".to_owned(),
             Self::NoNodes => "the upstream has no nodes".to_owned(),

@@ -54,13 +54,49 @@ pub(super) struct End<'a, 's> {
     pub(super) timer: &'a Timer,
 }
 
-/// Passes bytes between the ends until both are done or neither said anything for `silence_max`.
-pub(super) async fn run(client: End<'_, '_>, node: End<'_, '_>, clock: &Rc<Clock>, silence_max: Duration) {
+/// How often a tunnel looks whether it may go on.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a tunnel lives by.
+pub(super) struct Life<'a> {
+    pub(super) clock: &'a Rc<Clock>,
+    /// Neither end may be silent for longer while the other is.
+    pub(super) silence_max: Duration,
+    /// Whether its route is still served.
+    pub(super) is_served: &'a dyn Fn() -> bool,
+    /// How long it may go on without.
+    pub(super) drain: Duration,
+}
+
+/// Passes bytes between the ends until both are done, neither said anything for too long, or its route has been gone
+/// for too long.
+pub(super) async fn run(client: End<'_, '_>, node: End<'_, '_>, life: Life<'_>) {
+    let Life { clock, silence_max, .. } = life;
     let last_heard = Cell::new(clock.now());
     let silence = Silence { clock, last_heard: &last_heard, max: silence_max };
     let up = pump(client.reader, client.said, node.writer, client.timer, &silence);
     let down = pump(node.reader, node.said, client.writer, node.timer, &silence);
-    tokio::join!(up, down);
+    tokio::select! {
+        _ = async { tokio::join!(up, down) } => {}
+        () = forsaken(&life) => tracing::debug!("a WebSocket outlived its route and was closed"),
+    }
+}
+
+/// Ends when the route has been gone for as long as its WebSockets may stay.
+async fn forsaken(life: &Life<'_>) {
+    let timer = life.clock.timer();
+    let mut gone_since = None;
+    loop {
+        let _ = timer.limit(LOOK_INTERVAL.min(life.drain), std::future::pending::<()>()).await;
+        if (life.is_served)() {
+            gone_since = None;
+            continue;
+        }
+        let since = *gone_since.get_or_insert(life.clock.now());
+        if life.clock.now() >= since.saturating_add(ticks(life.drain)) {
+            return;
+        }
+    }
 }
 
 /// How long both ends have been silent, and how long they may be.

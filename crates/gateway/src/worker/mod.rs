@@ -4,7 +4,9 @@
 //! share is in [`Worker`], on one thread, without locks.
 
 pub(crate) mod buffers;
+pub(crate) mod door;
 pub(crate) mod listen;
+pub(crate) mod proxy_protocol;
 pub(crate) mod timer;
 
 use std::cell::{Cell, RefCell};
@@ -26,10 +28,8 @@ use crate::transport::Transport;
 use crate::upstream::multiplexed::Lines;
 use crate::upstream::pool::Pool;
 use buffers::Buffers;
+use door::{Door, Guest};
 use timer::{Clock, TICK};
-
-/// Client connections one worker serves at a time; more are closed at once, so that those accepted keep working.
-const CONNECTIONS_MAX: usize = 50_000;
 
 /// How long accepting pauses when the system has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -44,6 +44,7 @@ pub(crate) struct Worker {
     pub(crate) live: Reader,
     pub(crate) tls: Arc<tls::Shared>,
     pub(crate) limits: Limits,
+    pub(crate) door: Arc<Door>,
     pub(crate) clock: Rc<Clock>,
     pub(crate) pool: RefCell<Pool>,
     pub(crate) lines: RefCell<Lines>,
@@ -56,18 +57,14 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(
-        index: usize,
-        tls: Arc<tls::Shared>,
-        live: Reader,
-        limits: Limits,
-        recorder: Recorder,
-    ) -> Self {
+    pub(crate) fn new(setup: Setup) -> Self {
+        let Setup { index, live, tls, limits, recorder, door } = setup;
         Self {
             index,
             live,
             tls,
             limits,
+            door,
             clock: Rc::default(),
             pool: RefCell::default(),
             lines: RefCell::default(),
@@ -85,8 +82,20 @@ impl Worker {
         let tls = tls::Shared::new(&crate::config::Tls::default()).unwrap();
         let live = crate::live::LiveConfig { server_names, ..crate::live::LiveConfig::empty() };
         let live = crate::live::current::Current::new(live).reader();
-        Self::new(0, Arc::new(tls), live, Limits::default(), Recorder::silent())
+        let limits = Limits::default();
+        let door = Arc::new(Door::new(&limits, crate::config::Trust::default()));
+        Self::new(Setup { index: 0, live, tls: Arc::new(tls), limits, recorder: Recorder::silent(), door })
     }
+}
+
+/// What a worker is started with.
+pub(crate) struct Setup {
+    pub(crate) index: usize,
+    pub(crate) live: Reader,
+    pub(crate) tls: Arc<tls::Shared>,
+    pub(crate) limits: Limits,
+    pub(crate) recorder: Recorder,
+    pub(crate) door: Arc<Door>,
 }
 
 /// Where a worker accepts.
@@ -106,18 +115,35 @@ impl Listeners {
     }
 }
 
-/// Serves `listeners` until `stop` says so, then until the last connection is done. The caller enforces the deadline.
-pub(crate) async fn run(worker: Worker, listeners: Listeners, mut stop: watch::Receiver<bool>) {
+/// When a worker begins to accept, and when it stops.
+pub(crate) struct Hours {
+    /// Set once there is something to serve, or at once if nobody serves before.
+    pub(crate) open: watch::Receiver<bool>,
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// Serves `listeners` until it is told to stop, then until the last connection is done. The caller enforces the
+/// deadline.
+pub(crate) async fn run(worker: Worker, listeners: Listeners, hours: Hours) {
+    let Hours { mut open, mut stop } = hours;
     let worker = Rc::new(worker);
     let ticking = tokio::task::spawn_local(tick(Rc::clone(&worker)));
+    let accepting = async {
+        let _ = open.wait_for(|open| *open).await;
+        tokio::join!(
+            accept(&worker, &listeners.plain, Security::None),
+            accept_tls(&worker, listeners.tls.as_ref())
+        )
+    };
     tokio::select! {
-        () = accept(&worker, &listeners.plain, Security::None) => {}
-        () = accept_tls(&worker, listeners.tls.as_ref()) => {}
+        _ = accepting => {}
         _ = stop.wait_for(|stop| *stop) => {}
     }
-    drop(listeners);
     worker.stopping.set(true);
-    worker.clock.expire_idle();
+    if *open.borrow() {
+        accept_waiting(&worker, listeners);
+    }
+    worker.clock.hasten_idle(worker.limits.shutdown_grace);
     while worker.connections.get() > 0 {
         worker.connection_closed.notified().await;
     }
@@ -127,9 +153,25 @@ pub(crate) async fn run(worker: Worker, listeners: Listeners, mut stop: watch::R
 
 /// What a listener puts between TCP and HTTP.
 #[derive(Clone, Copy)]
-enum Security {
+pub(crate) enum Security {
     None,
     Tls,
+}
+
+/// Accepts what waits in the sockets, which closing them would reset, and closes them.
+fn accept_waiting(worker: &Rc<Worker>, listeners: Listeners) {
+    let plain = (Some(listeners.plain), Security::None);
+    for (listener, security) in [plain, (listeners.tls, Security::Tls)] {
+        // Asked directly: the runtime may not have heard of the last ones yet.
+        let Some(Ok(listener)) = listener.map(TcpListener::into_std) else { continue };
+        while let Ok((stream, peer)) = listener.accept() {
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                admit(worker, stream, peer, security);
+            }
+        }
+    }
 }
 
 async fn accept_tls(worker: &Rc<Worker>, listener: Option<&TcpListener>) {
@@ -140,25 +182,38 @@ async fn accept_tls(worker: &Rc<Worker>, listener: Option<&TcpListener>) {
 }
 
 async fn accept(worker: &Rc<Worker>, listener: &TcpListener, security: Security) {
+    let mut failing = false;
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) if worker.connections.get() < CONNECTIONS_MAX => {
-                worker.connections.set(worker.connections.get() + 1);
-                tokio::task::spawn_local(serve(Rc::clone(worker), stream, peer, security));
+            Ok((stream, peer)) => {
+                failing = false;
+                admit(worker, stream, peer, security);
             }
-            Ok(_) => {}
+            // A client that left while it waited.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
+                // Said once, or a machine without file descriptors would fill its disk as well.
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "cannot accept connections");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, security: Security) {
+fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, security: Security) {
+    if let Some(guest) = worker.door.enter(peer) {
+        worker.connections.set(worker.connections.get() + 1);
+        tokio::task::spawn_local(serve(Rc::clone(worker), guest, stream, peer, security));
+    }
+}
+
+async fn serve(worker: Rc<Worker>, guest: Guest, stream: TcpStream, peer: SocketAddr, security: Security) {
     if let Some((transport, address)) = establish(&worker, stream, peer, security).await {
         proxy::serve(&worker, transport, address).await;
     }
+    drop(guest);
     worker.connections.set(worker.connections.get() - 1);
     worker.connection_closed.notify_one();
 }
@@ -166,11 +221,15 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, security
 /// From an accepted connection to one that carries requests, and what is known of its client.
 async fn establish(
     worker: &Worker,
-    stream: TcpStream,
+    mut stream: TcpStream,
     peer: SocketAddr,
     security: Security,
 ) -> Option<(Transport, ClientAddress)> {
-    let local = stream.local_addr().ok()?;
+    let socket = (peer, stream.local_addr().ok()?);
+    let timer = worker.clock.timer();
+    let origin = worker.door.origin(&mut stream, socket, security, &timer, &worker.limits);
+    let (peer, local) = origin.await?;
+    drop(timer);
     let (transport, session) = match security {
         Security::None => (Transport::Plain(stream), None),
         Security::Tls => {
@@ -178,7 +237,8 @@ async fn establish(
             (transport, Some(session))
         }
     };
-    Some((transport, ClientAddress::new(peer, local, session)))
+    let is_trusted = worker.door.trusts(peer.ip());
+    Some((transport, ClientAddress::new(peer, local, session).believed(is_trusted)))
 }
 
 async fn tick(worker: Rc<Worker>) {
@@ -243,7 +303,8 @@ mod tests {
                         clients = &mut waiting => break clients.unwrap(),
                         () = async {
                             let (stream, peer) = listener.accept().await.unwrap();
-                            tokio::task::spawn_local(serve(Rc::clone(&worker), stream, peer, Security::Tls));
+                            let guest = worker.door.enter(peer).unwrap();
+                            tokio::task::spawn_local(serve(Rc::clone(&worker), guest, stream, peer, Security::Tls));
                         } => {}
                     }
                 }

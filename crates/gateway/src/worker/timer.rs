@@ -61,12 +61,12 @@ impl Clock {
         }
     }
 
-    /// Ends every wait that was marked idle, at once.
-    pub(crate) fn expire_idle(&self) {
+    /// Ends every wait that is marked idle after `grace` at the latest.
+    pub(crate) fn hasten_idle(&self, grace: Duration) {
+        let deadline = self.now().saturating_add(ticks(grace));
         for slot in self.timers.borrow().iter().flatten() {
             if slot.idle.get() {
-                slot.deadline.set(0);
-                slot.wake();
+                slot.deadline.set(slot.deadline.get().min(deadline));
             }
         }
     }
@@ -116,7 +116,7 @@ impl Timer {
         self.until(self.clock.now().saturating_add(ticks(limit)), future).await
     }
 
-    /// Like [`Timer::limit`] for a wait between requests, which a stopping worker may end at once.
+    /// Like [`Timer::limit`] for a wait between requests, which a stopping worker may shorten.
     pub(crate) async fn limit_idle<F: Future>(
         &self,
         limit: Duration,
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_waits_end_when_told_and_others_do_not() {
+    fn idle_waits_are_shortened_when_told_and_others_are_not() {
         let clock = Rc::new(Clock::default());
         let (idle, busy) = (clock.timer(), clock.timer());
         run(async {
@@ -217,7 +217,11 @@ mod tests {
             };
             let expire = async {
                 tokio::task::yield_now().await;
-                clock.expire_idle();
+                clock.hasten_idle(Duration::from_millis(200));
+                for _ in 0..5 {
+                    tokio::task::yield_now().await;
+                    clock.tick();
+                }
             };
             let (idle_result, busy_result, ()) = tokio::join!(waiting, busy.limit(long, receiver), expire);
             assert_eq!(idle_result, Err(Elapsed));

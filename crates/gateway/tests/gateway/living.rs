@@ -1,8 +1,9 @@
 //! Change and end: configurations are swapped and the gateway stops while requests run.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::Duration;
 
+use gatewright_gateway::Limits;
 use serde_json::json;
 
 use crate::world::{Node, World, gate, service};
@@ -56,4 +57,37 @@ fn stopping_lets_requests_finish_and_closes_idle_connections() {
     assert!(busy.rest().is_empty(), "a stopping gateway closes after the answer");
     stopping.join().unwrap();
     assert!(std::net::TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn a_websocket_outlives_its_route_until_the_deadline_and_no_longer() {
+    let node = Node::with(|stream, _| {
+        stream
+            .write_all(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+            )
+            .unwrap();
+        let mut buffer = [0; 1024];
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            stream.write_all(&buffer[..count]).unwrap();
+        }
+        false
+    });
+    let route = json!([{"route_id": "r", "name": "r", "paths": ["/*"], "enable_websocket": true}]);
+    let served = service(&[node.address], json!({"routes": route}));
+    let limits = Limits { websocket_drain: Duration::from_millis(300), ..Limits::default() };
+    let mut world = World::limited(limits, std::slice::from_ref(&served));
+    let mut client = world.client();
+    client.send(
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\nfirst",
+    );
+    client.wait_for("first");
+    let newer =
+        service(&[node.address], json!({"routes": route, "version": "2", "service_version_id": "s-2"}));
+    world.publish(&[newer]);
+    client.send("second");
+    client.wait_for("second");
+    world.publish(&[]);
+    assert!(client.rest().ends_with(b"second"), "closed, but not before");
 }

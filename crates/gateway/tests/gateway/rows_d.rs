@@ -4,12 +4,12 @@
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Mutex;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use gatewright_gateway::Limits;
+use gatewright_gateway::{Limits, MemoryLimit};
 use serde_json::{Value, json};
 
 use crate::world::{Client, Node, PATIENCE, World, gate, read_exactly, service};
@@ -195,4 +195,76 @@ fn c16_a_body_larger_than_a_request_may_have_is_refused_before_the_node_hears_of
     assert_eq!((answer.status, reason(&answer.body)), (413, json!("body_too_large")));
     let arrived = end.recv_timeout(PATIENCE).unwrap();
     assert!(!arrived.ends_with(b"0\r\n\r\n"), "what was cut must not look whole");
+}
+
+#[test]
+fn d1_and_d2_a_head_that_drips_and_a_client_that_says_nothing_are_closed_in_bounded_time() {
+    let node = Node::greeting();
+    let limits = Limits { head_timeout: Duration::from_millis(500), ..Limits::default() };
+    let world = World::limited(limits, &[service(&[node.address], json!({}))]);
+    let silent = world.client();
+    let mut dripping = world.client();
+    dripping.send("GET / HTTP/1.1\r\nX: ");
+    dripping.stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let started = std::time::Instant::now();
+    while matches!(dripping.stream.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock) {
+        assert!(started.elapsed() < PATIENCE, "still dripping");
+        dripping.send("x");
+    }
+    dripping.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let answer = dripping.answer();
+    assert_eq!((answer.status, reason(&answer.body)), (408, json!("head_timeout")));
+    assert!(silent.rest().is_empty());
+    assert_eq!(world.ask(GET).status, 200, "others are served");
+    assert_eq!(node.heads().len(), 1);
+}
+
+#[test]
+fn d6_connections_beyond_the_limit_are_closed_at_once_and_the_others_are_served() {
+    let node = Node::greeting();
+    let limits = Limits { connections_max: NonZeroUsize::new(3).unwrap(), ..Limits::default() };
+    let world = World::limited(limits, &[service(&[node.address], json!({}))]);
+    let mut accepted: Vec<Client> = (0..3).map(|_| world.client()).collect();
+    for client in &mut accepted {
+        client.send(GET);
+        assert_eq!(client.answer().status, 200);
+    }
+    for _ in 0..30 {
+        assert!(world.client().rest().is_empty());
+    }
+    accepted[0].send(GET);
+    assert_eq!(accepted[0].answer().status, 200);
+    assert_eq!(
+        world.status("/status").1["connections"],
+        json!({"open": 3, "refused": {
+            "connections_max": 30, "memory_short": 0, "proxy_protocol_missing": 0, "proxy_protocol_timeout": 0,
+            "proxy_protocol_untrusted": 0,
+        }})
+    );
+    drop(accepted);
+    crate::world::until(
+        || world.status("/status").1["connections"]["open"] == 0,
+        || "closed connections still count".to_owned(),
+    );
+    assert_eq!(world.ask(GET).status, 200);
+}
+
+#[test]
+fn d17_near_the_memory_limit_requests_and_then_connections_are_refused() {
+    let node = Node::greeting();
+    for (used, refused) in [(90, None), (96, Some(503))] {
+        let mut world = World::with(|settings| settings.memory = Some(MemoryLimit::fixed(100, used)));
+        world.publish(&[service(&[node.address], json!({}))]);
+        let answer = || world.ask(GET);
+        crate::world::until(
+            || answer().status == refused.unwrap_or(200),
+            || format!("at {used} %: {:?}", answer()),
+        );
+        if refused.is_some() {
+            assert_eq!(reason(&answer().body), "overloaded");
+        }
+    }
+    let mut world = World::with(|settings| settings.memory = Some(MemoryLimit::fixed(100, 99)));
+    world.publish(&[service(&[node.address], json!({}))]);
+    crate::world::until(|| world.client().rest().is_empty(), || "connections are still accepted".to_owned());
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use gatewright_gateway::config::Tls;
 use gatewright_gateway::source::Connecting;
-use gatewright_gateway::{Connector, Gateway, Io, Limits, Settings, start};
+use gatewright_gateway::{Connector, Gateway, Io, Limits, Settings, Trust, start};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
@@ -101,6 +101,8 @@ impl World {
             workers: NonZeroUsize::new(2).unwrap(),
             limits: Limits::default(),
             access_log: None,
+            memory: None,
+            trust: Trust::default(),
         };
         change(&mut settings);
         let gateway = start(settings, Arc::new(Script(hears))).expect("a gateway");

@@ -3,17 +3,20 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use gatewright_gateway::{Gateway, Limits, Settings};
+use gatewright_gateway::{Gateway, Settings};
 
 use super::Failure;
 use crate::arguments;
 use crate::remote::Remote;
 use crate::signals::{self, Signals};
-use crate::{announce, probe};
+use crate::{announce, client_limits, upgrade};
 
 /// Runs a gateway until it is told to stop.
 pub(crate) async fn run(arguments: arguments::Gateway) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
+    let origin = upgrade::Origin::of_this_process();
+    let mut inheritance = upgrade::inheritance()?;
+    client_limits::raise_descriptor_limit();
     let instance_token = match (arguments.token, arguments.token_file) {
         (Some(token), _) => token,
         (None, Some(path)) => token_from_file(&path)?,
@@ -23,16 +26,27 @@ pub(crate) async fn run(arguments: arguments::Gateway) -> Result<(), Failure> {
         data_dir: Some(arguments.data_dir),
         ..settings(&arguments.traffic, arguments.group, instance_token)
     };
-    let gateway = gatewright_gateway::start(settings, Arc::new(Remote::new(arguments.control_plane)))?;
+    let connector = Arc::new(Remote::new(arguments.control_plane));
+    let gateway = match &mut inheritance {
+        Some(inheritance) => gatewright_gateway::take_over(inheritance, settings, connector)?,
+        None => gatewright_gateway::start(settings, connector)?,
+    };
     signals::on_hangup(gateway.access_log_reopener())?;
 
     announce_listeners(&gateway);
-    let preparation = async {
-        until_ready(&gateway).await;
+    let work = async {
+        gateway.until_ready().await;
+        if let Some(inheritance) = inheritance {
+            let confirmed = inheritance.confirm();
+            confirmed
+                .map_err(|source| Failure::Start { what: "taking over from the old process", source })?;
+        }
+        upgrade::notify_ready();
         announce::ready();
-        Ok(())
+        let origin = origin.map_err(|source| Failure::Start { what: "the upgrade on SIGUSR2", source })?;
+        origin.until_replaced(&gateway).await
     };
-    let outcome = signals.run(preparation).await;
+    let outcome = signals.run_until(work).await;
     signals.stop(gateway.stop(arguments.shutdown.deadline())).await?;
     outcome
 }
@@ -51,8 +65,10 @@ pub(super) fn settings(
         tls: traffic.tls(),
         status: traffic.status,
         workers: traffic.workers(),
-        limits: Limits::default(),
         access_log: traffic.access_log.settings(),
+        limits: traffic.clients.limits(),
+        memory: traffic.clients.memory(),
+        trust: traffic.clients.trust(),
     }
 }
 
@@ -63,12 +79,6 @@ pub(super) fn announce_listeners(gateway: &Gateway) {
         announce::listener("proxy TLS", format_args!("https://{address}"));
     }
     announce::listener("status", format_args!("http://{}/status", gateway.status_address()));
-}
-
-/// Waits until the gateway serves a configuration.
-pub(super) async fn until_ready(gateway: &Gateway) {
-    let address = announce::reachable(gateway.status_address());
-    probe::until_ok(format!("http://{address}/status/ready"), None).await;
 }
 
 fn token_from_file(path: &Path) -> Result<String, Failure> {

@@ -15,11 +15,12 @@ use crate::arguments::Up;
 use crate::demo::{self, Addresses};
 use crate::in_process::InProcess;
 use crate::signals::{self, Signals};
-use crate::{announce, probe};
+use crate::{announce, client_limits, probe};
 
 /// Runs both halves until they are told to stop.
 pub(crate) async fn run(arguments: Up) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
+    client_limits::raise_descriptor_limit();
     let settings = control_plane::settings(&arguments.data, &arguments.database, &arguments.admin, None);
     let control_plane = Box::pin(gatewright_control_plane::start(settings)).await?;
     let gateway = match gateway_start(&arguments, &control_plane) {
@@ -58,7 +59,7 @@ fn gateway_start(arguments: &Up, control_plane: &ControlPlane) -> Result<Gateway
 }
 
 async fn get_ready(arguments: &Up, control_plane: &ControlPlane, gateway: &Gateway) -> Result<(), Failure> {
-    gateway::until_ready(gateway).await;
+    gateway.until_ready().await;
     if arguments.demo {
         let addresses = Addresses {
             admin: announce::reachable(control_plane.admin_address()),

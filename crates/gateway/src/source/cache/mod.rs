@@ -43,6 +43,8 @@ const APPENDED_BYTES_MIN: u64 = 1 << 20;
 pub(crate) struct Cache {
     folder: PathBuf,
     sealer: Sealer,
+    /// Locked by whoever may write; none: nobody else can.
+    turn: Option<File>,
 }
 
 /// A kept configuration.
@@ -61,7 +63,12 @@ impl Cache {
         let metadata = std::fs::symlink_metadata(&folder)?;
         must_be_ours(&metadata, metadata.is_dir(), &folder)?;
         let key = key(&folder)?;
-        Ok(Self { folder, sealer: Sealer::new(key, group.as_str()) })
+        Ok(Self { folder, sealer: Sealer::new(key, group.as_str()), turn: None })
+    }
+
+    /// Writes nothing before it holds the lock `turn`.
+    pub(crate) fn in_turn(self, turn: File) -> Self {
+        Self { turn: Some(turn), ..self }
     }
 
     /// The newest configuration that can be trusted; none: there is none, and the complaints say why.

@@ -97,6 +97,10 @@ impl Shared {
 }
 
 fn write_on(cache: &Cache, shared: &Shared, report: &impl Fn(Outcome)) {
+    // Whoever writes now ends before long; what is given meanwhile waits.
+    if let Some(Err(error)) = cache.turn.as_ref().map(std::fs::File::lock) {
+        return report(Err(error.to_string()));
+    }
     let mut journal: Option<Journal> = None;
     while let Some((snapshot, lines, is_whole)) = shared.next() {
         // After a failure nobody knows what is in the file, so it is left as it is.
