@@ -22,6 +22,10 @@ pub struct Settings {
     pub sync: Option<SocketAddr>,
     /// The administrator's password of a first start; none: a random one.
     pub admin_password: Option<String>,
+    /// The key that secrets in the store are encrypted with; none: it is in a file.
+    pub secret_key: Option<String>,
+    /// The file with that key; none: `secret-key` in the data directory, made by the first start.
+    pub secret_key_file: Option<PathBuf>,
     /// The administrator's API key of a first start; none: a random one.
     pub admin_key: Option<String>,
     /// Who explains how gateways match; none: explaining is refused.
@@ -82,6 +86,14 @@ pub enum StartError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// The key that secrets are encrypted with cannot be used.
+    #[error("cannot use the secret key {origin}: {reason}")]
+    SecretKey {
+        /// Where it is from.
+        origin: String,
+        /// What went wrong and what to do.
+        reason: String,
     },
     /// The certificate of the admin API cannot be used.
     #[error("cannot serve the admin API over TLS (--admin-tls) with {path}: {reason}", path = path.display())]

@@ -126,7 +126,7 @@ fn keep_secrets(data_dir: &Path, created: &CreatedSecrets) -> io::Result<()> {
 }
 
 /// Writes beside and renames, so that the file holds the whole secret or does not exist.
-fn keep_secret(data_dir: &Path, name: &str, secret: &str) -> io::Result<()> {
+pub(crate) fn keep_secret(data_dir: &Path, name: &str, secret: &str) -> io::Result<()> {
     let beside = data_dir.join(format!("{name}.new"));
     let mut file = file_open_private(&beside)?;
     file.set_len(0)?;

@@ -18,6 +18,7 @@ mod store;
 mod admin_tls;
 mod first_start;
 mod listener;
+mod secret_key;
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -79,6 +80,7 @@ pub async fn start(settings: Settings) -> Result<ControlPlane, StartError> {
     let world = world();
     let database = database(&settings.data_dir, settings.database.as_ref());
     let (store, lock) = store_open(&database).await?;
+    let store = secret_key::unlock(store, &settings, &world).await?;
     let created_secrets = first_start(&store, &world, &settings, &database).await?;
     let acceptor = settings.admin_tls.as_ref().map(|tls| admin_tls::acceptor(tls, &settings.data_dir));
     let acceptor = acceptor.transpose()?;

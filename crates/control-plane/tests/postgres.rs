@@ -10,7 +10,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::watch::{versions, watch as watch_open};
-use crate::world::{World, publish, settings};
+use crate::world::{World, publish, settings, share_secret_key};
 
 /// Tests of other modules, run on PostgreSQL.
 macro_rules! once_more {
@@ -48,8 +48,12 @@ mod gateway_group {
     once_more!(crate::api::gateway_group => the_first_start_leaves_one_group_called_default, a_group_is_found_by_its_exact_name, a_group_that_does_not_exist_is_not_found);
 }
 
+mod direct {
+    once_more!(crate::api::direct => a_service_is_live_at_once_and_its_deletion_takes_everything_along, a_put_replaces_whole_and_a_patch_changes_what_it_names, what_a_version_holds_cannot_be_written_over, consumers_own_their_credentials_and_keys_are_unique, rules_and_metadata_have_their_plugin_as_id, a_group_is_renamed_and_deleted_when_it_is_empty, ten_writes_at_a_time_all_succeed_and_a_second_read_finds_them, a_certificate_of_version_1_is_taken_and_its_key_never_comes_back);
+}
+
 mod watch {
-    once_more!(crate::watch => a_new_gateway_is_sent_everything_and_then_what_changes, a_returning_gateway_is_sent_what_it_missed, a_change_in_another_group_is_not_sent, a_token_opens_its_own_group_only, stopping_ends_watches_at_once);
+    once_more!(crate::watch => a_new_gateway_is_sent_everything_and_then_what_changes, a_returning_gateway_is_sent_what_it_missed, a_change_in_another_group_is_not_sent, objects_of_a_group_are_sent_as_they_change_and_go, a_token_opens_its_own_group_only, stopping_ends_watches_at_once);
 }
 
 fn database() -> DatabaseUrl {
@@ -70,6 +74,9 @@ async fn two() -> (World, World) {
 async fn of_two_first_starts_at_once_one_creates_and_the_other_finds() {
     let database = database();
     let (one, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    for dir in [&one, &other] {
+        share_secret_key(dir.path());
+    }
     let start_in = |dir: &TempDir| {
         let given = settings(dir.path());
         start(Settings { database: Some(database.clone()), admin_key: None, admin_password: None, ..given })
@@ -171,7 +178,7 @@ async fn a_database_that_is_not_there_is_named_without_its_password() {
 
 #[tokio::test]
 async fn a_store_moves_to_postgres_with_everything_in_it() {
-    let world = World::start().await;
+    let world = World::start_sharing().await;
     world.design("s").await;
     world.publish("default", "s", "1").await;
     let history = "/api/gateway_groups/default/services/s/versions";
@@ -196,7 +203,7 @@ async fn a_store_moves_to_postgres_with_everything_in_it() {
 
 #[tokio::test]
 async fn a_backup_is_a_store_of_that_moment_and_overwrites_nothing() {
-    let world = World::start().await;
+    let world = World::start_sharing().await;
     world.design("s").await;
     world.publish("default", "s", "1").await;
     let dir = TempDir::new().unwrap();

@@ -181,3 +181,22 @@ async fn p30_a_publish_in_flight_when_the_control_plane_stops_is_whole_or_absent
     assert!(active.is_empty() || active.len() == 2, "{active:?}");
     assert!(!is_acknowledged || active.len() == 2, "it was acknowledged and is gone");
 }
+
+#[tokio::test]
+async fn another_secret_key_than_the_first_is_refused_and_the_first_is_made_once() {
+    let dir = TempDir::new().unwrap();
+    start(settings(dir.path())).await.unwrap().stop(Duration::from_secs(10)).await;
+    let made = std::fs::read_to_string(dir.path().join("secret-key")).unwrap();
+    let with = |key: &str| Settings { secret_key: Some(key.to_owned()), ..settings(dir.path()) };
+    start(with(&made)).await.unwrap().stop(Duration::from_secs(10)).await;
+    for (key, part) in
+        [("07".repeat(32), "cannot be decrypted"), ("short".to_owned(), "64 hexadecimal digits")]
+    {
+        let message = start(with(&key)).await.err().unwrap().to_string();
+        assert!(message.contains("--secret-key") && message.contains(part), "{message}");
+    }
+    std::fs::remove_file(dir.path().join("secret-key")).unwrap();
+    let message = start(settings(dir.path())).await.err().unwrap().to_string();
+    assert!(message.contains("secret-key") && message.contains("No such file"), "{message}");
+    assert!(!dir.path().join("secret-key").exists(), "a new key would open nothing that is stored");
+}

@@ -73,7 +73,11 @@ async fn watch_with(control_plane: &ControlPlane, token: &str, query: &str) -> R
 }
 
 pub(crate) fn versions(update: &Update) -> Vec<(&str, &str)> {
-    update.services.iter().map(|service| (service.service_id.as_str(), service.version.as_str())).collect()
+    update
+        .services
+        .iter()
+        .map(|service| (service.service_id.as_str(), service.version.as_deref().unwrap()))
+        .collect()
 }
 
 fn removed(update: &Update) -> Vec<&str> {
@@ -150,6 +154,50 @@ pub(crate) async fn a_change_in_another_group_is_not_sent() {
     world.publish("default", "s1", "2").await;
     let update = watch.update().await;
     assert_eq!((update.revision.0, versions(&update)), (1, vec![("s1", "2")]));
+}
+
+#[tokio::test]
+pub(crate) async fn objects_of_a_group_are_sent_as_they_change_and_go() {
+    let world = World::start().await;
+    let at = |path: &str| format!("/apisix/admin/{path}?gateway_group_id=default");
+    world.value("PUT", &at("consumers/jack"), Some(json!({"username": "jack"}))).await;
+    let key = json!({"name": "k", "plugins": {"key-auth": {"key": "secret"}}});
+    world.value("PUT", &at("consumers/jack/credentials/k"), Some(key)).await;
+    world.value("PUT", &at("secret_providers/vault/v"), Some(json!({"uri": "http://v.example"}))).await;
+    let mut gateway = watch(&world.control_plane, "gateway_group_id=default").await.unwrap();
+    let first = gateway.update().await;
+    assert_eq!(
+        serde_json::to_value(&first.objects).unwrap(),
+        json!([
+            {"id": "jack", "kind": "consumer", "content": {"username": "jack"}},
+            {"id": "k", "kind": "credential", "content": {"consumer": "jack", "credential":
+                {"name": "k", "plugins": {"key-auth": {"key": "secret"}}}}},
+            {"id": "vault.v", "kind": "secret_provider", "content": {"uri": "http://v.example"}}
+        ])
+    );
+    assert_eq!((first.revision.0, first.removed_objects.len()), (3, 0));
+
+    world.value("DELETE", &at("consumers/jack"), None).await;
+    let second = gateway.update().await;
+    assert_eq!(
+        serde_json::to_value(&second.removed_objects).unwrap(),
+        json!([
+            {"kind": "consumer", "id": "jack"}, {"kind": "credential", "consumer": "jack", "id": "k"}
+        ])
+    );
+    assert!(second.objects.is_empty() && !second.full);
+
+    world.value("PUT", &at("services/s"), Some(json!({"name": "s"}))).await;
+    gateway.update().await;
+    world.value("PUT", &at("services/s/upstreams/canary"), Some(json!({"name": "canary"}))).await;
+    let fourth = gateway.update().await;
+    let upstreams: Vec<_> = fourth.services[0].upstreams.keys().map(|id| id.as_str()).collect();
+    assert_eq!((upstreams, fourth.objects.len()), (vec!["canary"], 0));
+
+    // An object that came back is no longer gone.
+    world.value("PUT", &at("consumers/jack"), Some(json!({"username": "jack"}))).await;
+    let late = watch(&world.control_plane, "gateway_group_id=default&have=3").await.unwrap().update().await;
+    assert_eq!((late.objects.len(), late.removed_objects.len()), (1, 1));
 }
 
 #[tokio::test]

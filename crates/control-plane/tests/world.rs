@@ -61,13 +61,27 @@ pub(crate) fn settings(dir: &Path) -> Settings {
         admin_tls: None,
         api_version: API_VERSION_DEFAULT.to_owned(),
         audit_retention: AUDIT_RETENTION_DEFAULT,
+        secret_key: None,
+        secret_key_file: None,
     }
+}
+
+/// Gives a data directory the secret key of all tests, as control planes of one database must share one.
+pub(crate) fn share_secret_key(dir: &Path) {
+    std::fs::write(dir.join("secret-key"), "07".repeat(32)).unwrap();
 }
 
 impl World {
     pub(crate) async fn start() -> Self {
         let database = ON_POSTGRES.get().then(|| Server::shared().database().parse().unwrap());
         Self::start_with(database).await
+    }
+
+    /// A control plane on SQLite whose store another data directory can take over.
+    pub(crate) async fn start_sharing() -> Self {
+        let dir = TempDir::new().unwrap();
+        share_secret_key(dir.path());
+        Self { control_plane: start(settings(dir.path())).await.unwrap(), dir, database: None }
     }
 
     /// A control plane that knows somebody who explains.
@@ -82,6 +96,9 @@ impl World {
     /// A control plane with a directory of its own and this database.
     pub(crate) async fn start_with(database: Option<DatabaseUrl>) -> Self {
         let dir = TempDir::new().unwrap();
+        if database.is_some() {
+            share_secret_key(dir.path());
+        }
         let settings = Settings { database: database.clone(), ..settings(dir.path()) };
         Self { control_plane: start(settings).await.unwrap(), dir, database }
     }

@@ -54,7 +54,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         #[cfg(all(feature = "control-plane", feature = "gateway"))]
-        Command::Up(arguments) => commands::serve(commands::up::run(arguments))?,
+        Command::Up(arguments) => commands::serve(commands::up::run(*arguments))?,
         #[cfg(feature = "control-plane")]
         Command::ControlPlane(arguments) => commands::serve(commands::control_plane::run(arguments))?,
         #[cfg(feature = "gateway")]

@@ -68,8 +68,10 @@ pub struct Considered {
     pub service_id: String,
     /// Its name.
     pub service: String,
-    /// Its version.
-    pub version: String,
+    /// Its version; none: a service without a version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub version: Option<String>,
     /// The route.
     pub route_id: String,
     /// Its name.

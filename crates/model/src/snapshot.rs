@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ServiceId, ServiceVersionId};
+use crate::id::{ObjectId, ServiceId, ServiceVersionId};
 use crate::lifecycle::{RouteVersion, RuntimeConfiguration, ServiceVersion};
 use crate::matching::MatchSettings;
 use crate::protocol::Update;
 use crate::resource::Plugins;
 use crate::resource::group_object::{GroupObject, ObjectKey};
 use crate::resource::service::ServiceKind;
+use crate::resource::upstream::Upstream;
 
 /// The rising number of a gateway group's intent; every change of what the group's gateways serve raises it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -28,15 +29,18 @@ impl std::fmt::Display for Revision {
     }
 }
 
-/// A service as it is active in one gateway group: a version plus that group's runtime configuration.
+/// A service as it is active in one gateway group: a version, or what was written straight to the group, plus that
+/// group's runtime configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PublishedService {
     /// The service.
     pub service_id: ServiceId,
-    /// The version that is active.
-    pub service_version_id: ServiceVersionId,
+    /// The version that is active; none: a service without a version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_version_id: Option<ServiceVersionId>,
     /// The number of that version.
-    pub version: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// Name of the service.
     pub name: String,
     /// HTTP or stream.
@@ -45,8 +49,12 @@ pub struct PublishedService {
     /// Plugins of all routes.
     #[serde(default, skip_serializing_if = "Plugins::is_empty")]
     pub plugins: Plugins,
-    /// The routes of the version.
+    /// The routes.
     pub routes: Vec<RouteVersion>,
+    /// Upstreams beside the default one, for plugins that choose among them; what names one that is not here means
+    /// the default one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub upstreams: BTreeMap<ObjectId, Upstream>,
     /// What the group may change.
     #[serde(flatten)]
     pub runtime: RuntimeConfiguration,
@@ -58,12 +66,13 @@ impl PublishedService {
     pub fn new(version: ServiceVersion, runtime: RuntimeConfiguration) -> Self {
         Self {
             service_id: version.service_id,
-            service_version_id: version.id,
-            version: version.version,
+            service_version_id: Some(version.id),
+            version: Some(version.version),
             name: version.name,
             kind: version.kind,
             plugins: version.plugins,
             routes: version.routes,
+            upstreams: BTreeMap::new(),
             runtime,
         }
     }
@@ -176,7 +185,11 @@ mod tests {
     }
 
     fn contents(snapshot: &Snapshot) -> Vec<(&str, &str)> {
-        snapshot.services.iter().map(|(id, service)| (id.as_str(), service.version.as_str())).collect()
+        snapshot
+            .services
+            .iter()
+            .map(|(id, service)| (id.as_str(), service.version.as_deref().unwrap()))
+            .collect()
     }
 
     #[test]
@@ -240,6 +253,14 @@ mod tests {
     fn a_published_service_survives_the_wire() {
         let service = service("a", "1");
         let text = serde_json::to_string(&service).unwrap();
+        assert_eq!(serde_json::from_str::<PublishedService>(&text).unwrap(), service);
+    }
+
+    #[test]
+    fn a_service_without_a_version_says_nothing_of_one_on_the_wire() {
+        let service = PublishedService { service_version_id: None, version: None, ..service("a", "1") };
+        let text = serde_json::to_string(&service).unwrap();
+        assert!(!text.contains("version"), "{text}");
         assert_eq!(serde_json::from_str::<PublishedService>(&text).unwrap(), service);
     }
 }

@@ -4,6 +4,7 @@
 //! The tests of the repository itself are in `tidy` and run with every other test.
 
 mod bench;
+mod documented_operations;
 mod fuzz;
 mod openapi;
 mod test_dependencies;
@@ -19,7 +20,7 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask")]
 enum Chore {
-    /// Writes openapi.json from the admin API's code.
+    /// Writes openapi.json, and the table of documented operations, from the admin API's code.
     Openapi,
     /// Measures the release executable against its peers and prints the ratios; see bench/README.md.
     Bench(bench::Wish),

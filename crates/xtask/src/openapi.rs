@@ -7,12 +7,15 @@ use std::path::Path;
 
 use anyhow::Context;
 
+use crate::documented_operations;
+
 const FILE: &str = "openapi.json";
 
 /// Writes the file.
 pub(crate) fn write(repository: &Path) -> anyhow::Result<()> {
-    let path = repository.join(FILE);
-    std::fs::write(&path, document()).with_context(|| format!("cannot write {}", path.display()))
+    let (path, document) = (repository.join(FILE), document());
+    std::fs::write(&path, &document).with_context(|| format!("cannot write {}", path.display()))?;
+    documented_operations::write(repository, &document)
 }
 
 /// What the file must contain: the document as the code describes it, ending in a newline.

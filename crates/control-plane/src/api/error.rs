@@ -84,6 +84,10 @@ impl ApiError {
                 | Refusal::VersionTaken { .. }
                 | Refusal::VersionNotRestorable { .. }
                 | Refusal::StillPublished { .. }
+                | Refusal::VersionImmutable { .. }
+                | Refusal::Unversioned { .. }
+                | Refusal::Duplicate { .. }
+                | Refusal::GroupInUse { .. }
                 | Refusal::Conflict => StatusCode::CONFLICT,
                 Refusal::NoRehearsal => StatusCode::NOT_IMPLEMENTED,
                 Refusal::Unconfirmed { .. } | Refusal::Unavailable { .. } | Refusal::Interrupted { .. } => {

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::error::Refusals;
 use super::request::{Ids, Json, ListParameters, ListQuery};
-use super::{Many, ManyAnswer, Single, SingleAnswer, many, single, warned};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
 use crate::app::document::gateway_group_parse;
 use crate::app::{App, Caller};
 use crate::store::GatewayGroupRow;
@@ -121,4 +121,16 @@ pub(super) async fn gateway_group_admin_key_put(
 ) -> SingleAnswer<GroupAdminKeyView> {
     let key = app.gateway_group_admin_key_put(&caller, &ids.id("gateway_group_id")?).await?;
     Ok(single(GroupAdminKeyView { key }))
+}
+
+/// Deletes a gateway group; refused while it holds services or other objects.
+#[utoipa::path(delete, path = "/api/gateway_groups/{gateway_group_id}", tag = "gateway group",
+    params(("gateway_group_id" = String, Path)), responses((status = 200, body = Single<Nothing>), Refusals))]
+pub(super) async fn gateway_group_delete(
+    caller: Caller,
+    State(app): State<App>,
+    ids: Ids,
+) -> SingleAnswer<Nothing> {
+    app.gateway_group_delete(&caller, &ids.id("gateway_group_id")?).await?;
+    Ok(single(Nothing {}))
 }

@@ -9,6 +9,7 @@ mod error;
 mod request;
 mod router;
 mod strict_json;
+mod target_group;
 
 mod access_token;
 mod audit_log;
@@ -22,10 +23,28 @@ mod runtime_configuration;
 mod service_diff;
 mod service_publish;
 mod service_template;
+mod service_version;
 mod session;
 mod user;
 mod variable;
 mod version;
+
+mod group_route;
+mod group_service;
+mod service_upstream;
+mod stream_route;
+
+mod consumer;
+mod credential;
+mod global_rule;
+mod plugin_metadata;
+mod secret_provider;
+mod ssl;
+
+mod label;
+mod plugin;
+mod schema;
+mod validate;
 
 use axum::Json;
 use axum::http::{HeaderName, header};

@@ -17,12 +17,17 @@ use crate::store::{Order, PublicationRow, PublishedServiceRow};
 /// A service as it is active in a gateway group.
 #[derive(Serialize, ToSchema)]
 pub(super) struct PublishedServiceView {
-    /// The id of the active version.
+    /// The id of the active version; of a service without one, the service's.
     id: String,
     service_id: String,
-    /// The same as `id`: published clients read both.
-    service_version_id: String,
-    version: String,
+    /// The id of the active version; absent: the service was written straight to the group and has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    service_version_id: Option<String>,
+    /// The number of the active version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    version: Option<String>,
     name: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schema(required = false)]
@@ -47,7 +52,7 @@ pub(super) struct PublishedServiceView {
     status: u8,
     gateway_group_id: String,
     gateway_group_name: String,
-    /// When the version was made.
+    /// When the version was made; of a service without one, when it was first written.
     created_at: i64,
     /// When the version became active, or its runtime configuration last changed.
     updated_at: i64,
@@ -57,25 +62,26 @@ pub(super) struct PublishedServiceView {
 
 impl From<PublishedServiceRow> for PublishedServiceView {
     fn from(row: PublishedServiceRow) -> Self {
-        let (version, runtime) = (row.version, row.runtime);
+        let PublishedServiceRow { version, content, runtime, .. } = row;
+        let id = version.as_ref().map_or(row.service_id.as_str(), |version| version.id.as_str());
         Self {
-            id: version.id.to_string(),
-            service_id: version.service_id.into(),
-            service_version_id: version.id.into(),
-            version: version.version,
-            name: version.name,
-            desc: version.desc,
-            labels: version.labels,
-            kind: version.kind,
+            id: id.to_owned(),
+            created_at: version.as_ref().map_or(row.created_at, |version| version.created_at),
+            service_id: row.service_id.into(),
+            service_version_id: version.as_ref().map(|version| version.id.to_string()),
+            version: version.map(|version| version.number),
+            name: content.name,
+            desc: content.desc,
+            labels: content.labels,
+            kind: content.kind,
             hosts: runtime.hosts,
             path_prefix: runtime.path_prefix,
             strip_path_prefix: runtime.strip_path_prefix,
             upstream: runtime.upstream,
-            plugins: version.plugins,
+            plugins: content.plugins,
             status: runtime.status.into(),
             gateway_group_id: row.gateway_group_id.into(),
             gateway_group_name: row.gateway_group_name,
-            created_at: version.created_at,
             updated_at: row.updated_at,
             publish_time: row.publish_time,
         }
@@ -142,6 +148,20 @@ pub(super) async fn published_service_list(
 ) -> ManyAnswer<PublishedServiceView> {
     let query = query.must_order_by(Some(Order::PublishTime))?;
     Ok(many(app.published_service_list(&caller, &ids.id("gateway_group_id")?, &query.filter).await?))
+}
+
+/// Lists the gateway groups in which a service is active.
+#[utoipa::path(get, path = "/api/services/{service_id}/published_services", tag = "published service",
+    params(("service_id" = String, Path), ListParameters),
+    responses((status = 200, body = Many<PublishedServiceView>), Refusals))]
+pub(super) async fn published_service_everywhere(
+    caller: Caller,
+    State(app): State<App>,
+    ids: Ids,
+    query: ListQuery,
+) -> ManyAnswer<PublishedServiceView> {
+    let query = query.must_order_by(Some(Order::PublishTime))?;
+    Ok(many(app.published_service_everywhere(&caller, &ids.id("service_id")?, &query.filter).await?))
 }
 
 /// Shows a published service.

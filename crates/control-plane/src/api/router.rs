@@ -15,9 +15,10 @@ use super::call::{Operations, call_serve, dry_run_document};
 use super::error::{ApiError, ErrorBody};
 use super::version::ApiVersion;
 use super::{
-    access_token, audit_log, conflict_check, explain, gateway_group, license, published_service,
-    route_template, runtime_configuration, service_diff, service_publish, service_template, session, user,
-    variable, version,
+    access_token, audit_log, conflict_check, consumer, credential, explain, gateway_group, global_rule,
+    group_route, group_service, label, license, plugin, plugin_metadata, published_service, route_template,
+    runtime_configuration, schema, secret_provider, service_diff, service_publish, service_template,
+    service_upstream, service_version, session, ssl, stream_route, user, validate, variable, version,
 };
 use crate::app::App;
 
@@ -50,7 +51,11 @@ fn operations() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Api::openapi())
         .routes(routes!(version::version_get))
         .routes(routes!(gateway_group::gateway_group_list, gateway_group::gateway_group_create))
-        .routes(routes!(gateway_group::gateway_group_get, gateway_group::gateway_group_put))
+        .routes(routes!(
+            gateway_group::gateway_group_get,
+            gateway_group::gateway_group_put,
+            gateway_group::gateway_group_delete
+        ))
         .routes(routes!(explain::explain))
         .routes(routes!(gateway_group::gateway_group_admin_key_put))
         .routes(routes!(service_template::service_template_list, service_template::service_template_create))
@@ -81,7 +86,85 @@ fn operations() -> OpenApiRouter<App> {
             runtime_configuration::runtime_configuration_patch
         ))
         .routes(routes!(variable::variable_list))
+        .routes(routes!(published_service::published_service_everywhere))
+        .routes(routes!(service_version::service_version_numbered))
+        .routes(routes!(service_version::service_version_get))
+        .routes(routes!(service_version::service_version_routes))
+        .routes(routes!(service_version::service_version_route_get))
+        .routes(routes!(label::label_list))
+        .routes(routes!(schema::core_schema_get))
+        .merge(group_operations())
         .merge(identity_operations())
+}
+
+/// What is written straight to a gateway group.
+fn group_operations() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(group_service::group_service_list, group_service::group_service_create))
+        .routes(routes!(
+            group_service::group_service_get,
+            group_service::group_service_put,
+            group_service::group_service_patch,
+            group_service::group_service_delete
+        ))
+        .routes(routes!(group_route::group_route_list, group_route::group_route_create))
+        .routes(routes!(
+            group_route::group_route_get,
+            group_route::group_route_put,
+            group_route::group_route_patch,
+            group_route::group_route_delete
+        ))
+        .routes(routes!(stream_route::stream_route_list, stream_route::stream_route_create))
+        .routes(routes!(
+            stream_route::stream_route_get,
+            stream_route::stream_route_put,
+            stream_route::stream_route_patch,
+            stream_route::stream_route_delete
+        ))
+        .routes(routes!(service_upstream::service_upstream_list))
+        .routes(routes!(
+            service_upstream::service_upstream_get,
+            service_upstream::service_upstream_put,
+            service_upstream::service_upstream_delete
+        ))
+        .routes(routes!(consumer::consumer_list, consumer::consumer_create))
+        .routes(routes!(
+            consumer::consumer_get,
+            consumer::consumer_put,
+            consumer::consumer_patch,
+            consumer::consumer_delete
+        ))
+        .routes(routes!(credential::credential_list, credential::credential_create))
+        .routes(routes!(
+            credential::credential_get,
+            credential::credential_put,
+            credential::credential_delete
+        ))
+        .routes(routes!(ssl::ssl_list, ssl::ssl_create))
+        .routes(routes!(ssl::ssl_get, ssl::ssl_put, ssl::ssl_delete))
+        .routes(routes!(global_rule::global_rule_list, global_rule::global_rule_create))
+        .routes(routes!(
+            global_rule::global_rule_get,
+            global_rule::global_rule_put,
+            global_rule::global_rule_delete
+        ))
+        .routes(routes!(plugin_metadata::plugin_metadata_list))
+        .routes(routes!(
+            plugin_metadata::plugin_metadata_get,
+            plugin_metadata::plugin_metadata_put,
+            plugin_metadata::plugin_metadata_delete
+        ))
+        .routes(routes!(plugin::plugin_metadata_default_get))
+        .routes(routes!(plugin::plugin_summary_list))
+        .routes(routes!(plugin::plugins_list))
+        .routes(routes!(plugin::plugin_get))
+        .routes(routes!(secret_provider::secret_provider_list))
+        .routes(routes!(
+            secret_provider::secret_provider_get,
+            secret_provider::secret_provider_put,
+            secret_provider::secret_provider_delete
+        ))
+        .routes(routes!(validate::configuration_validate))
 }
 
 /// Who may do what, and who did.

@@ -56,6 +56,7 @@ pub(crate) enum Action {
     GetGatewayGroup,
     CreateGatewayGroup,
     UpdateGatewayGroup,
+    DeleteGatewayGroup,
     GetServiceTemplate,
     CreateServiceTemplate,
     UpdateServiceTemplate,
@@ -75,6 +76,26 @@ pub(crate) enum Action {
     UpdateLicense,
     /// The tokens of the caller; everybody's own business, but for those who may do nothing.
     ManageToken,
+    CreatePublishedService,
+    UpdatePublishedService,
+    GetConsumer,
+    CreateConsumer,
+    UpdateConsumer,
+    DeleteConsumer,
+    GetCertificate,
+    CreateCertificate,
+    UpdateCertificate,
+    DeleteCertificate,
+    GetGlobalPluginRule,
+    CreateGlobalPluginRule,
+    UpdateGlobalPluginRule,
+    DeleteGlobalPluginRule,
+    GetPluginMetadata,
+    UpdatePluginMetadata,
+    DeletePluginMetadata,
+    GetSecret,
+    PutSecret,
+    DeleteSecret,
 }
 
 impl Action {
@@ -83,6 +104,7 @@ impl Action {
             Self::GetGatewayGroup => "gateway:GetGatewayGroup",
             Self::CreateGatewayGroup => "gateway:CreateGatewayGroup",
             Self::UpdateGatewayGroup => "gateway:UpdateGatewayGroup",
+            Self::DeleteGatewayGroup => "gateway:DeleteGatewayGroup",
             Self::GetServiceTemplate => "gateway:GetServiceTemplate",
             Self::CreateServiceTemplate => "gateway:CreateServiceTemplate",
             Self::UpdateServiceTemplate => "gateway:UpdateServiceTemplate",
@@ -101,6 +123,26 @@ impl Action {
             Self::GetLicense => "iam:GetLicense",
             Self::UpdateLicense => "iam:UpdateLicense",
             Self::ManageToken => "iam:ManageToken",
+            Self::CreatePublishedService => "gateway:CreatePublishedService",
+            Self::UpdatePublishedService => "gateway:UpdatePublishedService",
+            Self::GetConsumer => "gateway:GetConsumer",
+            Self::CreateConsumer => "gateway:CreateConsumer",
+            Self::UpdateConsumer => "gateway:UpdateConsumer",
+            Self::DeleteConsumer => "gateway:DeleteConsumer",
+            Self::GetCertificate => "gateway:GetCertificate",
+            Self::CreateCertificate => "gateway:CreateCertificate",
+            Self::UpdateCertificate => "gateway:UpdateCertificate",
+            Self::DeleteCertificate => "gateway:DeleteCertificate",
+            Self::GetGlobalPluginRule => "gateway:GetGlobalPluginRule",
+            Self::CreateGlobalPluginRule => "gateway:CreateGlobalPluginRule",
+            Self::UpdateGlobalPluginRule => "gateway:UpdateGlobalPluginRule",
+            Self::DeleteGlobalPluginRule => "gateway:DeleteGlobalPluginRule",
+            Self::GetPluginMetadata => "gateway:GetPluginMetadata",
+            Self::UpdatePluginMetadata => "gateway:UpdatePluginMetadata",
+            Self::DeletePluginMetadata => "gateway:DeletePluginMetadata",
+            Self::GetSecret => "gateway:GetSecret",
+            Self::PutSecret => "gateway:PutSecret",
+            Self::DeleteSecret => "gateway:DeleteSecret",
         }
     }
 
@@ -113,6 +155,26 @@ impl Action {
                 | Self::GetPublishedService
                 | Self::DeletePublishedService
                 | Self::UpdateServiceRuntime
+                | Self::CreatePublishedService
+                | Self::UpdatePublishedService
+                | Self::GetConsumer
+                | Self::CreateConsumer
+                | Self::UpdateConsumer
+                | Self::DeleteConsumer
+                | Self::GetCertificate
+                | Self::CreateCertificate
+                | Self::UpdateCertificate
+                | Self::DeleteCertificate
+                | Self::GetGlobalPluginRule
+                | Self::CreateGlobalPluginRule
+                | Self::UpdateGlobalPluginRule
+                | Self::DeleteGlobalPluginRule
+                | Self::GetPluginMetadata
+                | Self::UpdatePluginMetadata
+                | Self::DeletePluginMetadata
+                | Self::GetSecret
+                | Self::PutSecret
+                | Self::DeleteSecret
         )
     }
 }

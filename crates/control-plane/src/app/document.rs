@@ -23,9 +23,10 @@ use utoipa::ToSchema;
 use super::RouteTemplate;
 
 /// Fields that the system manages; sending them back is no mistake.
-const MANAGED: [&str; 13] = [
+const MANAGED: [&str; 14] = [
     "id",
     "route_id",
+    "stream_route_id",
     "service_id",
     "service_version_id",
     "gateway_group_id",
@@ -324,7 +325,7 @@ fn publish_check(wish: &PublishWish) -> Result<(), Violations> {
     violations.into_result()
 }
 
-fn upstream_check(upstream: Option<&Upstream>, at: &str) -> Result<(), Violations> {
+pub(super) fn upstream_check(upstream: Option<&Upstream>, at: &str) -> Result<(), Violations> {
     let mut violations = Violations::default();
     if let Some(upstream) = upstream {
         upstream.check(at, &mut violations);
@@ -333,7 +334,7 @@ fn upstream_check(upstream: Option<&Upstream>, at: &str) -> Result<(), Violation
 }
 
 /// The id in the document, if there is one.
-fn chosen_id<I: TryFrom<String>>(value: &Value, violations: &mut Violations) -> Option<I>
+pub(super) fn chosen_id<I: TryFrom<String>>(value: &Value, violations: &mut Violations) -> Option<I>
 where
     I::Error: std::fmt::Display,
 {

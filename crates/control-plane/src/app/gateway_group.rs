@@ -98,6 +98,26 @@ impl App {
         tx.commit().await?;
         Ok(key)
     }
+
+    /// Deletes an empty group; its gateways lose their configuration's source and keep the last one they have.
+    pub(crate) async fn gateway_group_delete(
+        &self,
+        caller: &Caller,
+        id: &GatewayGroupId,
+    ) -> Result<(), Refusal> {
+        caller.must(Action::DeleteGatewayGroup, id.as_str())?;
+        let mut tx = self.store().write().await?;
+        gateway_group(&mut tx, id).await?;
+        let contents = tx.gateway_group_contents(id).await?;
+        if !contents.is_empty() {
+            let contents: Vec<_> = contents.iter().map(|(kind, total)| format!("{total} × {kind}")).collect();
+            return Err(Refusal::GroupInUse { id: id.to_string(), contents: contents.join(", ") });
+        }
+        tx.gateway_group_delete(id).await?;
+        tx.commit().await?;
+        self.hints().changed(id);
+        Ok(())
+    }
 }
 
 pub(super) async fn gateway_group(tx: &mut Reading, id: &GatewayGroupId) -> Result<GatewayGroupRow, Refusal> {

@@ -19,15 +19,27 @@ mod access_token;
 mod audit_log;
 mod conflict_check;
 mod explain;
+pub(crate) mod group_document;
+mod group_object;
+
+mod core_schema;
 mod gateway_group;
+mod group_route;
+mod group_service;
+mod label;
+mod plugin;
 mod published_service;
 mod route_template;
 mod runtime_configuration;
 mod service_diff;
 mod service_publish;
 mod service_template;
+mod service_upstream;
+mod service_version;
 mod session;
+mod ssl;
 mod user;
+mod validate;
 
 #[cfg(test)]
 mod lifecycle;
@@ -39,15 +51,20 @@ use std::sync::Arc;
 
 pub(crate) use audit_log::{NAME_BYTES_MAX, audit_log_note_body, cut};
 pub(crate) use caller::{ADMIN, Action, Caller, Credentials, SUPER_ADMIN};
+pub(crate) use core_schema::core_schema;
 pub(crate) use document::Warnings;
+pub(crate) use group_object::{Object, Shelf};
 pub(crate) use mask::{mask_uri, scrub};
 pub(crate) use password::{password_hash, password_new};
 pub(crate) use patch::{Patch, json_depth};
+pub(crate) use plugin::{plugin_list, plugin_metadata_default, plugin_schema, plugin_summary_list};
 pub(crate) use refusal::Refusal;
 pub(crate) use route_template::RouteTemplate;
 pub(crate) use service_publish::PublishOutcome;
 pub(crate) use session::SESSION_SECONDS;
+pub(crate) use ssl::validity;
 pub(crate) use token::{Digest, token_new};
+pub(crate) use validate::{InvalidDocument, ValidateWish};
 pub(crate) use world::World;
 
 use gatewright_model::id::GatewayGroupId;

@@ -5,7 +5,7 @@ use gatewright_model::snapshot::Revision;
 
 use super::{Action, App, Caller, Refusal, gateway_group, persistently};
 use crate::distribution::DELTA_REVISIONS_MAX;
-use crate::store::{Direction, ListFilter, Listed, PublicationRow, PublishedServiceRow, Reading};
+use crate::store::{Direction, ListFilter, Listed, ObjectKind, PublicationRow, PublishedServiceRow, Reading};
 
 /// What callers call it.
 const NOUN: &str = "published service";
@@ -31,6 +31,17 @@ impl App {
     ) -> Result<PublishedServiceRow, Refusal> {
         caller.must(Action::GetPublishedService, group.as_str())?;
         published_service(&mut self.store().read().await?, group, service).await
+    }
+
+    /// Every group in which the service is active.
+    pub(crate) async fn published_service_everywhere(
+        &self,
+        caller: &Caller,
+        service: &ServiceId,
+        filter: &ListFilter,
+    ) -> Result<Listed<PublishedServiceRow>, Refusal> {
+        caller.must(Action::GetPublishedService, "*")?;
+        Ok(self.store().read().await?.published_service_everywhere(service, filter).await?)
     }
 
     /// Every publication of the service in the group, also after it was taken out.
@@ -66,15 +77,20 @@ impl App {
         let mut tx = self.store().write().await?;
         published_service(&mut tx, group, service).await?;
         let revision = tx.gateway_group_raise(group).await?;
-        let forgotten = Revision(revision.0.saturating_sub(DELTA_REVISIONS_MAX));
-        tx.published_service_delete(group, service, revision, forgotten).await?;
+        tx.published_service_delete(group, service, revision, forgotten(revision)).await?;
+        tx.group_object_delete_owned(group, ObjectKind::ServiceUpstream, service.as_str(), revision).await?;
         tx.commit().await?;
         self.hints().changed(group);
         Ok(())
     }
 }
 
-fn not_found(service: &ServiceId) -> Refusal {
+/// Up to which revision tombstones are forgotten.
+pub(super) fn forgotten(revision: Revision) -> Revision {
+    Revision(revision.0.saturating_sub(DELTA_REVISIONS_MAX))
+}
+
+pub(super) fn not_found(service: &ServiceId) -> Refusal {
     Refusal::NotFound { noun: NOUN, id: service.to_string() }
 }
 

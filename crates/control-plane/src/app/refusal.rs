@@ -131,6 +131,46 @@ pub(crate) enum Refusal {
         /// The key.
         key: String,
     },
+    /// What a version holds never changes.
+    #[error(
+        "service `{service}` runs version `{version}` in this gateway group, and a version never changes: only its \
+         name, description, labels and runtime configuration can be edited here; change the template and publish it"
+    )]
+    VersionImmutable {
+        /// The service's name.
+        service: String,
+        /// The number.
+        version: String,
+    },
+    /// A service of this id was written straight to the group.
+    #[error(
+        "service `{service}` is in gateway group `{group}` without a version; delete it there before a version of it \
+         is published"
+    )]
+    Unversioned {
+        /// The service.
+        service: String,
+        /// The group.
+        group: String,
+    },
+    /// Another object has what only one may have.
+    #[error("{noun} `{by}` of this gateway group has the same {what}; use that one, or delete it first")]
+    Duplicate {
+        /// What kind of object.
+        noun: &'static str,
+        /// What is the same.
+        what: &'static str,
+        /// The other object.
+        by: String,
+    },
+    /// Something is left in it.
+    #[error("gateway group `{id}` still holds {contents}; delete that first")]
+    GroupInUse {
+        /// The group.
+        id: String,
+        /// What, and how many.
+        contents: String,
+    },
     /// Somebody else changed the same thing at the same time.
     #[error("the object was changed by somebody else at the same time; read it and try again")]
     Conflict,

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::document;
 use super::published_service::published_service;
 use super::{Action, App, Caller, Patch, Refusal, Warnings, persistently};
-use crate::store::Placement;
+use crate::store::ServiceWrite;
 
 impl App {
     pub(crate) async fn runtime_configuration_get(
@@ -47,14 +47,14 @@ impl App {
         let runtime = after.content.over(empty());
         let stamp = tx.stamp(self.world().now()).await?;
         let revision = tx.gateway_group_raise(group).await?;
-        let placement = Placement {
+        let write = ServiceWrite {
             gateway_group_id: group,
             service_id: service,
-            service_version_id: &before.version.id,
+            content: &before.content,
             runtime: &runtime,
             revision,
         };
-        tx.runtime_configuration_update(stamp, &placement).await?;
+        tx.group_service_update(stamp, &write).await?;
         tx.commit().await?;
         self.hints().changed(group);
         Ok((runtime, after.warnings))

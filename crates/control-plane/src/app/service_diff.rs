@@ -4,6 +4,7 @@ use gatewright_model::diff::{ServiceDiff, ServiceState, diff};
 use gatewright_model::validation::Violations;
 
 use super::document::{DiffWish, StateWish};
+use super::group_service::group_service_version;
 use super::published_service::published_service;
 use super::service_template::service_template;
 use super::{Action, App, Caller, Refusal};
@@ -36,7 +37,14 @@ async fn state(tx: &mut Reading, wish: &StateWish) -> Result<ServiceState, Refus
     let id = &wish.service_id;
     if let Some(group) = &wish.gateway_group_id {
         let active = published_service(tx, group, id).await?;
-        let version = tx.service_version_get(&active.version.id).await?.ok_or(Refusal::Conflict)?;
+        let version = match &active.version {
+            Some(version) => tx.service_version_get(&version.id).await?.ok_or(Refusal::Conflict)?,
+            // The version is never written, so any id does.
+            None => {
+                let version_id = id.as_str().parse().map_err(|_| Refusal::Conflict)?;
+                group_service_version(tx, &active, version_id, String::new()).await?
+            }
+        };
         return Ok(ServiceState::of_version(&version, Some(active.runtime)));
     }
     if let Some(number) = &wish.version {

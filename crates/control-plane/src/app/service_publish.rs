@@ -112,12 +112,18 @@ impl App {
     ) -> Result<Plan, Refusal> {
         let group = &wish.gateway_group_id;
         let active = tx.published_service_get(group, &service.service_id).await?;
+        if active.as_ref().is_some_and(|row| row.version.is_none()) {
+            return Err(Refusal::Unversioned {
+                service: service.service_id.to_string(),
+                group: group.to_string(),
+            });
+        }
         if wish.create_new_version {
             let row = service_template(tx, &service.service_id).await?;
             let routes = tx.route_template_snapshot(&service.service_id).await?;
             let number = service.version.clone().unwrap_or_default();
             if tx.service_version_exists(&service.service_id, &number).await? {
-                let active = active.map(|active| active.version.version);
+                let active = active.and_then(|active| Some(active.version?.number));
                 return Err(Refusal::VersionTaken { service: row.template.name, version: number, active });
             }
             let base = active.map(|active| active.runtime);

@@ -9,12 +9,15 @@ use tempfile::TempDir;
 use super::document::{publish_parse, service_template_parse};
 use super::*;
 use crate::distribution::Hints;
-use crate::store::{AuditFilter, Call, ListFilter, NewAccessToken, Order, Page, PasswordState, UserRow};
+use crate::store::{
+    AuditFilter, Call, ListFilter, NewAccessToken, Order, Page, PasswordState, SecretKey, UserRow,
+};
 
 /// Rules over an empty store in a temporary directory; it is always second 1000, and random bytes are 1, 2, 3 ….
 pub(crate) async fn app() -> (App, TempDir) {
     let dir = TempDir::new().unwrap();
     let store = Store::open_sqlite(&dir.path().join("test.db")).await.unwrap();
+    let store = store.with_secret_key(SecretKey::new([7; 32]), [8; 32]).await.unwrap();
     let counter = AtomicU8::new(0);
     let world = World::new(|| 1000, move || [counter.fetch_add(1, Ordering::SeqCst) + 1; 32]);
     (App::new(store, world, Hints::default(), ProcessSecrets::default(), None), dir)
@@ -115,7 +118,10 @@ async fn every_operation_asks_whether_the_caller_may() {
     for (index, refusal) in refusals.into_iter().enumerate() {
         assert!(matches!(refusal, Some(Refusal::Forbidden { .. })), "operation {index}: {refusal:?}");
     }
-    assert_eq!(app.published_service_get(&admin, &group, &service).await.unwrap().version.version, "1");
+    assert_eq!(
+        app.published_service_get(&admin, &group, &service).await.unwrap().version.unwrap().number,
+        "1"
+    );
 }
 
 #[tokio::test]

@@ -38,13 +38,18 @@ pub(crate) async fn assemble(
         Some(base) => tx.removed_service_list(group, base).await?,
         None => Vec::new(),
     };
+    let objects = tx.group_object_changes(group, base.unwrap_or_default()).await?;
+    let removed_objects = match base {
+        Some(base) => tx.removed_object_list(group, base).await?,
+        None => Vec::new(),
+    };
     Ok(Assembled::Update(Update {
         revision,
         full: base.is_none(),
         settings: settings.unwrap_or_default(),
         services,
         removed,
-        objects: Vec::new(),
-        removed_objects: Vec::new(),
+        objects,
+        removed_objects,
     }))
 }

@@ -208,6 +208,12 @@ impl From<String> for Parameter {
     }
 }
 
+impl From<Option<String>> for Parameter {
+    fn from(text: Option<String>) -> Self {
+        Self::Text(text)
+    }
+}
+
 impl From<i64> for Parameter {
     fn from(number: i64) -> Self {
         Self::Integer(Some(number))

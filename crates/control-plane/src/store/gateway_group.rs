@@ -23,6 +23,7 @@ const SOURCE: Source = Source {
     tables: "gateway_group g",
     object: "g",
     named: "g",
+    id: "id",
 };
 
 fn read(row: &Row) -> Result<GatewayGroupRow, StoreError> {
@@ -58,7 +59,7 @@ impl Reading {
         &mut self,
         filter: &ListFilter,
     ) -> Result<Listed<GatewayGroupRow>, StoreError> {
-        list::select(&mut self.tx, &SOURCE, None, filter, read).await
+        list::select(&mut self.tx, &SOURCE, &[], filter, read).await
     }
 
     /// The group's revision; none: there is no such group.
@@ -99,6 +100,11 @@ impl Writing {
         );
         let update = update.bind(id.as_str()).bind(group.name.as_str()).bind(to_json(&group.labels)?);
         self.tx.execute_one(update.bind(to_json(group)?).bind(stamp.at).bind(stamp.number)).await
+    }
+
+    /// Deletes the group with its instance tokens; refused by constraint while it holds services or objects.
+    pub(crate) async fn gateway_group_delete(&mut self, id: &GatewayGroupId) -> Result<(), StoreError> {
+        self.tx.execute_one(query("DELETE FROM gateway_group WHERE id = $1").bind(id.as_str())).await
     }
 
     /// Raises the group's revision, because what its gateways serve changes in this transaction, and tells the other

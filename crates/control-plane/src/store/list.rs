@@ -72,13 +72,15 @@ pub(super) struct Source {
     pub(super) object: &'static str,
     /// The alias of the table with its name and labels.
     pub(super) named: &'static str,
+    /// The column that tells objects apart which were written under one change number.
+    pub(super) id: &'static str,
 }
 
-/// The objects of `source` that equal `fixed` (column, value) and pass `filter`.
+/// The objects of `source` that equal all of `fixed` (column, value) and pass `filter`.
 pub(super) async fn select<T>(
     tx: &mut Transaction,
     source: &Source,
-    fixed: Option<(&'static str, &str)>,
+    fixed: &[(&'static str, &str)],
     filter: &ListFilter,
     read: impl Fn(&Row) -> Result<T, StoreError>,
 ) -> Result<Listed<T>, StoreError> {
@@ -102,14 +104,14 @@ pub(super) async fn select<T>(
 fn condition(
     tx: &Transaction,
     source: &Source,
-    fixed: Option<(&'static str, &str)>,
+    fixed: &[(&'static str, &str)],
     filter: &ListFilter,
 ) -> (String, Vec<Parameter>) {
     let named = source.named;
     let mut parameters: Vec<Parameter> = Vec::new();
     let mut conditions = vec!["1 = 1".to_owned()];
-    if let Some((column, value)) = fixed {
-        parameters.push(value.into());
+    for (column, value) in fixed {
+        parameters.push((*value).into());
         conditions.push(format!("{column} = ${}", parameters.len()));
     }
     if let Some(name) = &filter.name {
@@ -152,15 +154,8 @@ fn order(source: &Source, filter: &ListFilter) -> String {
     // One verb may write several objects under one change number; the id makes pages stable.
     format!(
         "{column} {direction}{absent}, {object}.change_number {direction}, {object}.{id} ASC",
-        id = source.id()
+        id = source.id
     )
-}
-
-impl Source {
-    /// The column that tells objects apart which were written under one change number.
-    fn id(&self) -> &'static str {
-        if self.object == self.named { "id" } else { "service_id" }
-    }
 }
 
 pub(super) fn escape_like(text: &str) -> String {

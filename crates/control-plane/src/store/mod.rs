@@ -19,6 +19,7 @@ mod sqlite;
 mod announcements;
 mod list;
 mod schema;
+mod sealed;
 mod transfer;
 
 mod access_token;
@@ -26,7 +27,10 @@ mod audit_log;
 mod call;
 mod gateway_group;
 mod group_admin_key;
+mod group_object;
+mod group_route;
 mod instance_token;
+mod label;
 mod publication;
 mod publish_receipt;
 mod published_service;
@@ -45,14 +49,21 @@ pub(crate) use audit_log::{AuditFilter, AuditRow};
 pub(crate) use call::{Call, entity_tag};
 pub use database_url::{DatabaseUrl, DatabaseUrlError};
 pub(crate) use gateway_group::GatewayGroupRow;
+pub(crate) use group_object::{ObjectKey, ObjectKind, ObjectRow, ObjectWrite};
+pub(crate) use group_route::{GroupRouteRow, GroupRouteWrite, RouteKey};
+pub(crate) use label::LabelledKind;
 pub(crate) use list::{Direction, ListFilter, Listed, Order, Page};
 pub(crate) use publication::PublicationRow;
 pub(crate) use publish_receipt::PublishReceipt;
-pub(crate) use published_service::{Placement, PublishedServiceRow};
+pub(crate) use published_service::{
+    ActiveVersion, Placement, PublishedServiceRow, ServiceContent, ServiceWrite,
+};
 pub(crate) use route_template::RouteTemplateRow;
+pub(crate) use sealed::SecretKey;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 pub(crate) use service_template::ServiceTemplateRow;
+pub(crate) use service_version::VersionSummary;
 pub(crate) use transfer::{backup, transfer};
 pub(crate) use user::{KnownUser, PasswordState, UserRow, UserSummary};
 
@@ -109,6 +120,7 @@ pub(crate) enum StoreError {
 #[derive(Clone)]
 pub(crate) struct Store {
     database: Database,
+    secret_key: Option<SecretKey>,
 }
 
 impl Store {
@@ -117,14 +129,14 @@ impl Store {
         match url.place() {
             Place::Sqlite(path) => Self::open_sqlite(path).await,
             Place::Postgres(options) => {
-                Ok(Self { database: Database::Postgres(Postgres::open(options).await?) })
+                Ok(Self { database: Database::Postgres(Postgres::open(options).await?), secret_key: None })
             }
         }
     }
 
     /// Opens the SQLite database at `path`, creating and migrating it as needed.
     pub(crate) async fn open_sqlite(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self { database: Database::Sqlite(Sqlite::open(path).await?) })
+        Ok(Self { database: Database::Sqlite(Sqlite::open(path).await?), secret_key: None })
     }
 
     /// What other control planes of this database change; none: there can be no others.
@@ -137,12 +149,13 @@ impl Store {
 
     /// Looks at one moment of the store.
     pub(crate) async fn read(&self) -> Result<Reading, StoreError> {
-        Ok(Reading { tx: self.database.begin_reading().await? })
+        Ok(Reading { tx: self.database.begin_reading().await?, secret_key: self.secret_key.clone() })
     }
 
     /// Starts a change; changes follow one another.
     pub(crate) async fn write(&self) -> Result<Writing, StoreError> {
-        Ok(Writing { reading: Reading { tx: self.database.begin_writing().await? } })
+        let tx = self.database.begin_writing().await?;
+        Ok(Writing { reading: Reading { tx, secret_key: self.secret_key.clone() } })
     }
 
     /// Waits for transactions in progress and closes the database.
@@ -154,6 +167,7 @@ impl Store {
 /// One moment of the store.
 pub(crate) struct Reading {
     tx: Transaction,
+    secret_key: Option<SecretKey>,
 }
 
 /// A change in progress; it can read what it has written.

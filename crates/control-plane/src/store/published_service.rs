@@ -1,26 +1,54 @@
-//! Published services: which version is active in which gateway group, and under which runtime configuration.
+//! Services as they are active in gateway groups: a version, or what was written straight to the group, under a
+//! runtime configuration.
 //!
 //! Every write carries the group's revision of that moment, so that "changed since" is one indexed query, and a
 //! removal leaves a tombstone with its revision.
 
-use gatewright_model::id::{GatewayGroupId, ServiceId, ServiceVersionId};
-use gatewright_model::lifecycle::RuntimeConfiguration;
+use std::collections::{BTreeMap, HashMap};
+
+use gatewright_model::id::{GatewayGroupId, ObjectId, ServiceId, ServiceVersionId};
+use gatewright_model::lifecycle::{RouteVersion, RuntimeConfiguration};
+use gatewright_model::resource::service::ServiceKind;
+use gatewright_model::resource::upstream::Upstream;
+use gatewright_model::resource::{Labels, Plugins};
 use gatewright_model::snapshot::{PublishedService, Revision};
 
 use super::database::{Row, query};
 use super::list::{self, ListFilter, Listed, Source};
-use super::service_version::{VersionSummary, read_summary, read_whole};
-use super::{Reading, Stamp, StoreError, Writing, to_json};
+use super::service_version::Content;
+use super::{ObjectKey, ObjectKind, Reading, Stamp, StoreError, Writing, from_json, to_json};
 
 /// A published service without its routes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PublishedServiceRow {
     pub(crate) gateway_group_id: GatewayGroupId,
     pub(crate) gateway_group_name: String,
-    pub(crate) version: VersionSummary,
+    pub(crate) service_id: ServiceId,
+    /// None: a service without a version.
+    pub(crate) version: Option<ActiveVersion>,
+    pub(crate) content: ServiceContent,
     pub(crate) runtime: RuntimeConfiguration,
     pub(crate) publish_time: i64,
+    pub(crate) created_at: i64,
     pub(crate) updated_at: i64,
+}
+
+/// The version that is active.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ActiveVersion {
+    pub(crate) id: ServiceVersionId,
+    pub(crate) number: String,
+    pub(crate) created_at: i64,
+}
+
+/// What a published service says beside its routes and its runtime configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ServiceContent {
+    pub(crate) name: String,
+    pub(crate) desc: String,
+    pub(crate) labels: Labels,
+    pub(crate) kind: ServiceKind,
+    pub(crate) plugins: Plugins,
 }
 
 /// What a publish makes true.
@@ -32,23 +60,66 @@ pub(crate) struct Placement<'a> {
     pub(crate) revision: Revision,
 }
 
-const COLUMNS: &str = "p.gateway_group_id, g.name AS gateway_group_name, p.runtime_configuration, p.publish_time, \
-    p.updated_at, v.id AS version_id, v.service_id, v.version, v.name, v.labels, v.content, \
-    v.created_at AS version_created_at";
+/// What a write straight to a group makes true; which version is active stays.
+pub(crate) struct ServiceWrite<'a> {
+    pub(crate) gateway_group_id: &'a GatewayGroupId,
+    pub(crate) service_id: &'a ServiceId,
+    pub(crate) content: &'a ServiceContent,
+    pub(crate) runtime: &'a RuntimeConfiguration,
+    pub(crate) revision: Revision,
+}
 
-const TABLES: &str = "published_service p JOIN service_version v ON v.id = p.service_version_id \
-    JOIN gateway_group g ON g.id = p.gateway_group_id";
+const COLUMNS: &str = "p.gateway_group_id, g.name AS gateway_group_name, p.service_id, p.name, p.labels, p.content, \
+    p.runtime_configuration, p.publish_time, p.created_at, p.updated_at, \
+    COALESCE(p.service_version_id, '') AS version_id, COALESCE(v.version, '') AS version, \
+    COALESCE(v.created_at, 0) AS version_created_at";
 
-const SOURCE: Source = Source { columns: COLUMNS, tables: TABLES, object: "p", named: "v" };
+const TABLES: &str = "published_service p JOIN gateway_group g ON g.id = p.gateway_group_id \
+    LEFT JOIN service_version v ON v.id = p.service_version_id";
+
+const SOURCE: Source = Source { columns: COLUMNS, tables: TABLES, object: "p", named: "p", id: "service_id" };
 
 fn read(row: &Row) -> Result<PublishedServiceRow, StoreError> {
+    let version = match row.text("version_id")?.is_empty() {
+        true => None,
+        false => Some(ActiveVersion {
+            id: row.parsed("version_id")?,
+            number: row.text("version")?,
+            created_at: row.integer("version_created_at")?,
+        }),
+    };
     Ok(PublishedServiceRow {
         gateway_group_id: row.parsed("gateway_group_id")?,
         gateway_group_name: row.text("gateway_group_name")?,
-        version: read_summary(row)?,
+        service_id: row.parsed("service_id")?,
+        version,
+        content: read_content(row)?,
         runtime: row.json("runtime_configuration")?,
         publish_time: row.integer("publish_time")?,
+        created_at: row.integer("created_at")?,
         updated_at: row.integer("updated_at")?,
+    })
+}
+
+fn read_content(row: &Row) -> Result<ServiceContent, StoreError> {
+    let Content { desc, kind, plugins } = row.json("content")?;
+    Ok(ServiceContent { name: row.text("name")?, desc, labels: row.json("labels")?, kind, plugins })
+}
+
+/// A published service as gateways get it, with routes if it has a version.
+fn read_whole(row: &Row) -> Result<PublishedService, StoreError> {
+    let content = read_content(row)?;
+    let has_version = !row.text("version_id")?.is_empty();
+    Ok(PublishedService {
+        service_id: row.parsed("service_id")?,
+        service_version_id: has_version.then(|| row.parsed("version_id")).transpose()?,
+        version: has_version.then(|| row.text("version")).transpose()?,
+        name: content.name,
+        kind: content.kind,
+        plugins: content.plugins,
+        routes: from_json(&row.text("routes")?)?,
+        upstreams: BTreeMap::new(),
+        runtime: row.json("runtime_configuration")?,
     })
 }
 
@@ -69,16 +140,27 @@ impl Reading {
         group: &GatewayGroupId,
         filter: &ListFilter,
     ) -> Result<Listed<PublishedServiceRow>, StoreError> {
-        list::select(&mut self.tx, &SOURCE, Some(("p.gateway_group_id", group.as_str())), filter, read).await
+        let fixed = [("p.gateway_group_id", group.as_str())];
+        list::select(&mut self.tx, &SOURCE, &fixed, filter, read).await
     }
 
-    /// The groups in which a service is published.
+    /// The groups in which a service is active, with or without a version.
+    pub(crate) async fn published_service_everywhere(
+        &mut self,
+        service: &ServiceId,
+        filter: &ListFilter,
+    ) -> Result<Listed<PublishedServiceRow>, StoreError> {
+        list::select(&mut self.tx, &SOURCE, &[("p.service_id", service.as_str())], filter, read).await
+    }
+
+    /// The groups in which a version of a service is published.
     pub(crate) async fn published_service_groups(
         &mut self,
         service: &ServiceId,
     ) -> Result<Vec<GatewayGroupId>, StoreError> {
         let all = query(
-            "SELECT gateway_group_id FROM published_service WHERE service_id = $1 ORDER BY gateway_group_id",
+            "SELECT gateway_group_id FROM published_service \
+             WHERE service_id = $1 AND service_version_id IS NOT NULL ORDER BY gateway_group_id",
         );
         let rows = self.tx.rows(all.bind(service.as_str())).await?;
         rows.iter().map(|row| row.parsed("gateway_group_id")).collect()
@@ -100,15 +182,64 @@ impl Reading {
         since: Revision,
     ) -> Result<Vec<PublishedService>, StoreError> {
         let changed = query(
-            "SELECT p.runtime_configuration, v.id AS version_id, v.service_id, v.version, v.name, v.labels, \
-             v.content, v.created_at AS version_created_at, v.routes \
-             FROM published_service p JOIN service_version v ON v.id = p.service_version_id \
+            "SELECT p.service_id, p.name, p.labels, p.content, p.runtime_configuration, \
+             COALESCE(p.service_version_id, '') AS version_id, COALESCE(v.version, '') AS version, \
+             COALESCE(v.routes, '[]') AS routes \
+             FROM published_service p LEFT JOIN service_version v ON v.id = p.service_version_id \
              WHERE p.gateway_group_id = $1 AND p.revision > $2 ORDER BY p.revision, p.service_id",
         );
         let rows = self.tx.rows(changed.bind(group.as_str()).bind(number(since))).await?;
-        let whole =
-            |row: &Row| Ok(PublishedService::new(read_whole(row)?, row.json("runtime_configuration")?));
-        rows.iter().map(whole).collect()
+        let mut services = rows.iter().map(read_whole).collect::<Result<Vec<_>, _>>()?;
+        let mut routes = self.group_route_changes(group, since).await?;
+        let mut upstreams = self.service_upstream_changes(group, since).await?;
+        for service in &mut services {
+            service.upstreams = upstreams.remove(&service.service_id).unwrap_or_default();
+            if service.service_version_id.is_none() {
+                service.routes = routes.remove(&service.service_id).unwrap_or_default();
+            }
+        }
+        Ok(services)
+    }
+
+    /// The routes of the services without a version that changed after `since`, ordered by id.
+    async fn group_route_changes(
+        &mut self,
+        group: &GatewayGroupId,
+        since: Revision,
+    ) -> Result<HashMap<ServiceId, Vec<RouteVersion>>, StoreError> {
+        let changed = query(
+            "SELECT r.service_id, r.id, r.content FROM published_service p \
+             JOIN group_route r ON r.gateway_group_id = p.gateway_group_id AND r.service_id = p.service_id \
+             WHERE p.gateway_group_id = $1 AND p.revision > $2 AND r.kind = 'http' ORDER BY r.service_id, r.id",
+        );
+        let mut routes: HashMap<ServiceId, Vec<RouteVersion>> = HashMap::new();
+        for row in self.tx.rows(changed.bind(group.as_str()).bind(number(since))).await? {
+            let route = RouteVersion { route_id: row.parsed("id")?, route: row.json("content")? };
+            routes.entry(row.parsed("service_id")?).or_default().push(route);
+        }
+        Ok(routes)
+    }
+
+    /// The further upstreams of the services that changed after `since`.
+    async fn service_upstream_changes(
+        &mut self,
+        group: &GatewayGroupId,
+        since: Revision,
+    ) -> Result<HashMap<ServiceId, BTreeMap<ObjectId, Upstream>>, StoreError> {
+        let changed = query(
+            "SELECT o.owner, o.id, o.sealed FROM published_service p JOIN group_object o \
+             ON o.gateway_group_id = p.gateway_group_id AND o.kind = 'service_upstream' AND o.owner = p.service_id \
+             WHERE p.gateway_group_id = $1 AND p.revision > $2",
+        );
+        let mut upstreams: HashMap<ServiceId, BTreeMap<ObjectId, Upstream>> = HashMap::new();
+        for row in self.tx.rows(changed.bind(group.as_str()).bind(number(since))).await? {
+            let (owner, id) = (row.text("owner")?, row.text("id")?);
+            let key = ObjectKey { group, kind: ObjectKind::ServiceUpstream, owner: &owner, id: &id };
+            let document = self.secret_key()?.open(&key.place(), &row.text("sealed")?)?;
+            let of_service = upstreams.entry(row.parsed("owner")?).or_default();
+            of_service.insert(row.parsed("id")?, from_json(&document)?);
+        }
+        Ok(upstreams)
     }
 
     /// The services that were removed from a group after `since` and are not back.
@@ -133,41 +264,76 @@ impl Writing {
         stamp: Stamp,
         placement: &Placement<'_>,
     ) -> Result<(), StoreError> {
-        let (group, service) = (placement.gateway_group_id.as_str(), placement.service_id.as_str());
-        let forget = query("DELETE FROM removed_service WHERE gateway_group_id = $1 AND service_id = $2");
-        self.tx.execute(forget.bind(group).bind(service)).await?;
+        let (group, service) = (placement.gateway_group_id, placement.service_id);
+        self.removed_service_forget(group, service).await?;
         let put = query(
-            "INSERT INTO published_service (gateway_group_id, service_id, service_version_id, \
+            "INSERT INTO published_service (gateway_group_id, service_id, service_version_id, name, labels, content, \
              runtime_configuration, revision, publish_time, created_at, updated_at, created_number, change_number) \
-             VALUES ($1, $2, $3, $4, $5, $6, $6, $6, $7, $7) \
+             VALUES ($1, $2, $3, (SELECT name FROM service_version WHERE id = $3), \
+             (SELECT labels FROM service_version WHERE id = $3), \
+             (SELECT content FROM service_version WHERE id = $3), $4, $5, $6, $6, $6, $7, $7) \
              ON CONFLICT (gateway_group_id, service_id) DO UPDATE SET \
-             service_version_id = excluded.service_version_id, \
+             service_version_id = excluded.service_version_id, name = excluded.name, labels = excluded.labels, \
+             content = excluded.content, \
              runtime_configuration = excluded.runtime_configuration, revision = excluded.revision, \
              publish_time = excluded.publish_time, updated_at = excluded.updated_at, \
              change_number = excluded.change_number",
         );
-        let put = put.bind(group).bind(service).bind(placement.service_version_id.as_str());
+        let put = put.bind(group.as_str()).bind(service.as_str()).bind(placement.service_version_id.as_str());
         let put = put.bind(to_json(placement.runtime)?).bind(number(placement.revision));
         self.tx.execute_one(put.bind(stamp.at).bind(stamp.number)).await
     }
 
-    /// Replaces the runtime configuration of a published service.
-    pub(crate) async fn runtime_configuration_update(
+    /// Puts a service without a version into a group.
+    pub(crate) async fn group_service_insert(
         &mut self,
         stamp: Stamp,
-        placement: &Placement<'_>,
+        write: &ServiceWrite<'_>,
     ) -> Result<(), StoreError> {
-        let update = query(
-            "UPDATE published_service SET runtime_configuration = $3, revision = $4, updated_at = $5, \
-             change_number = $6 WHERE gateway_group_id = $1 AND service_id = $2",
+        self.removed_service_forget(write.gateway_group_id, write.service_id).await?;
+        let insert = query(
+            "INSERT INTO published_service (gateway_group_id, service_id, name, labels, content, \
+             runtime_configuration, revision, publish_time, created_at, updated_at, created_number, change_number) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8, $8, $9, $9)",
         );
-        let update = update.bind(placement.gateway_group_id.as_str()).bind(placement.service_id.as_str());
-        let update = update.bind(to_json(placement.runtime)?).bind(number(placement.revision));
-        self.tx.execute_one(update.bind(stamp.at).bind(stamp.number)).await
+        let insert = insert.bind(write.gateway_group_id.as_str()).bind(write.service_id.as_str());
+        let insert = insert.bind(write.content.name.as_str()).bind(to_json(&write.content.labels)?);
+        let insert = insert.bind(content_json(write.content)?).bind(to_json(write.runtime)?);
+        self.tx.execute_one(insert.bind(number(write.revision)).bind(stamp.at).bind(stamp.number)).await
     }
 
-    /// Takes a service out of a group and leaves a tombstone. Tombstones up to `forgotten` are dropped: gateways
-    /// that are still behind it are sent everything.
+    /// Changes a service in a group; which version is active stays.
+    pub(crate) async fn group_service_update(
+        &mut self,
+        stamp: Stamp,
+        write: &ServiceWrite<'_>,
+    ) -> Result<(), StoreError> {
+        let update = query(
+            "UPDATE published_service SET name = $3, labels = $4, content = $5, runtime_configuration = $6, \
+             revision = $7, updated_at = $8, change_number = $9 WHERE gateway_group_id = $1 AND service_id = $2",
+        );
+        let update = update.bind(write.gateway_group_id.as_str()).bind(write.service_id.as_str());
+        let update = update.bind(write.content.name.as_str()).bind(to_json(&write.content.labels)?);
+        let update = update.bind(content_json(write.content)?).bind(to_json(write.runtime)?);
+        self.tx.execute_one(update.bind(number(write.revision)).bind(stamp.at).bind(stamp.number)).await
+    }
+
+    /// Notes that the routes of a service without a version changed in this revision.
+    pub(crate) async fn group_service_touch(
+        &mut self,
+        group: &GatewayGroupId,
+        service: &ServiceId,
+        revision: Revision,
+    ) -> Result<(), StoreError> {
+        let touch = query(
+            "UPDATE published_service SET revision = $3 WHERE gateway_group_id = $1 AND service_id = $2",
+        );
+        let touch = touch.bind(group.as_str()).bind(service.as_str()).bind(number(revision));
+        self.tx.execute_one(touch).await
+    }
+
+    /// Takes a service out of a group, with its routes if it has no version, and leaves a tombstone. Tombstones up to
+    /// `forgotten` are dropped: gateways that are still behind it are sent everything.
     pub(crate) async fn published_service_delete(
         &mut self,
         group: &GatewayGroupId,
@@ -185,9 +351,24 @@ impl Writing {
         self.tx.execute(forget.bind(group.as_str()).bind(number(forgotten))).await?;
         Ok(())
     }
+
+    async fn removed_service_forget(
+        &mut self,
+        group: &GatewayGroupId,
+        service: &ServiceId,
+    ) -> Result<(), StoreError> {
+        let forget = query("DELETE FROM removed_service WHERE gateway_group_id = $1 AND service_id = $2");
+        self.tx.execute(forget.bind(group.as_str()).bind(service.as_str())).await?;
+        Ok(())
+    }
+}
+
+fn content_json(content: &ServiceContent) -> Result<String, StoreError> {
+    let ServiceContent { desc, kind, plugins, .. } = content;
+    to_json(&Content { desc: desc.clone(), kind: *kind, plugins: plugins.clone() })
 }
 
 /// A revision as the database counts; one that no group can reach stays unreachable.
-fn number(revision: Revision) -> i64 {
+pub(super) fn number(revision: Revision) -> i64 {
     i64::try_from(revision.0).unwrap_or(i64::MAX)
 }

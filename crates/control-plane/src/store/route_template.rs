@@ -25,6 +25,7 @@ const SOURCE: Source = Source {
     tables: "route_template r",
     object: "r",
     named: "r",
+    id: "id",
 };
 
 fn read(row: &Row) -> Result<RouteTemplateRow, StoreError> {
@@ -67,7 +68,7 @@ impl Reading {
         filter: &ListFilter,
     ) -> Result<Listed<RouteTemplateRow>, StoreError> {
         let fixed = service_id.map(|id| ("r.service_id", id.as_str()));
-        list::select(&mut self.tx, &SOURCE, fixed, filter, read).await
+        list::select(&mut self.tx, &SOURCE, fixed.as_slice(), filter, read).await
     }
 
     /// All routes of one service as a version takes them over, ordered by id.

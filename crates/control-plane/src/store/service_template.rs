@@ -24,7 +24,8 @@ const COLUMNS: &str = "t.id, t.content, t.created_at, t.updated_at, t.change_num
     (SELECT MAX(publish_time) FROM publication WHERE publication.service_id = t.id) AS last_published, \
     (SELECT COUNT(*) FROM published_service p WHERE p.service_id = t.id) AS published_gateway_groups_count";
 
-const SOURCE: Source = Source { columns: COLUMNS, tables: "service_template t", object: "t", named: "t" };
+const SOURCE: Source =
+    Source { columns: COLUMNS, tables: "service_template t", object: "t", named: "t", id: "id" };
 
 fn read(row: &Row) -> Result<ServiceTemplateRow, StoreError> {
     Ok(ServiceTemplateRow {
@@ -60,7 +61,7 @@ impl Reading {
         &mut self,
         filter: &ListFilter,
     ) -> Result<Listed<ServiceTemplateRow>, StoreError> {
-        list::select(&mut self.tx, &SOURCE, None, filter, read).await
+        list::select(&mut self.tx, &SOURCE, &[], filter, read).await
     }
 }
 

@@ -25,13 +25,13 @@ pub(crate) struct VersionSummary {
 
 /// What column `content` holds: everything that has no column of its own.
 #[derive(Serialize, Deserialize)]
-struct Content {
+pub(super) struct Content {
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    desc: String,
+    pub(super) desc: String,
     #[serde(rename = "type")]
-    kind: ServiceKind,
+    pub(super) kind: ServiceKind,
     #[serde(default, skip_serializing_if = "Plugins::is_empty")]
-    plugins: Plugins,
+    pub(super) plugins: Plugins,
 }
 
 /// The columns of a summary, of table alias `v`; other tables' columns may follow.
@@ -53,7 +53,7 @@ pub(super) fn read_summary(row: &Row) -> Result<VersionSummary, StoreError> {
 }
 
 /// A whole version out of [`SUMMARY_COLUMNS`] and `v.routes`.
-pub(super) fn read_whole(row: &Row) -> Result<ServiceVersion, StoreError> {
+fn read_whole(row: &Row) -> Result<ServiceVersion, StoreError> {
     let summary = read_summary(row)?;
     Ok(ServiceVersion {
         id: summary.id,
@@ -75,6 +75,27 @@ impl Reading {
     ) -> Result<Option<ServiceVersion>, StoreError> {
         let one = query(format!("SELECT {SUMMARY_COLUMNS}, v.routes FROM service_version v WHERE v.id = $1"));
         self.tx.row(one.bind(id.as_str())).await?.as_ref().map(read_whole).transpose()
+    }
+
+    /// A version without its routes.
+    pub(crate) async fn service_version_summary(
+        &mut self,
+        id: &ServiceVersionId,
+    ) -> Result<Option<VersionSummary>, StoreError> {
+        let one = query(format!("SELECT {SUMMARY_COLUMNS} FROM service_version v WHERE v.id = $1"));
+        self.tx.row(one.bind(id.as_str())).await?.as_ref().map(read_summary).transpose()
+    }
+
+    /// The version of a service that has this number, without its routes.
+    pub(crate) async fn service_version_summary_numbered(
+        &mut self,
+        service_id: &ServiceId,
+        version: &str,
+    ) -> Result<Option<VersionSummary>, StoreError> {
+        let one = query(format!(
+            "SELECT {SUMMARY_COLUMNS} FROM service_version v WHERE v.service_id = $1 AND v.version = $2"
+        ));
+        self.tx.row(one.bind(service_id.as_str()).bind(version)).await?.as_ref().map(read_summary).transpose()
     }
 
     /// The version of a service that has this number.

@@ -127,7 +127,7 @@ async fn since(store: &Store, revision: u64) -> (Vec<String>, Vec<ServiceId>) {
     let mut tx = store.read().await.unwrap();
     let changed = tx.published_service_changes(&group(), Revision(revision)).await.unwrap();
     let removed = tx.removed_service_list(&group(), Revision(revision)).await.unwrap();
-    (changed.into_iter().map(|service| service.service_version_id.into()).collect(), removed)
+    (changed.into_iter().map(|service| service.service_version_id.unwrap().into()).collect(), removed)
 }
 
 async fn a_change_that_is_dropped_never_happened(Fixture { store, .. }: Fixture) {

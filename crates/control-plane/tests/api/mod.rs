@@ -3,6 +3,7 @@
 mod access;
 mod audit_log;
 mod conflict_check;
+pub(crate) mod direct;
 mod explain;
 pub(crate) mod gateway_group;
 mod openapi;

@@ -114,7 +114,7 @@ fn client_certificate<'o>(
     objects: &'o BTreeMap<ObjectKey, Arc<GroupObject>>,
 ) -> Option<&'o Arc<GroupObject>> {
     let id = upstream.tls.as_ref()?.client_cert_id.clone()?;
-    objects.get(&ObjectKey { kind: ObjectKind::Ssl, id })
+    objects.get(&ObjectKey { kind: ObjectKind::Ssl, consumer: None, id })
 }
 
 fn is_same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {

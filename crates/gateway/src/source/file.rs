@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(file.settings, MatchSettings { order: MatchOrder::PathFirst, path_parameters: false });
         assert!(file.warnings.is_empty(), "{:?}", file.warnings);
         let [pets, off] = &file.services[..] else { panic!("two services") };
-        assert_eq!((pets.name.as_str(), pets.version.as_str()), ("pets", "1.2.3"));
+        assert_eq!((pets.name.as_str(), pets.version.as_deref()), ("pets", Some("1.2.3")));
         assert_eq!(pets.runtime.path_prefix.as_deref(), Some("/v1"));
         assert_eq!(pets.runtime.upstream.nodes.len(), 1);
         let routes: Vec<_> =

@@ -51,6 +51,8 @@ pub(super) fn settings(
         }),
         api_version: admin.api_version.clone(),
         audit_retention: admin.audit_retention,
+        secret_key: data.secret_key.clone(),
+        secret_key_file: data.secret_key_file.clone(),
     }
 }
 

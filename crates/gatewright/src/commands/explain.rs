@@ -130,8 +130,9 @@ fn text(request: &RehearsedRequest, explanation: &Explanation) -> String {
         Some(winner) => {
             let _ = writeln!(
                 text,
-                "is served by service {} {}, route {}",
-                winner.service, winner.version, winner.route
+                "is served by service {}, route {}",
+                named(&winner.service, winner.version.as_deref()),
+                winner.route
             );
             if let Outcome::Wins { params } = &winner.outcome {
                 for (name, value) in params {
@@ -148,14 +149,15 @@ fn text(request: &RehearsedRequest, explanation: &Explanation) -> String {
         let Considered { service, version, route, path, outcome, .. } = candidate;
         let hosts =
             if candidate.hosts.is_empty() { "any host".to_owned() } else { candidate.hosts.join(", ") };
-        let outcome = describe(outcome);
-        let _ = writeln!(
-            text,
-            "{:>3}. {service} {version}, route {route}: {path} ({hosts}): {outcome}",
-            index + 1
-        );
+        let (service, outcome) = (named(service, version.as_deref()), describe(outcome));
+        let _ = writeln!(text, "{:>3}. {service}, route {route}: {path} ({hosts}): {outcome}", index + 1);
     }
     text
+}
+
+/// A service and its version, if it has one.
+fn named(service: &str, version: Option<&str>) -> String {
+    version.map_or_else(|| service.to_owned(), |version| format!("{service} {version}"))
 }
 
 fn describe(outcome: &Outcome) -> String {

@@ -36,6 +36,9 @@ pub enum ObjectKind {
 pub struct ObjectKey {
     /// What it is.
     pub kind: ObjectKind,
+    /// The consumer, of a credential: two consumers may call their credentials the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consumer: Option<ObjectId>,
     /// Its id among those of its kind: a plugin's name for global rules and plugin metadata, `manager.id` for a
     /// secret provider.
     pub id: ObjectId,
@@ -86,6 +89,10 @@ impl GroupObject {
             ObjectContent::PluginMetadata(_) => ObjectKind::PluginMetadata,
             ObjectContent::SecretProvider(_) => ObjectKind::SecretProvider,
         };
-        ObjectKey { kind, id: self.id.clone() }
+        let consumer = match &self.content {
+            ObjectContent::Credential { consumer, .. } => Some(consumer.clone()),
+            _ => None,
+        };
+        ObjectKey { kind, consumer, id: self.id.clone() }
     }
 }

@@ -95,6 +95,11 @@ pub struct Service {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = u8, minimum = 0, maximum = 1)]
     pub status: Option<Status>,
+    /// Whether the path is forwarded as the client wrote it instead of normalised (our extension); absent: as before,
+    /// and normalised in the beginning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub forward_raw_path: Option<bool>,
 }
 
 impl Service {

@@ -138,8 +138,8 @@ impl Run {
             let Revision(revision) = tx.gateway_group_revision(&id).await.unwrap().unwrap();
             let mut group_found = Group { revision, ..Group::default() };
             for row in tx.published_service_list(&id, &all).await.unwrap().rows {
-                let service = row.version.service_id.to_string();
-                let before = group_found.active.insert(service, (row.version.version, row.runtime));
+                let number = row.version.expect("nothing was written straight to the group").number;
+                let before = group_found.active.insert(row.service_id.to_string(), (number, row.runtime));
                 assert!(before.is_none(), "a service is active twice in `{group}`");
             }
             for service in SERVICES {

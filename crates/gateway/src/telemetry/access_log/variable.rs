@@ -184,7 +184,7 @@ impl<'a> Told<'a> {
             Over::UpstreamTries => Shown::Number(outcome.tries.into()),
             Over::BytesSent => Shown::Number(outcome.bytes_out),
             Over::BodyBytesSent => Shown::Number(outcome.bytes_out.saturating_sub(outcome.head_bytes_out)),
-            Over::ServiceVersion => text(outcome.service()?.published.version.as_bytes()),
+            Over::ServiceVersion => text(outcome.service()?.published.version.as_ref()?.as_bytes()),
             Over::GatewayGroupId => text(self.teller.gateway_group_id.as_bytes()),
             Over::Revision => Shown::Number(outcome.live.revision?.0),
         })

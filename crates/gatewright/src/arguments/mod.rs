@@ -4,6 +4,9 @@
 //! and flattened, so that a flag means the same everywhere. Parsing ends with values that need no second look;
 //! a mistake is reported by clap with exit code 2.
 
+#[cfg(feature = "control-plane")]
+mod store;
+
 #[cfg(any(feature = "control-plane", feature = "gateway"))]
 use std::net::SocketAddr;
 #[cfg(any(feature = "control-plane", feature = "gateway"))]
@@ -16,14 +19,14 @@ use std::path::PathBuf;
 #[cfg(any(feature = "control-plane", feature = "gateway"))]
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
-#[cfg(feature = "control-plane")]
-use gatewright_control_plane::DatabaseUrl;
 #[cfg(feature = "gateway")]
 use gatewright_gateway::telemetry::access_log::format::Format;
 #[cfg(feature = "gateway")]
 use gatewright_gateway::telemetry::access_log::{self, Destination};
 #[cfg(any(feature = "control-plane", feature = "gateway"))]
 use gatewright_model::id::GatewayGroupId;
+#[cfg(feature = "control-plane")]
+pub(crate) use store::{DataDirectory, Database, Store, StoreCommand};
 use tracing_subscriber::EnvFilter;
 
 #[cfg(feature = "control-plane")]
@@ -49,7 +52,7 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run a control plane and a gateway of the group `default` in one process.
     #[cfg(all(feature = "control-plane", feature = "gateway"))]
-    Up(Up),
+    Up(Box<Up>),
     /// Run a control plane: the admin API, and the configuration that gateways follow.
     #[cfg(feature = "control-plane")]
     ControlPlane(ControlPlane),
@@ -257,58 +260,6 @@ pub(crate) struct AdminAccess {
     pub(crate) admin_key: Option<String>,
     #[command(flatten)]
     pub(crate) data: DataDirectory,
-}
-
-/// Where things are kept.
-#[cfg(feature = "control-plane")]
-#[derive(Debug, Args)]
-pub(crate) struct DataDirectory {
-    /// Where the database and the first secrets are kept.
-    #[arg(long, env = "GATEWRIGHT_DATA_DIR", value_name = "DIRECTORY", default_value = "./gatewright-data")]
-    pub(crate) data_dir: PathBuf,
-}
-
-/// Which database.
-#[cfg(feature = "control-plane")]
-#[derive(Debug, Args)]
-pub(crate) struct Database {
-    /// The database, `postgres://…` or `sqlite://FILE`. Without: SQLite in the data directory. Prefer the
-    /// environment, because of the password.
-    #[arg(long, env = "GATEWRIGHT_DATABASE_URL", value_name = "URL", hide_env_values = true)]
-    pub(crate) database_url: Option<DatabaseUrl>,
-}
-
-/// What `gatewright store` does.
-#[cfg(feature = "control-plane")]
-#[derive(Debug, Args)]
-pub(crate) struct Store {
-    #[command(subcommand)]
-    pub(crate) command: StoreCommand,
-}
-
-/// The commands of `gatewright store`.
-#[cfg(feature = "control-plane")]
-#[derive(Debug, Subcommand)]
-pub(crate) enum StoreCommand {
-    /// Write a SQLite store to a new file, while it may be in use.
-    Backup {
-        #[command(flatten)]
-        data: DataDirectory,
-        #[command(flatten)]
-        database: Database,
-        /// The file to write; it must not exist.
-        #[arg(long, env = "GATEWRIGHT_TO", value_name = "FILE")]
-        to: PathBuf,
-    },
-    /// Move everything in a store to an empty database. No control plane may be using either.
-    Migrate {
-        /// The store to read; it stays as it is.
-        #[arg(long, env = "GATEWRIGHT_FROM", value_name = "URL", hide_env_values = true)]
-        from: DatabaseUrl,
-        /// The database to fill; it must hold nothing.
-        #[arg(long, env = "GATEWRIGHT_TO", value_name = "URL", hide_env_values = true)]
-        to: DatabaseUrl,
-    },
 }
 
 /// The admin API's listeners and first secrets.

@@ -1,0 +1,173 @@
+//! Routes of services in a gateway group, written straight to the group.
+
+use axum::extract::State;
+use gatewright_model::resource::route::Route;
+use gatewright_model::resource::upstream::Timeout;
+use gatewright_model::resource::{Labels, Plugins};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::error::Refusals;
+use super::request::{Ids, Json, ListParameters, ListQuery};
+use super::target_group::{GroupParameter, TargetGroup};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
+use crate::app::group_document::group_route_parse;
+use crate::app::{App, Caller, Patch};
+use crate::store::GroupRouteRow;
+
+/// A route of a service in a gateway group. Only defaults that `/api/schema/core` announces are filled in.
+#[derive(Serialize, ToSchema)]
+pub(super) struct GroupRouteView {
+    id: String,
+    /// The same as `id`: published clients read this one.
+    route_id: String,
+    service_id: String,
+    name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
+    desc: String,
+    #[serde(skip_serializing_if = "Labels::is_empty")]
+    #[schema(required = false)]
+    labels: Labels,
+    paths: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    methods: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    hosts: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    remote_addrs: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    vars: Vec<Value>,
+    priority: i64,
+    /// Present if it is on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    enable_websocket: Option<bool>,
+    timeout: Timeout,
+    #[serde(skip_serializing_if = "Plugins::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, Object>, required = false)]
+    plugins: Plugins,
+    created_at: i64,
+    updated_at: i64,
+}
+
+impl From<GroupRouteRow<Route>> for GroupRouteView {
+    fn from(row: GroupRouteRow<Route>) -> Self {
+        let route = row.route;
+        Self {
+            id: row.id.to_string(),
+            route_id: row.id.into(),
+            service_id: row.service_id.into(),
+            name: route.name,
+            desc: route.desc,
+            labels: route.labels,
+            paths: route.paths,
+            methods: route.methods,
+            hosts: route.hosts,
+            remote_addrs: route.remote_addrs,
+            vars: route.vars,
+            priority: route.priority,
+            enable_websocket: route.enable_websocket.then_some(true),
+            timeout: route.timeout.unwrap_or_default(),
+            plugins: route.plugins,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+/// Lists routes of services in a gateway group.
+#[utoipa::path(get, path = "/apisix/admin/routes", tag = "service in a group",
+    params(GroupParameter, ListParameters, ("service_id" = Option<String>, Query, description = "Only those of this service.")),
+    responses((status = 200, body = Many<GroupRouteView>), Refusals))]
+pub(super) async fn group_route_list(
+    caller: Caller,
+    State(app): State<App>,
+    TargetGroup(group): TargetGroup,
+    query: ListQuery,
+) -> ManyAnswer<GroupRouteView> {
+    let query = query.must_order_by(None)?;
+    Ok(many(app.group_route_list::<Route>(&caller, &group, query.service_id.as_ref(), &query.filter).await?))
+}
+
+/// Creates a route of a service in a gateway group.
+#[utoipa::path(post, path = "/apisix/admin/routes", tag = "service in a group",
+    params(GroupParameter),
+    request_body = Route,
+    responses((status = 200, body = Single<GroupRouteView>), Refusals))]
+pub(super) async fn group_route_create(
+    caller: Caller,
+    State(app): State<App>,
+    TargetGroup(group): TargetGroup,
+    Json(body): Json,
+) -> SingleAnswer<GroupRouteView> {
+    let (row, warnings) = app.group_route_create(&caller, &group, group_route_parse::<Route>(body)?).await?;
+    Ok(warned(row.into(), &warnings))
+}
+
+/// Shows a route of a service in a gateway group.
+#[utoipa::path(get, path = "/apisix/admin/routes/{route_id}", tag = "service in a group",
+    params(("route_id" = String, Path), GroupParameter),
+    responses((status = 200, body = Single<GroupRouteView>), Refusals))]
+pub(super) async fn group_route_get(
+    caller: Caller,
+    State(app): State<App>,
+    TargetGroup(group): TargetGroup,
+    ids: Ids,
+) -> SingleAnswer<GroupRouteView> {
+    Ok(single(app.group_route_get::<Route>(&caller, &group, &ids.id("route_id")?).await?.into()))
+}
+
+/// Creates a route of a service in a gateway group under an id of the caller's choice, or replaces it whole.
+#[utoipa::path(put, path = "/apisix/admin/routes/{route_id}", tag = "service in a group",
+    params(("route_id" = String, Path), GroupParameter),
+    request_body = Route,
+    responses((status = 200, body = Single<GroupRouteView>), Refusals))]
+pub(super) async fn group_route_put(
+    caller: Caller,
+    State(app): State<App>,
+    TargetGroup(group): TargetGroup,
+    ids: Ids,
+    Json(body): Json,
+) -> SingleAnswer<GroupRouteView> {
+    let document = group_route_parse::<Route>(body)?;
+    let (row, warnings) = app.group_route_put(&caller, &group, &ids.id("route_id")?, document).await?;
+    Ok(warned(row.into(), &warnings))
+}
+
+/// Changes a route of a service in a gateway group by a merge object (RFC 7386) or a JSON patch (RFC 6902).
+#[utoipa::path(patch, path = "/apisix/admin/routes/{route_id}", tag = "service in a group",
+    params(("route_id" = String, Path), GroupParameter),
+    request_body = Value,
+    responses((status = 200, body = Single<GroupRouteView>), Refusals))]
+pub(super) async fn group_route_patch(
+    caller: Caller,
+    State(app): State<App>,
+    TargetGroup(group): TargetGroup,
+    ids: Ids,
+    Json(body): Json,
+) -> SingleAnswer<GroupRouteView> {
+    let patch = Patch::parse(body)?;
+    let (row, warnings) =
+        app.group_route_patch::<Route>(&caller, &group, &ids.id("route_id")?, &patch).await?;
+    Ok(warned(row.into(), &warnings))
+}
+
+/// Deletes a route of a service in a gateway group.
+#[utoipa::path(delete, path = "/apisix/admin/routes/{route_id}", tag = "service in a group",
+    params(("route_id" = String, Path), GroupParameter),
+    responses((status = 200, body = Single<Nothing>), Refusals))]
+pub(super) async fn group_route_delete(
+    caller: Caller,
+    State(app): State<App>,
+    TargetGroup(group): TargetGroup,
+    ids: Ids,
+) -> SingleAnswer<Nothing> {
+    app.group_route_delete::<Route>(&caller, &group, &ids.id("route_id")?).await?;
+    Ok(single(Nothing {}))
+}

@@ -1,0 +1,433 @@
+//! What a gateway group keeps beside services: consumers and their credentials, certificates, global rules, plugin
+//! metadata, secret providers, further upstreams of services.
+//!
+//! They are all read and written alike, so the operations are said once for every kind; what is special about a
+//! kind is in its [`GroupObject`] and in the functions about owners.
+//! Every write raises the group's revision, because what its gateways do changes at once.
+
+use gatewright_model::id::{GatewayGroupId, ObjectId, ServiceId};
+use gatewright_model::resource::Labels;
+use gatewright_model::resource::consumer::{Consumer, Credential};
+use gatewright_model::resource::global_rule::GlobalRule;
+use gatewright_model::resource::plugin_metadata::PluginMetadata;
+use gatewright_model::resource::secret_provider::SecretProvider;
+use gatewright_model::resource::ssl::Ssl;
+use gatewright_model::resource::upstream::Upstream;
+use gatewright_model::snapshot::Revision;
+use gatewright_model::validation::Violations;
+use serde_json::Value;
+
+use super::document::{Document, Warnings};
+use super::group_document::{Documented, parse};
+use super::plugin::metadata_check;
+use super::published_service::{forgotten, group_must_exist, published_service};
+use super::{Action, App, Caller, Patch, Refusal, ssl};
+use crate::store::{
+    Call, ListFilter, Listed, ObjectKey, ObjectKind, ObjectRow, ObjectWrite, Reading, Writing,
+};
+
+/// A kind of object that a group keeps.
+pub(crate) trait GroupObject: Documented {
+    const KIND: ObjectKind;
+    /// What callers call it.
+    const NOUN: &'static str;
+    /// What reading, creating, changing and deleting one is called.
+    const ACTIONS: [Action; 4];
+    /// What two of them may not share, as callers call it.
+    const MARK: &'static str = "content";
+
+    /// What lists search in, unless that is the id.
+    fn name(&self) -> Option<&str> {
+        None
+    }
+
+    fn labels(&self) -> &Labels {
+        static NONE: Labels = Labels::new();
+        &NONE
+    }
+
+    /// The id that follows from the content.
+    fn natural_id(&self) -> Option<&str> {
+        None
+    }
+
+    /// What is wrong with this content under this id.
+    fn check_under(&self, _id: &str) -> Result<(), Violations> {
+        Ok(())
+    }
+
+    /// What no two objects of the kind may share in a group.
+    fn mark(&self) -> Option<String> {
+        None
+    }
+}
+
+/// An object of a group.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Object<T> {
+    pub(crate) owner: String,
+    pub(crate) id: String,
+    pub(crate) content: T,
+    pub(crate) created_at: i64,
+    pub(crate) updated_at: i64,
+}
+
+/// Where objects of one kind are: in a group, and below an owner where the kind has one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shelf<'a> {
+    pub(crate) group: &'a GatewayGroupId,
+    pub(crate) owner: &'a str,
+}
+
+impl<'a> Shelf<'a> {
+    fn key(self, kind: ObjectKind, id: &'a str) -> ObjectKey<'a> {
+        ObjectKey { group: self.group, kind, owner: self.owner, id }
+    }
+}
+
+impl App {
+    /// The objects on a shelf.
+    pub(crate) async fn object_list<T: GroupObject>(
+        &self,
+        caller: &Caller,
+        shelf: Shelf<'_>,
+        filter: &ListFilter,
+    ) -> Result<Listed<Object<T>>, Refusal> {
+        caller.must(T::ACTIONS[0], shelf.group.as_str())?;
+        let mut tx = self.store().read().await?;
+        owner_must_exist(&mut tx, shelf.key(T::KIND, "")).await?;
+        self.objects(&mut tx, shelf.group, Some(shelf.owner), filter).await
+    }
+
+    /// The objects of a group, whatever they belong to.
+    pub(crate) async fn object_list_all<T: GroupObject>(
+        &self,
+        caller: &Caller,
+        group: &GatewayGroupId,
+        filter: &ListFilter,
+    ) -> Result<Listed<Object<T>>, Refusal> {
+        caller.must(T::ACTIONS[0], group.as_str())?;
+        let mut tx = self.store().read().await?;
+        group_must_exist(&mut tx, group).await?;
+        self.objects(&mut tx, group, None, filter).await
+    }
+
+    async fn objects<T: GroupObject>(
+        &self,
+        tx: &mut Reading,
+        group: &GatewayGroupId,
+        owner: Option<&str>,
+        filter: &ListFilter,
+    ) -> Result<Listed<Object<T>>, Refusal> {
+        let Listed { rows, total } = tx.group_object_list(group, T::KIND, owner, filter).await?;
+        let rows = rows.into_iter().map(object_of).collect::<Result<_, _>>()?;
+        Ok(Listed { rows, total })
+    }
+
+    pub(crate) async fn object_get<T: GroupObject>(
+        &self,
+        caller: &Caller,
+        shelf: Shelf<'_>,
+        id: &ObjectId,
+    ) -> Result<Object<T>, Refusal> {
+        caller.must(T::ACTIONS[0], shelf.group.as_str())?;
+        let mut tx = self.store().read().await?;
+        let key = shelf.key(T::KIND, id.as_str());
+        owner_must_exist(&mut tx, key).await?;
+        self.object(&mut tx, key).await
+    }
+
+    /// Creates an object under the id that its content implies, that the caller chose, or that we make.
+    pub(crate) async fn object_create<T: GroupObject>(
+        &self,
+        caller: &Caller,
+        shelf: Shelf<'_>,
+        document: Document<T, ObjectId>,
+    ) -> Result<(Object<T>, Warnings), Refusal> {
+        caller.must(T::ACTIONS[1], shelf.group.as_str())?;
+        let id = match (document.content.natural_id(), document.id) {
+            (Some(id), _) => ObjectId::try_from(id.to_owned())
+                .map_err(|error| Violations::one("/id", error.to_string()))?,
+            (None, Some(id)) => id,
+            (None, None) => self.world().id(),
+        };
+        let mut tx = self.store().write().await?;
+        let key = shelf.key(T::KIND, id.as_str());
+        owner_must_exist(&mut tx, key).await?;
+        if tx.group_object_get(key).await?.is_some() {
+            return Err(Refusal::IdTaken { noun: T::NOUN, id: id.to_string() });
+        }
+        let object = self.object_write(&mut tx, key, &document.content).await?;
+        Call::concerns(id.as_str(), document.content.name().unwrap_or_default());
+        tx.commit().await?;
+        self.hints().changed(shelf.group);
+        Ok((object, document.warnings))
+    }
+
+    /// Creates the object under this id, or replaces it whole.
+    pub(crate) async fn object_put<T: GroupObject>(
+        &self,
+        caller: &Caller,
+        shelf: Shelf<'_>,
+        id: &ObjectId,
+        document: Document<T, ObjectId>,
+    ) -> Result<(Object<T>, Warnings), Refusal> {
+        caller.must(T::ACTIONS[2], shelf.group.as_str())?;
+        let mut tx = self.store().write().await?;
+        let key = shelf.key(T::KIND, id.as_str());
+        owner_must_exist(&mut tx, key).await?;
+        let object = self.object_write(&mut tx, key, &document.content).await?;
+        tx.commit().await?;
+        self.hints().changed(shelf.group);
+        Ok((object, document.warnings))
+    }
+
+    pub(crate) async fn object_patch<T: GroupObject>(
+        &self,
+        caller: &Caller,
+        shelf: Shelf<'_>,
+        id: &ObjectId,
+        patch: &Patch,
+    ) -> Result<(Object<T>, Warnings), Refusal> {
+        caller.must(T::ACTIONS[2], shelf.group.as_str())?;
+        let mut tx = self.store().write().await?;
+        let key = shelf.key(T::KIND, id.as_str());
+        owner_must_exist(&mut tx, key).await?;
+        let before = self.object::<T>(&mut tx, key).await?;
+        let after = patch.apply(serde_json::to_value(&before.content).unwrap_or(Value::Null))?;
+        let (content, warnings) = parse::<T>(after)?;
+        let object = self.object_write(&mut tx, key, &content).await?;
+        tx.commit().await?;
+        self.hints().changed(shelf.group);
+        Ok((object, warnings))
+    }
+
+    /// Deletes the object, and what belongs to it.
+    pub(crate) async fn object_delete<T: GroupObject>(
+        &self,
+        caller: &Caller,
+        shelf: Shelf<'_>,
+        id: &ObjectId,
+    ) -> Result<(), Refusal> {
+        caller.must(T::ACTIONS[3], shelf.group.as_str())?;
+        let mut tx = self.store().write().await?;
+        let key = shelf.key(T::KIND, id.as_str());
+        owner_must_exist(&mut tx, key).await?;
+        if tx.group_object_get(key).await?.is_none() {
+            return Err(Refusal::NotFound { noun: T::NOUN, id: id.to_string() });
+        }
+        let revision = revise(&mut tx, key).await?;
+        tx.group_object_delete(key, revision, forgotten(revision)).await?;
+        if key.kind == ObjectKind::Consumer {
+            tx.group_object_delete_owned(key.group, ObjectKind::Credential, key.id, revision).await?;
+        }
+        tx.commit().await?;
+        self.hints().changed(shelf.group);
+        Ok(())
+    }
+
+    async fn object<T: GroupObject>(
+        &self,
+        tx: &mut Reading,
+        key: ObjectKey<'_>,
+    ) -> Result<Object<T>, Refusal> {
+        let row = tx.group_object_get(key).await?;
+        let row = row.ok_or_else(|| Refusal::NotFound { noun: T::NOUN, id: key.id.to_owned() })?;
+        object_of(row)
+    }
+
+    async fn object_write<T: GroupObject>(
+        &self,
+        tx: &mut Writing,
+        key: ObjectKey<'_>,
+        content: &T,
+    ) -> Result<Object<T>, Refusal> {
+        if let Some(natural) = content.natural_id().filter(|natural| *natural != key.id) {
+            let message =
+                format!("the id of this {} must be `{natural}`, which its content implies", T::NOUN);
+            return Err(Violations::one("/id", message).into());
+        }
+        content.check_under(key.id)?;
+        key.on_the_wire().map_err(|reason| Violations::one("/id", reason))?;
+        let mark = content.mark();
+        if let Some(mark) = &mark {
+            let other = tx.group_object_marked(key.group, T::KIND, mark).await?;
+            if let Some((owner, id)) = other.filter(|(owner, id)| owner != key.owner || id != key.id) {
+                let by = if owner.is_empty() { id } else { format!("{owner}/{id}") };
+                return Err(Refusal::Duplicate { noun: T::NOUN, what: T::MARK, by });
+            }
+        }
+        let text = serde_json::to_string(content).unwrap_or_default();
+        let stamp = tx.stamp(self.world().now()).await?;
+        let write = ObjectWrite {
+            name: content.name().unwrap_or(key.id),
+            labels: content.labels(),
+            document: &text,
+            mark: mark.as_deref(),
+            revision: revise(tx, key).await?,
+            random: self.world().random(),
+        };
+        tx.group_object_put(stamp, key, &write).await?;
+        self.object(tx, key).await
+    }
+}
+
+fn object_of<T: GroupObject>(row: ObjectRow) -> Result<Object<T>, Refusal> {
+    let ObjectRow { owner, id, document, created_at, updated_at } = row;
+    let unreadable = |error| Refusal::Unavailable {
+        reason: format!("{} `{id}` is stored and cannot be read: {error}", T::NOUN),
+    };
+    let content = serde_json::from_str(&document).map_err(unreadable)?;
+    Ok(Object { owner, id, content, created_at, updated_at })
+}
+
+/// The revision in which the object changes. An upstream reaches gateways in its service, which changes with it.
+async fn revise(tx: &mut Writing, key: ObjectKey<'_>) -> Result<Revision, Refusal> {
+    let revision = tx.gateway_group_raise(key.group).await?;
+    if key.kind == ObjectKind::ServiceUpstream {
+        let service = ServiceId::try_from(key.owner.to_owned());
+        let service = service.map_err(|error| Violations::one("/service_id", error.to_string()))?;
+        tx.group_service_touch(key.group, &service, revision).await?;
+    }
+    Ok(revision)
+}
+
+/// What an object belongs to must be there: the consumer of a credential, the service of an upstream, the group.
+async fn owner_must_exist(tx: &mut Reading, key: ObjectKey<'_>) -> Result<(), Refusal> {
+    group_must_exist(tx, key.group).await?;
+    match key.kind {
+        ObjectKind::Credential => {
+            let consumer =
+                ObjectKey { group: key.group, kind: ObjectKind::Consumer, owner: "", id: key.owner };
+            let missing = || Refusal::NotFound { noun: Consumer::NOUN, id: key.owner.to_owned() };
+            tx.group_object_get(consumer).await?.map(|_| ()).ok_or_else(missing)
+        }
+        ObjectKind::ServiceUpstream => {
+            let service = ServiceId::try_from(key.owner.to_owned());
+            let service = service.map_err(|error| Violations::one("/service_id", error.to_string()))?;
+            published_service(tx, key.group, &service).await.map(|_| ())
+        }
+        ObjectKind::Consumer
+        | ObjectKind::GlobalRule
+        | ObjectKind::PluginMetadata
+        | ObjectKind::SecretProvider
+        | ObjectKind::Ssl => Ok(()),
+    }
+}
+
+const CONSUMER_ACTIONS: [Action; 4] =
+    [Action::GetConsumer, Action::CreateConsumer, Action::UpdateConsumer, Action::DeleteConsumer];
+
+impl GroupObject for Consumer {
+    const KIND: ObjectKind = ObjectKind::Consumer;
+    const NOUN: &'static str = "consumer";
+    const ACTIONS: [Action; 4] = CONSUMER_ACTIONS;
+
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    fn natural_id(&self) -> Option<&str> {
+        Some(&self.username)
+    }
+}
+
+impl GroupObject for Credential {
+    const KIND: ObjectKind = ObjectKind::Credential;
+    const NOUN: &'static str = "credential";
+    const ACTIONS: [Action; 4] = CONSUMER_ACTIONS;
+    const MARK: &'static str = "key";
+
+    fn name(&self) -> Option<&str> {
+        Some(&self.name)
+    }
+
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    fn mark(&self) -> Option<String> {
+        let key = self.plugins.get("key-auth")?.get("key")?.as_str()?;
+        Some(key.to_owned())
+    }
+}
+
+impl GroupObject for GlobalRule {
+    const KIND: ObjectKind = ObjectKind::GlobalRule;
+    const NOUN: &'static str = "global rule";
+    const ACTIONS: [Action; 4] = [
+        Action::GetGlobalPluginRule,
+        Action::CreateGlobalPluginRule,
+        Action::UpdateGlobalPluginRule,
+        Action::DeleteGlobalPluginRule,
+    ];
+
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    fn natural_id(&self) -> Option<&str> {
+        self.plugin()
+    }
+}
+
+impl GroupObject for PluginMetadata {
+    const KIND: ObjectKind = ObjectKind::PluginMetadata;
+    const NOUN: &'static str = "plugin metadata";
+    const ACTIONS: [Action; 4] = [
+        Action::GetPluginMetadata,
+        Action::UpdatePluginMetadata,
+        Action::UpdatePluginMetadata,
+        Action::DeletePluginMetadata,
+    ];
+
+    fn check_under(&self, id: &str) -> Result<(), Violations> {
+        metadata_check(id, &self.settings)
+    }
+}
+
+impl GroupObject for SecretProvider {
+    const KIND: ObjectKind = ObjectKind::SecretProvider;
+    const NOUN: &'static str = "secret provider";
+    const ACTIONS: [Action; 4] =
+        [Action::GetSecret, Action::PutSecret, Action::PutSecret, Action::DeleteSecret];
+}
+
+impl GroupObject for Upstream {
+    const KIND: ObjectKind = ObjectKind::ServiceUpstream;
+    const NOUN: &'static str = "upstream";
+    const ACTIONS: [Action; 4] = [
+        Action::GetPublishedService,
+        Action::UpdatePublishedService,
+        Action::UpdatePublishedService,
+        Action::UpdatePublishedService,
+    ];
+
+    fn name(&self) -> Option<&str> {
+        Some(&self.name)
+    }
+
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+}
+
+impl GroupObject for Ssl {
+    const KIND: ObjectKind = ObjectKind::Ssl;
+    const NOUN: &'static str = "SSL object";
+    const ACTIONS: [Action; 4] = [
+        Action::GetCertificate,
+        Action::CreateCertificate,
+        Action::UpdateCertificate,
+        Action::DeleteCertificate,
+    ];
+    const MARK: &'static str = "certificate";
+
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    fn mark(&self) -> Option<String> {
+        ssl::certificate_mark(self)
+    }
+}

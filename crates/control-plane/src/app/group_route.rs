@@ -1,0 +1,262 @@
+//! Routes and stream routes of services without a version: live at once, said once for both kinds.
+
+use gatewright_model::id::{GatewayGroupId, RouteId, ServiceId};
+use gatewright_model::lifecycle::RouteVersion;
+use gatewright_model::limits;
+use gatewright_model::resource::Labels;
+use gatewright_model::resource::route::Route;
+use gatewright_model::resource::service::ServiceKind;
+use gatewright_model::resource::stream_route::StreamRoute;
+use gatewright_model::validation::Violations;
+use serde_json::Value;
+
+use super::document::Warnings;
+use super::group_document::{Documented, GroupRoute, GroupRouteDocument, group_route_parse};
+use super::published_service::group_must_exist;
+use super::{Action, App, Caller, Patch, Refusal};
+use crate::store::{
+    ActiveVersion, Call, GroupRouteRow, GroupRouteWrite, ListFilter, Listed, Reading, RouteKey, Writing,
+};
+
+/// A kind of route.
+pub(crate) trait RouteContent: Documented + Clone {
+    const KIND: ServiceKind;
+    /// What callers call it.
+    const NOUN: &'static str;
+
+    fn name(&self) -> &str;
+    fn labels(&self) -> &Labels;
+    /// This kind's form of a route that stands in a version; none: versions have no routes of this kind.
+    fn of_version(version: &RouteVersion) -> Option<Self>;
+}
+
+impl RouteContent for Route {
+    const KIND: ServiceKind = ServiceKind::Http;
+    const NOUN: &'static str = "route";
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    fn of_version(version: &RouteVersion) -> Option<Self> {
+        Some(version.route.clone())
+    }
+}
+
+impl RouteContent for StreamRoute {
+    const KIND: ServiceKind = ServiceKind::Stream;
+    const NOUN: &'static str = "stream route";
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    fn of_version(_: &RouteVersion) -> Option<Self> {
+        None
+    }
+}
+
+impl App {
+    /// The routes of one service of a group, with or without a version, or of all services without one.
+    pub(crate) async fn group_route_list<T: RouteContent>(
+        &self,
+        caller: &Caller,
+        group: &GatewayGroupId,
+        service: Option<&ServiceId>,
+        filter: &ListFilter,
+    ) -> Result<Listed<GroupRouteRow<T>>, Refusal> {
+        caller.must(Action::GetPublishedService, group.as_str())?;
+        let mut tx = self.store().read().await?;
+        group_must_exist(&mut tx, group).await?;
+        if let Some(service) = service
+            && let Some(version) = tx.published_service_get(group, service).await?.and_then(|row| row.version)
+        {
+            return version_routes(&mut tx, &version, filter).await;
+        }
+        Ok(tx.group_route_list(group, T::KIND, service, filter).await?)
+    }
+
+    pub(crate) async fn group_route_get<T: RouteContent>(
+        &self,
+        caller: &Caller,
+        group: &GatewayGroupId,
+        id: &RouteId,
+    ) -> Result<GroupRouteRow<T>, Refusal> {
+        caller.must(Action::GetPublishedService, group.as_str())?;
+        let mut tx = self.store().read().await?;
+        group_must_exist(&mut tx, group).await?;
+        group_route(&mut tx, group, id).await
+    }
+
+    pub(crate) async fn group_route_create<T: RouteContent>(
+        &self,
+        caller: &Caller,
+        group: &GatewayGroupId,
+        document: GroupRouteDocument<T>,
+    ) -> Result<(GroupRouteRow<T>, Warnings), Refusal> {
+        caller.must(Action::UpdatePublishedService, group.as_str())?;
+        let id = document.id.unwrap_or_else(|| self.world().id());
+        let mut tx = self.store().write().await?;
+        group_must_exist(&mut tx, group).await?;
+        let key = RouteKey { group, kind: T::KIND, id: &id };
+        if tx.group_route_get::<T>(key).await?.is_some() {
+            return Err(Refusal::IdTaken { noun: T::NOUN, id: id.to_string() });
+        }
+        let row = self.group_route_write(&mut tx, key, document.content).await?;
+        Call::concerns(id.as_str(), row.route.name());
+        tx.commit().await?;
+        self.hints().changed(group);
+        Ok((row, document.warnings))
+    }
+
+    /// Creates the route under this id, or replaces it whole; another `service_id` moves it.
+    pub(crate) async fn group_route_put<T: RouteContent>(
+        &self,
+        caller: &Caller,
+        group: &GatewayGroupId,
+        id: &RouteId,
+        document: GroupRouteDocument<T>,
+    ) -> Result<(GroupRouteRow<T>, Warnings), Refusal> {
+        caller.must(Action::UpdatePublishedService, group.as_str())?;
+        let mut tx = self.store().write().await?;
+        group_must_exist(&mut tx, group).await?;
+        let key = RouteKey { group, kind: T::KIND, id };
+        let row = self.group_route_write(&mut tx, key, document.content).await?;
+        tx.commit().await?;
+        self.hints().changed(group);
+        Ok((row, document.warnings))
+    }
+
+    pub(crate) async fn group_route_patch<T: RouteContent>(
+        &self,
+        caller: &Caller,
+        group: &GatewayGroupId,
+        id: &RouteId,
+        patch: &Patch,
+    ) -> Result<(GroupRouteRow<T>, Warnings), Refusal> {
+        caller.must(Action::UpdatePublishedService, group.as_str())?;
+        let mut tx = self.store().write().await?;
+        group_must_exist(&mut tx, group).await?;
+        let before = group_route::<T>(&mut tx, group, id).await?;
+        let mut content = serde_json::to_value(&before.route).unwrap_or(Value::Null);
+        content["service_id"] = Value::from(before.service_id.as_str());
+        let document = group_route_parse::<T>(patch.apply(content)?)?;
+        let key = RouteKey { group, kind: T::KIND, id };
+        let row = self.group_route_write(&mut tx, key, document.content).await?;
+        tx.commit().await?;
+        self.hints().changed(group);
+        Ok((row, document.warnings))
+    }
+
+    pub(crate) async fn group_route_delete<T: RouteContent>(
+        &self,
+        caller: &Caller,
+        group: &GatewayGroupId,
+        id: &RouteId,
+    ) -> Result<(), Refusal> {
+        caller.must(Action::UpdatePublishedService, group.as_str())?;
+        let mut tx = self.store().write().await?;
+        group_must_exist(&mut tx, group).await?;
+        let before = group_route::<T>(&mut tx, group, id).await?;
+        let revision = tx.gateway_group_raise(group).await?;
+        tx.group_service_touch(group, &before.service_id, revision).await?;
+        tx.group_route_delete(RouteKey { group, kind: T::KIND, id }).await?;
+        tx.commit().await?;
+        self.hints().changed(group);
+        Ok(())
+    }
+
+    async fn group_route_write<T: RouteContent>(
+        &self,
+        tx: &mut Writing,
+        key: RouteKey<'_>,
+        content: GroupRoute<T>,
+    ) -> Result<GroupRouteRow<T>, Refusal> {
+        let GroupRoute { service_id, route } = content;
+        let before = tx.group_route_get::<T>(key).await?.map(|before| before.service_id);
+        let is_new_there = before.as_ref() != Some(&service_id);
+        must_take_routes::<T>(tx, key.group, &service_id, is_new_there).await?;
+        let stamp = tx.stamp(self.world().now()).await?;
+        let revision = tx.gateway_group_raise(key.group).await?;
+        let write = GroupRouteWrite {
+            service_id: &service_id,
+            name: route.name(),
+            labels: route.labels(),
+            route: &route,
+        };
+        tx.group_route_put(stamp, key, &write).await?;
+        tx.group_service_touch(key.group, &service_id, revision).await?;
+        if let Some(before) = before.filter(|before| *before != service_id) {
+            tx.group_service_touch(key.group, &before, revision).await?;
+        }
+        group_route(tx, key.group, key.id).await
+    }
+}
+
+/// The routes of the version that is active, as routes of the group. They are few enough to be filtered here.
+async fn version_routes<T: RouteContent>(
+    tx: &mut Reading,
+    version: &ActiveVersion,
+    filter: &ListFilter,
+) -> Result<Listed<GroupRouteRow<T>>, Refusal> {
+    let whole = tx.service_version_get(&version.id).await?;
+    let whole = whole.ok_or_else(|| super::service_version::not_found(&version.id))?;
+    let is_wanted = |route: &T| {
+        let search = filter.search.as_ref().map(|search| search.to_lowercase());
+        filter.name.as_ref().is_none_or(|name| name == route.name())
+            && search.is_none_or(|search| route.name().to_lowercase().contains(&search))
+            && filter.labels.iter().all(|(key, value)| route.labels().get(key) == Some(value))
+    };
+    let rows = whole.routes.iter().filter_map(|route| {
+        Some(GroupRouteRow {
+            id: route.route_id.clone(),
+            service_id: whole.service_id.clone(),
+            route: T::of_version(route).filter(is_wanted)?,
+            created_at: version.created_at,
+            updated_at: version.created_at,
+        })
+    });
+    Ok(super::service_version::paged(rows.collect(), filter))
+}
+
+async fn group_route<T: RouteContent>(
+    tx: &mut Reading,
+    group: &GatewayGroupId,
+    id: &RouteId,
+) -> Result<GroupRouteRow<T>, Refusal> {
+    let row = tx.group_route_get(RouteKey { group, kind: T::KIND, id }).await?;
+    row.ok_or_else(|| Refusal::NotFound { noun: T::NOUN, id: id.to_string() })
+}
+
+/// The service must be in the group, without a version, of the right kind, and have room for one more route.
+async fn must_take_routes<T: RouteContent>(
+    tx: &mut Reading,
+    group: &GatewayGroupId,
+    id: &ServiceId,
+    one_more: bool,
+) -> Result<(), Refusal> {
+    let wrong = |message: String| Err(Violations::one("/service_id", message).into());
+    let Some(service) = tx.published_service_get(group, id).await? else {
+        return wrong(format!("service `{id}` not found in gateway group `{group}`"));
+    };
+    if let Some(version) = service.version {
+        return Err(Refusal::VersionImmutable { service: service.content.name, version: version.number });
+    }
+    if service.content.kind != T::KIND {
+        return wrong(format!("service `{id}` is of the other type and takes no {}", T::NOUN));
+    }
+    let count = tx.group_route_count(group, id).await?;
+    let max = limits::ROUTES_PER_SERVICE_MAX;
+    if one_more && usize::try_from(count).unwrap_or(usize::MAX) >= max {
+        return wrong(format!("service `{id}` has {max} routes already; split it"));
+    }
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! Service versions, to look at.
+
+use gatewright_model::id::{ServiceId, ServiceVersionId};
+use gatewright_model::lifecycle::RouteVersion;
+
+use super::{Action, App, Caller, Refusal};
+use crate::store::{ListFilter, Listed, VersionSummary};
+
+/// What callers call it.
+const NOUN: &str = "service version";
+
+pub(super) fn not_found(id: &ServiceVersionId) -> Refusal {
+    Refusal::NotFound { noun: NOUN, id: id.to_string() }
+}
+
+impl App {
+    pub(crate) async fn service_version_get(
+        &self,
+        caller: &Caller,
+        id: &ServiceVersionId,
+    ) -> Result<VersionSummary, Refusal> {
+        caller.must(Action::GetServiceTemplate, "*")?;
+        let summary = self.store().read().await?.service_version_summary(id).await?;
+        summary.ok_or_else(|| not_found(id))
+    }
+
+    /// The version of a service that has this number.
+    pub(crate) async fn service_version_numbered(
+        &self,
+        caller: &Caller,
+        service: &ServiceId,
+        number: &str,
+    ) -> Result<VersionSummary, Refusal> {
+        caller.must(Action::GetServiceTemplate, service.as_str())?;
+        let summary = self.store().read().await?.service_version_summary_numbered(service, number).await?;
+        summary.ok_or_else(|| Refusal::NotFound { noun: NOUN, id: format!("{service} {number}") })
+    }
+
+    /// The routes that a version holds, by id.
+    pub(crate) async fn service_version_routes(
+        &self,
+        caller: &Caller,
+        id: &ServiceVersionId,
+        filter: &ListFilter,
+    ) -> Result<Listed<RouteVersion>, Refusal> {
+        caller.must(Action::GetServiceTemplate, "*")?;
+        let version = self.store().read().await?.service_version_get(id).await?;
+        Ok(paged(version.ok_or_else(|| not_found(id))?.routes, filter))
+    }
+
+    pub(crate) async fn service_version_route_get(
+        &self,
+        caller: &Caller,
+        id: &ServiceVersionId,
+        route: &str,
+    ) -> Result<RouteVersion, Refusal> {
+        let Listed { rows, .. } = self.service_version_routes(caller, id, &ListFilter::default()).await?;
+        let found = rows.into_iter().find(|version| version.route_id.as_str() == route);
+        found.ok_or_else(|| Refusal::NotFound { noun: "route", id: route.to_owned() })
+    }
+}
+
+/// The page that is wanted of a list that is in memory anyway.
+pub(super) fn paged<T>(rows: Vec<T>, filter: &ListFilter) -> Listed<T> {
+    let total = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+    let Some(page) = filter.page else { return Listed { rows, total } };
+    let whole = |number: i64| usize::try_from(number).unwrap_or(usize::MAX);
+    let rows = rows.into_iter().skip(whole(page.offset)).take(whole(page.limit)).collect();
+    Listed { rows, total }
+}

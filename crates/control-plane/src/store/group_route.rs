@@ -1,0 +1,129 @@
+//! Routes and stream routes of services without a version, written straight to a gateway group.
+
+use gatewright_model::id::{GatewayGroupId, RouteId, ServiceId};
+use gatewright_model::resource::Labels;
+use gatewright_model::resource::service::ServiceKind;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::database::{Row, query};
+use super::list::{self, ListFilter, Listed, Source};
+use super::{Reading, Stamp, StoreError, Writing, to_json};
+
+/// Which route of which group.
+#[derive(Clone, Copy)]
+pub(crate) struct RouteKey<'a> {
+    pub(crate) group: &'a GatewayGroupId,
+    pub(crate) kind: ServiceKind,
+    pub(crate) id: &'a RouteId,
+}
+
+/// A route as it is stored; `T` is what its kind says.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct GroupRouteRow<T> {
+    pub(crate) id: RouteId,
+    pub(crate) service_id: ServiceId,
+    pub(crate) route: T,
+    pub(crate) created_at: i64,
+    pub(crate) updated_at: i64,
+}
+
+/// What is written about a route.
+pub(crate) struct GroupRouteWrite<'a, T> {
+    pub(crate) service_id: &'a ServiceId,
+    pub(crate) name: &'a str,
+    pub(crate) labels: &'a Labels,
+    pub(crate) route: &'a T,
+}
+
+const SOURCE: Source = Source {
+    columns: "r.id, r.service_id, r.content, r.created_at, r.updated_at",
+    tables: "group_route r",
+    object: "r",
+    named: "r",
+    id: "id",
+};
+
+fn kind_text(kind: ServiceKind) -> &'static str {
+    match kind {
+        ServiceKind::Http => "http",
+        ServiceKind::Stream => "stream",
+    }
+}
+
+fn read<T: DeserializeOwned>(row: &Row) -> Result<GroupRouteRow<T>, StoreError> {
+    Ok(GroupRouteRow {
+        id: row.parsed("id")?,
+        service_id: row.parsed("service_id")?,
+        route: row.json("content")?,
+        created_at: row.integer("created_at")?,
+        updated_at: row.integer("updated_at")?,
+    })
+}
+
+impl Reading {
+    pub(crate) async fn group_route_get<T: DeserializeOwned>(
+        &mut self,
+        key: RouteKey<'_>,
+    ) -> Result<Option<GroupRouteRow<T>>, StoreError> {
+        let one = query(
+            "SELECT id, service_id, content, created_at, updated_at FROM group_route \
+             WHERE gateway_group_id = $1 AND kind = $2 AND id = $3",
+        );
+        let one = one.bind(key.group.as_str()).bind(kind_text(key.kind)).bind(key.id.as_str());
+        self.tx.row(one).await?.as_ref().map(read).transpose()
+    }
+
+    /// The routes of one service of a group, or of all.
+    pub(crate) async fn group_route_list<T: DeserializeOwned>(
+        &mut self,
+        group: &GatewayGroupId,
+        kind: ServiceKind,
+        service: Option<&ServiceId>,
+        filter: &ListFilter,
+    ) -> Result<Listed<GroupRouteRow<T>>, StoreError> {
+        let mut fixed = vec![("r.gateway_group_id", group.as_str()), ("r.kind", kind_text(kind))];
+        fixed.extend(service.map(|id| ("r.service_id", id.as_str())));
+        list::select(&mut self.tx, &SOURCE, &fixed, filter, read).await
+    }
+
+    /// How many routes a service of a group has.
+    pub(crate) async fn group_route_count(
+        &mut self,
+        group: &GatewayGroupId,
+        service: &ServiceId,
+    ) -> Result<i64, StoreError> {
+        let count = query(
+            "SELECT COUNT(*) AS total FROM group_route WHERE gateway_group_id = $1 AND service_id = $2",
+        );
+        let row = self.tx.row(count.bind(group.as_str()).bind(service.as_str())).await?;
+        row.ok_or(StoreError::NotFound)?.integer("total")
+    }
+}
+
+impl Writing {
+    /// Creates the route or replaces it whole.
+    pub(crate) async fn group_route_put<T: Serialize>(
+        &mut self,
+        stamp: Stamp,
+        key: RouteKey<'_>,
+        write: &GroupRouteWrite<'_, T>,
+    ) -> Result<(), StoreError> {
+        let put = query(
+            "INSERT INTO group_route (gateway_group_id, kind, id, service_id, name, labels, content, created_at, \
+             updated_at, created_number, change_number) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8, $9, $9) \
+             ON CONFLICT (gateway_group_id, kind, id) DO UPDATE SET service_id = excluded.service_id, \
+             name = excluded.name, labels = excluded.labels, content = excluded.content, \
+             updated_at = excluded.updated_at, change_number = excluded.change_number",
+        );
+        let put = put.bind(key.group.as_str()).bind(kind_text(key.kind)).bind(key.id.as_str());
+        let put = put.bind(write.service_id.as_str()).bind(write.name).bind(to_json(write.labels)?);
+        self.tx.execute_one(put.bind(to_json(write.route)?).bind(stamp.at).bind(stamp.number)).await
+    }
+
+    pub(crate) async fn group_route_delete(&mut self, key: RouteKey<'_>) -> Result<(), StoreError> {
+        let delete = query("DELETE FROM group_route WHERE gateway_group_id = $1 AND kind = $2 AND id = $3");
+        let delete = delete.bind(key.group.as_str()).bind(kind_text(key.kind)).bind(key.id.as_str());
+        self.tx.execute_one(delete).await
+    }
+}

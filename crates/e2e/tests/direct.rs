@@ -1,0 +1,26 @@
+//! Writing straight to a gateway group: live at once, gone at once.
+
+use gatewright_e2e::{Upstream, World};
+use serde_json::json;
+
+#[test]
+fn a_service_without_a_version_is_served_until_it_is_deleted() {
+    let (world, upstream) = (World::start(), Upstream::echo());
+    let at = |path: &str| format!("/apisix/admin/{path}?gateway_group_id=default");
+    let service =
+        json!({"name": "orders", "hosts": ["orders.test"], "upstream": {"nodes": upstream.nodes()}});
+    world.admin.change("PUT", &at("services/orders"), &service);
+    let route = |path: &str| json!({"name": "r", "service_id": "orders", "paths": [path]});
+    world.admin.change("PUT", &at("routes/orders-r"), &route("/old"));
+    world.settle();
+    assert_eq!(world.get("orders.test", "/old").status(), 200);
+
+    world.admin.change("PUT", &at("routes/orders-r"), &route("/new"));
+    world.settle();
+    assert_eq!(world.get("orders.test", "/old").status(), 404);
+    assert_eq!(world.get("orders.test", "/new").status(), 200);
+
+    assert!(world.admin.send("DELETE", &at("services/orders"), "").is_accepted());
+    world.settle();
+    assert_eq!(world.get("orders.test", "/new").status(), 404);
+}
