@@ -59,7 +59,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use config::{Limits, Settings, StartError, Trust};
 pub use handover::Inheritance;
@@ -77,6 +77,7 @@ use source::control_plane::Following;
 use source::report::Reports;
 use telemetry::access_log::writer::Channel;
 use telemetry::access_log::{self, Destination};
+use telemetry::metrics::Metrics;
 use telemetry::{Recorder, Teller};
 use upstream::names::SystemDns;
 use worker::door::Door;
@@ -91,6 +92,9 @@ const CONFIGURED_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Held as long as a gateway uses its data directory.
 const LOCK_FILE: &str = "gateway.lock";
+
+/// How often numbers of what has gone are looked through.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long the end of a gateway waits for the last lines of its access log.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(5);
@@ -146,7 +150,8 @@ fn launch(
     let reports = Reports::new();
     let limits = settings.limits;
     let door = Arc::new(Door::new(&limits, settings.trust.clone()));
-    let current = Current::new(LiveConfig::empty());
+    let metrics = Arc::new(Metrics::new(settings.workers.get()));
+    let current = Current::new(LiveConfig::unconfigured(Arc::clone(&metrics)));
     let (stop, stopping) = watch::channel(false);
     let background = background_runtime()?;
     if let Some(limit) = settings.memory.clone() {
@@ -166,7 +171,9 @@ fn launch(
         tls: Arc::clone(&tls),
         access_log: access_log.as_ref().map(|log| log.channel.clone()),
         door: Arc::clone(&door),
+        teller: Arc::clone(&teller),
     };
+    background.spawn(sweep(Arc::clone(&metrics)));
     background.spawn(serve_status(listeners.status, shown, stopping.clone()));
     let beside = upstream::Background::new(
         settings.workers.get(),
@@ -189,7 +196,12 @@ fn launch(
             tls: Arc::clone(&tls),
             current: current.clone(),
             limits,
-            recorder: Recorder::new(&teller, access_log.as_ref().map(|log| &log.channel)),
+            recorder: Recorder::new(
+                index,
+                Arc::clone(&metrics),
+                &teller,
+                access_log.as_ref().map(|log| &log.channel),
+            ),
             door: Arc::clone(&door),
             hours: Hours { open: opened.clone(), stop: stopping.clone() },
             alive: alive.clone(),
@@ -210,6 +222,14 @@ fn background_runtime() -> Result<Runtime, StartError> {
 async fn until_configured(current: &Current) {
     while current.load().revision.is_none() {
         tokio::time::sleep(CONFIGURED_INTERVAL).await;
+    }
+}
+
+/// Forgets the numbers of what has been gone for long, as long as the gateway runs.
+async fn sweep(metrics: Arc<Metrics>) {
+    loop {
+        tokio::time::sleep(SWEEP_INTERVAL).await;
+        metrics.sweep(Instant::now());
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `GET /status` answers as long as the process lives; `GET /status/ready` only while a configuration is served,
 //! so that a load balancer sends no traffic to a gateway that would answer 503.
+//! `GET /metrics` is what is counted, for Prometheus.
 //! `GET /status/tls` lists the server names that have certificates, and counts failed handshakes.
 //! `GET /status/upstreams` lists nodes and their health, with `?service_id=` those of one service.
 
@@ -21,7 +22,10 @@ use tokio::sync::watch;
 use crate::live::LiveConfig;
 use crate::live::current::Current;
 use crate::source::report::Reports;
+use crate::telemetry::Teller;
 use crate::telemetry::access_log::writer::Channel;
+use crate::telemetry::metrics::scrape::{self, Scraped};
+use crate::telemetry::metrics::text::Exposition;
 use crate::tls;
 use crate::upstream;
 use crate::worker::door::Door;
@@ -34,6 +38,7 @@ pub(crate) struct Shown {
     pub(crate) tls: Arc<tls::Shared>,
     pub(crate) access_log: Option<Channel>,
     pub(crate) door: Arc<Door>,
+    pub(crate) teller: Arc<Teller>,
 }
 
 /// Answers on `listener` until `stop`.
@@ -50,8 +55,8 @@ pub(crate) async fn serve(listener: TcpListener, shown: Shown, mut stop: watch::
         let shown = shown.clone();
         tokio::spawn(async move {
             let service = service_fn(|request| {
-                let response = answer(&request, &shown);
-                async move { Ok::<_, Infallible>(response) }
+                let shown = shown.clone();
+                async move { Ok::<_, Infallible>(respond(&request, shown).await) }
             });
             let mut builder = hyper::server::conn::http1::Builder::new();
             builder.timer(TokioTimer::new());
@@ -62,8 +67,39 @@ pub(crate) async fn serve(listener: TcpListener, shown: Shown, mut stop: watch::
     }
 }
 
+async fn respond(request: &Request<Incoming>, shown: Shown) -> Response<Full<Bytes>> {
+    match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/metrics") => {
+            let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+            let exposition = Exposition::accepted(accept.unwrap_or_default());
+            // Writing tens of thousands of lines takes a moment that others here need not wait.
+            let text = tokio::task::spawn_blocking(move || metrics(&shown, exposition)).await;
+            let mut response = Response::new(Full::from(text.unwrap_or_default()));
+            let content_type = header::HeaderValue::from_static(exposition.content_type());
+            response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+            response
+        }
+        _ => answer(request, &shown),
+    }
+}
+
+fn metrics(shown: &Shown, exposition: Exposition) -> String {
+    let live = shown.current.load();
+    let scraped = Scraped {
+        metrics: &live.metrics,
+        live: &live,
+        served_since: shown.current.served_since().map(|since| since.as_secs_f64()),
+        report: &shown.reports.now(),
+        teller: &shown.teller,
+        refusals: shown.door.refusals().collect(),
+        handshake_failures: shown.tls.failures.counts().collect(),
+        lines_lost: shown.access_log.as_ref().map(Channel::lost).unwrap_or_default(),
+    };
+    scrape::write(&scraped, exposition)
+}
+
 fn answer(request: &Request<Incoming>, shown: &Shown) -> Response<Full<Bytes>> {
-    let Shown { current, reports, tls, access_log, door } = shown;
+    let Shown { current, reports, tls, access_log, door, .. } = shown;
     let live = current.load();
     let revision = live.revision;
     let (status, body) = match (request.method(), request.uri().path()) {
@@ -94,7 +130,7 @@ fn answer(request: &Request<Incoming>, shown: &Shown) -> Response<Full<Bytes>> {
             )
         }
         (&Method::GET | &Method::HEAD, "/status/tls") => (StatusCode::OK, tls_view(&live, tls)),
-        (_, "/status" | "/status/ready" | "/status/tls" | "/status/upstreams") => {
+        (_, "/metrics" | "/status" | "/status/ready" | "/status/tls" | "/status/upstreams") => {
             (StatusCode::METHOD_NOT_ALLOWED, json!({ "error_msg": "405 Method Not Allowed" }))
         }
         _ => (StatusCode::NOT_FOUND, json!({ "error_msg": "404 Not Found" })),

@@ -20,6 +20,7 @@ use gatewright_model::validation::Violations;
 use super::{LiveConfig, LiveRoute, LiveService};
 use crate::proxy::reject::RejectReason;
 use crate::router::{MatchSettings, Router, ServiceRules};
+use crate::telemetry::metrics::Metrics;
 use crate::tls::server_names::ServerNames;
 use crate::upstream::{Background, Upstream};
 
@@ -92,7 +93,7 @@ pub(crate) fn compile(
         if !rematched && known.is_some_and(same) {
             continue;
         }
-        match compile_service((published, client_certificate), settings, known, background) {
+        match compile_service((published, client_certificate), settings, known, background, &live.metrics) {
             Ok(service) => {
                 live.router.replace(known.and_then(placed).as_ref(), service.rules.as_ref());
                 live.services.insert(id.clone(), Arc::new(service));
@@ -126,6 +127,7 @@ fn compile_service(
     settings: MatchSettings,
     known: Option<&Arc<LiveService>>,
     background: &Background,
+    metrics: &Metrics,
 ) -> Result<LiveService, Violations> {
     let takes_requests = published.kind == ServiceKind::Http && published.runtime.status == Status::Enabled;
     let rules = match takes_requests {
@@ -143,13 +145,17 @@ fn compile_service(
             Upstream::compile(&published.runtime.upstream, object, background).map(Arc::new)
         }
     };
+    let service_id = published.service_id.as_str();
     let routes = published.routes.iter().map(|route| LiveRoute {
         timeouts: route.route.timeout.map(Into::into),
         refusal: refusal(&published.plugins).or_else(|| refusal(&route.route.plugins)),
+        series: metrics.routes.series(service_id, route.route_id.as_str()),
     });
-    let (published, routes) = (Arc::clone(published), routes.collect());
+    let series = metrics.versions.series(service_id, published.version.as_deref().unwrap_or_default());
+    let routes = routes.collect();
+    let published = Arc::clone(published);
     let client_certificate = client_certificate.cloned();
-    Ok(LiveService { published, rules, upstream, client_certificate, routes })
+    Ok(LiveService { published, rules, upstream, client_certificate, routes, series })
 }
 
 /// Fail closed: a route must not be served without its plugins, and the request path does not run any yet.

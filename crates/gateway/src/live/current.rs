@@ -8,6 +8,8 @@ use std::cell::RefCell;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
@@ -16,36 +18,56 @@ use super::LiveConfig;
 
 /// The live configuration of the process.
 #[derive(Clone)]
-pub(crate) struct Current(Arc<ArcSwap<LiveConfig>>);
+pub(crate) struct Current {
+    live: Arc<ArcSwap<LiveConfig>>,
+    /// When it began to be served, in milliseconds since 1970; 0: not yet.
+    since: Arc<AtomicU64>,
+}
 
 impl Current {
     pub(crate) fn new(live: LiveConfig) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(live)))
+        Self { live: Arc::new(ArcSwap::from_pointee(live)), since: Arc::default() }
     }
 
     /// Makes `live` what new requests run on. Requests in flight finish on what they started with.
     pub(crate) fn swap(&self, live: Arc<LiveConfig>) {
-        self.0.store(live);
+        self.live.store(live);
+        self.served_from_now();
+    }
+
+    fn served_from_now(&self) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.since.store(u64::try_from(now.as_millis()).unwrap_or_default(), Ordering::Relaxed);
+    }
+
+    /// How long after 1970 what is live began to be served.
+    pub(crate) fn served_since(&self) -> Option<Duration> {
+        let since = self.since.load(Ordering::Relaxed);
+        (since > 0).then(|| Duration::from_millis(since))
     }
 
     /// Makes `live` what new requests run on, unless there is something already.
     pub(crate) fn begin(&self, live: &Arc<LiveConfig>) -> bool {
-        let now = self.0.load();
+        let now = self.live.load();
         if now.revision.is_some() {
             return false;
         }
-        let before = self.0.compare_and_swap(&now, Arc::clone(live));
-        Arc::ptr_eq(&before, &now)
+        let before = self.live.compare_and_swap(&now, Arc::clone(live));
+        let began = Arc::ptr_eq(&before, &now);
+        if began {
+            self.served_from_now();
+        }
+        began
     }
 
     pub(crate) fn load(&self) -> Arc<LiveConfig> {
-        self.0.load_full()
+        self.live.load_full()
     }
 
     /// A reader for one worker.
     pub(crate) fn reader(&self) -> Reader {
         let live = Live(Rc::new(self.load()));
-        Reader { cache: RefCell::new(Cache::new(Arc::clone(&self.0))), live: RefCell::new(live) }
+        Reader { cache: RefCell::new(Cache::new(Arc::clone(&self.live))), live: RefCell::new(live) }
     }
 }
 

@@ -16,6 +16,8 @@ use gatewright_model::snapshot::{PublishedService, Revision};
 
 use crate::proxy::reject::RejectReason;
 use crate::router::{MatchSettings, Router, ServiceRules};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::series::{RouteCounts, Series, VersionCounts};
 use crate::tls::server_names::ServerNames;
 use crate::upstream::{Timeouts, Upstream};
 
@@ -27,17 +29,26 @@ pub(crate) struct LiveConfig {
     pub(crate) router: Router,
     pub(crate) services: BTreeMap<ServiceId, Arc<LiveService>>,
     pub(crate) server_names: Arc<ServerNames>,
+    /// Where requests are counted; outlives every configuration.
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl LiveConfig {
     /// What is served before any configuration arrived: nothing.
-    pub(crate) fn empty() -> Self {
+    pub(crate) fn unconfigured(metrics: Arc<Metrics>) -> Self {
         Self {
+            metrics,
             revision: None,
             router: Router::new(MatchSettings::default()),
             services: BTreeMap::new(),
             server_names: Arc::default(),
         }
+    }
+
+    /// The same, counted by nobody else.
+    #[cfg(test)]
+    pub(crate) fn empty() -> Self {
+        Self::unconfigured(Arc::new(Metrics::new(1)))
     }
 }
 
@@ -53,6 +64,8 @@ pub(crate) struct LiveService {
     pub(crate) client_certificate: Option<Arc<GroupObject>>,
     /// What each route adds, in the order of the published routes.
     pub(crate) routes: Vec<LiveRoute>,
+    /// What is counted of this version.
+    pub(crate) series: Arc<Series<VersionCounts>>,
 }
 
 /// What a route adds to its service.
@@ -61,4 +74,6 @@ pub(crate) struct LiveRoute {
     pub(crate) timeouts: Option<Timeouts>,
     /// Why the route cannot be served, if it cannot.
     pub(crate) refusal: Option<RejectReason>,
+    /// What is counted of it.
+    pub(crate) series: Arc<Series<RouteCounts>>,
 }

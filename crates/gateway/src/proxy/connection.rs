@@ -159,6 +159,7 @@ async fn serve_request(
         Ok(None) => return Next::Close,
         Err(reason) => Err(reason),
     };
+    worker.recorder.counts().request_began();
     let live = worker.live.take();
     let record = Record::new(&live, begun);
     let forwarded = match framing {

@@ -120,6 +120,7 @@ async fn serve_stream(shared: Rc<Shared>, request: Request<RecvStream>, respond:
     let (mut inlet, outlet) = (Inlet::new(incoming), RefCell::new(Outlet::of_answer(respond)));
     let worker = &shared.worker;
     let live = worker.live.take();
+    worker.recorder.counts().request_began();
     let record = Record::new(&live, begun);
     let mut workspace = worker.buffers.take();
     let given_up = {

@@ -28,6 +28,7 @@ use crate::config::Settings;
 use crate::live::LiveConfig;
 use crate::live::compile::{self, Quarantined};
 use crate::live::current::Current;
+use crate::telemetry::metrics::Metrics;
 use crate::upstream::Background;
 
 /// The first pause before connecting again; each failure doubles it.
@@ -140,8 +141,9 @@ impl Follower {
         };
         let Some(cache) = cache else { return follower };
         let background = Arc::clone(&follower.background);
+        let metrics = Arc::clone(&follower.live.metrics);
         let loading = tokio::task::spawn_blocking(move || {
-            let loaded = cache.load().map(|kept| compile_kept(kept, &background));
+            let loaded = cache.load().map(|kept| compile_kept(kept, metrics, &background));
             (cache, loaded)
         });
         match loading.await {
@@ -269,14 +271,22 @@ impl Follower {
     }
 }
 
-fn compile_kept(kept: Kept, background: &Background) -> (Kept, LiveConfig, Vec<Quarantined>) {
-    let (live, quarantined) = compile::compile(&LiveConfig::empty(), &kept.snapshot, background);
+fn compile_kept(
+    kept: Kept,
+    metrics: Arc<Metrics>,
+    background: &Background,
+) -> (Kept, LiveConfig, Vec<Quarantined>) {
+    let nothing = LiveConfig::unconfigured(metrics);
+    let (live, quarantined) = compile::compile(&nothing, &kept.snapshot, background);
     (kept, live, quarantined)
 }
 
 fn serve_kept(current: &Current, live: &Arc<LiveConfig>) {
     if current.begin(live) {
-        tracing::info!(revision = ?live.revision, "serving the configuration that was kept on disk");
+        tracing::info!(
+            revision = live.revision.map(tracing::field::display),
+            "serving the configuration that was kept on disk"
+        );
     }
 }
 

@@ -3,10 +3,12 @@
 //! A worker keeps what it has to tell to itself, in a [`Recorder`]: telling costs no lock, waits for nobody and
 //! touches no memory that another worker writes. Everything slow happens on threads of its own.
 //!
-//! * [`record`]: what is known of one exchange.
+//! * `record`: what is known of one exchange.
 //! * [`access_log`]: a line for it.
+//! * `metrics`: numbers.
 
 pub mod access_log;
+pub(crate) mod metrics;
 pub(crate) mod record;
 
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use gatewright_model::message::RequestHead;
 use crate::proxy::ClientAddress;
 use access_log::Lines;
 use access_log::writer::Channel;
+use metrics::{Metrics, WorkerCounts};
 use record::Record;
 
 /// Who tells: the same on every line.
@@ -34,23 +37,37 @@ impl Teller {
 
 /// What one worker has to tell.
 pub(crate) struct Recorder {
+    worker: usize,
+    metrics: Arc<Metrics>,
     lines: Option<Lines>,
 }
 
 impl Recorder {
-    pub(crate) fn new(teller: &Arc<Teller>, log: Option<&Channel>) -> Self {
-        Self { lines: log.map(|channel| Lines::new(channel.clone(), Arc::clone(teller))) }
+    /// Of the worker of that number.
+    pub(crate) fn new(
+        worker: usize,
+        metrics: Arc<Metrics>,
+        teller: &Arc<Teller>,
+        log: Option<&Channel>,
+    ) -> Self {
+        Self { worker, metrics, lines: log.map(|channel| Lines::new(channel.clone(), Arc::clone(teller))) }
     }
 
     /// One that tells nobody, for tests.
     #[cfg(test)]
     pub(crate) fn silent() -> Self {
-        Self { lines: None }
+        Self { worker: 0, metrics: Arc::new(Metrics::new(1)), lines: None }
+    }
+
+    /// What this worker counts beside exchanges.
+    pub(crate) fn counts(&self) -> &WorkerCounts {
+        self.metrics.of(self.worker)
     }
 
     /// The exchange of `record` is over.
     pub(crate) fn finish(&self, record: &Record<'_>, request: &RequestHead, client: &ClientAddress) {
         let outcome = record.outcome();
+        self.metrics.count(self.worker, &outcome);
         if let Some(lines) = &self.lines {
             lines.add(&outcome, request, client);
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use gatewright_model::lifecycle::RouteVersion;
 
-use crate::live::{LiveConfig, LiveService};
+use crate::live::{LiveConfig, LiveRoute, LiveService};
 use crate::proxy::reject::RejectReason;
 
 /// The status of a request whose client left before it was answered, as nginx has it.
@@ -33,6 +33,7 @@ pub(crate) struct Record<'l> {
 #[derive(Default)]
 struct Tries {
     count: Cell<u32>,
+    connects: Cell<u32>,
     first_begun: Cell<Option<Instant>>,
     last_begun: Cell<Option<Instant>>,
     node: Cell<Option<SocketAddr>>,
@@ -88,6 +89,7 @@ impl<'l> Record<'l> {
 
     /// A new connection stands; not to be called for one that was kept open.
     pub(crate) fn connected(&self) {
+        self.tries.connects.set(self.tries.connects.get() + 1);
         self.tries.connecting.set(self.tries.last_begun.get().map(|begun| begun.elapsed()));
     }
 
@@ -145,6 +147,7 @@ impl<'l> Record<'l> {
             total: now - self.begun,
             upstream,
             tries: tries.count.get(),
+            connects: tries.connects.get(),
             node: tries.node.get(),
             connecting: tries.connecting.get(),
             answering: tries.answering.get(),
@@ -170,6 +173,8 @@ pub(crate) struct Outcome<'l> {
     /// From the first try at a node to the end; absent if there was none.
     pub(crate) upstream: Option<Duration>,
     pub(crate) tries: u32,
+    /// New connections that were made.
+    pub(crate) connects: u32,
     /// Where the last try went.
     pub(crate) node: Option<SocketAddr>,
     /// What a new connection to it took; absent if one was kept open.
@@ -191,6 +196,11 @@ impl<'l> Outcome<'l> {
     /// The route that was matched.
     pub(crate) fn route(&self) -> Option<&'l RouteVersion> {
         self.service.and_then(|(service, route)| service.published.routes.get(route))
+    }
+
+    /// The service and the route that were matched, as they are served.
+    pub(crate) fn live_route(&self) -> Option<(&'l LiveService, &'l LiveRoute)> {
+        self.service.and_then(|(service, route)| Some((service, service.routes.get(route)?)))
     }
 
     /// What the gateway itself took: everything but the upstream.

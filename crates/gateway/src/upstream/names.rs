@@ -9,7 +9,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use hickory_resolver::TokioResolver;
@@ -62,11 +62,17 @@ type Watched = Arc<Mutex<HashMap<Box<str>, Weak<Name>>>>;
 /// One name and its addresses.
 pub(crate) struct Name {
     host: Box<str>,
-    addresses: Arc<ArcSwapOption<Vec<IpAddr>>>,
+    addresses: Arc<ArcSwapOption<Known>>,
     /// Whether the first lookup has ended.
     settled: watch::Receiver<bool>,
     watched: Weak<Mutex<HashMap<Box<str>, Weak<Name>>>>,
     task: AbortHandle,
+}
+
+/// What the last good lookup found.
+struct Known {
+    addresses: Vec<IpAddr>,
+    since: Instant,
 }
 
 impl Names {
@@ -100,14 +106,24 @@ impl Names {
 impl Name {
     /// The address whose turn it is, if any is known. Never waits.
     pub(crate) fn address(&self, turn: usize) -> Option<IpAddr> {
-        let addresses = self.addresses.load();
-        let addresses = addresses.as_ref()?;
+        let known = self.addresses.load();
+        let addresses = &known.as_ref()?.addresses;
         addresses.get(turn % addresses.len().max(1)).copied()
     }
 
     /// Every address known.
     pub(crate) fn addresses(&self) -> Vec<IpAddr> {
-        self.addresses.load().as_ref().map(|addresses| addresses.to_vec()).unwrap_or_default()
+        self.addresses.load().as_ref().map(|known| known.addresses.clone()).unwrap_or_default()
+    }
+
+    /// The name itself.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// How long ago it was last looked up with success.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        self.addresses.load().as_ref().map(|known| known.since.elapsed())
     }
 
     /// Waits until the first lookup has ended, which is the only one a request ever waits for.
@@ -132,7 +148,7 @@ impl Drop for Name {
 async fn watching(
     host: Box<str>,
     lookup: Arc<dyn Lookup>,
-    addresses: Arc<ArcSwapOption<Vec<IpAddr>>>,
+    addresses: Arc<ArcSwapOption<Known>>,
     settle: watch::Sender<bool>,
 ) {
     let mut pause = PAUSE_MIN;
@@ -147,7 +163,7 @@ async fn watching(
                 found.addresses.sort_unstable();
                 found.addresses.dedup();
                 found.addresses.truncate(ADDRESSES_MAX);
-                addresses.store(Some(Arc::new(found.addresses)));
+                addresses.store(Some(Arc::new(Known { addresses: found.addresses, since: Instant::now() })));
                 pause = PAUSE_MIN;
                 found.valid.clamp(VALID_MIN, VALID_MAX)
             }

@@ -27,7 +27,7 @@ pub(crate) struct Node {
     /// What it must show over TLS; absent: it is asked without.
     tls: Option<Arc<NodeSession>>,
     /// Absent: the node is not checked.
-    pub(super) checker: Option<Arc<Checker>>,
+    pub(crate) checker: Option<Arc<Checker>>,
 }
 
 /// What to connect to.
@@ -58,6 +58,14 @@ impl Node {
             host: host.into_bytes().into(),
             tls,
             checker: None,
+        }
+    }
+
+    /// The name it is known by, unless that is an address.
+    pub(crate) fn name(&self) -> Option<&Name> {
+        match &*self.place {
+            Place::Ip(_) => None,
+            Place::Name(name, _) => Some(name),
         }
     }
 

@@ -69,11 +69,12 @@ impl Pool {
         }
     }
 
-    /// Closes what is past its time at the tick `now` or was closed by the other side.
-    pub(crate) fn sweep(&mut self, now: u64) {
+    /// Closes what is past its time at the tick `now` or was closed by the other side; says how many are left.
+    pub(crate) fn sweep(&mut self, now: u64) -> usize {
         self.idle.retain(|_, idle| {
             idle.retain_mut(|entry| entry.expires_at > now && entry.connection.transport.is_silent());
             !idle.is_empty()
         });
+        self.idle.values().map(Vec::len).sum()
     }
 }

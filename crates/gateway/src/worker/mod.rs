@@ -205,6 +205,7 @@ async fn accept(worker: &Rc<Worker>, listener: &TcpListener, security: Security)
 fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, security: Security) {
     if let Some(guest) = worker.door.enter(peer) {
         worker.connections.set(worker.connections.get() + 1);
+        worker.recorder.counts().connection_opened();
         tokio::task::spawn_local(serve(Rc::clone(worker), guest, stream, peer, security));
     }
 }
@@ -215,6 +216,7 @@ async fn serve(worker: Rc<Worker>, guest: Guest, stream: TcpStream, peer: Socket
     }
     drop(guest);
     worker.connections.set(worker.connections.get() - 1);
+    worker.recorder.counts().connection_closed();
     worker.connection_closed.notify_one();
 }
 
@@ -249,8 +251,9 @@ async fn tick(worker: Rc<Worker>) {
         worker.clock.tick();
         worker.recorder.hand_over();
         if worker.clock.now().is_multiple_of(SWEEP_TICKS) {
-            worker.pool.borrow_mut().sweep(worker.clock.now());
+            let idle = worker.pool.borrow_mut().sweep(worker.clock.now());
             worker.lines.borrow_mut().sweep(worker.clock.now());
+            worker.recorder.counts().upstream_connections_idle(idle);
         }
     }
 }

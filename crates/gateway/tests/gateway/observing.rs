@@ -1,5 +1,6 @@
-//! What the gateway tells of its work: lines of the access log.
+//! What the gateway tells of its work: lines of the access log, and metrics.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -140,4 +141,90 @@ fn the_lines_of_requests_in_flight_are_written_before_a_stopping_gateway_ends() 
     open.send(()).unwrap();
     stopping.join().unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "200 /a\n");
+}
+
+/// What `/metrics` says, by sample: name with labels, and value.
+fn scrape(world: &World) -> BTreeMap<String, f64> {
+    let answer = world.status_text("/metrics");
+    let samples = answer.lines().filter(|line| !line.starts_with('#'));
+    let split = samples.map(|line| line.rsplit_once(' ').expect("a name and a value"));
+    split.map(|(name, value)| (name.to_owned(), value.parse().expect("a number"))).collect()
+}
+
+#[test]
+fn requests_are_counted_by_route_version_status_and_reason() {
+    let node = Node::answering("HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nok");
+    let routes = json!({"routes": [
+        {"route_id": "r", "name": "first", "paths": ["/a"]}, {"route_id": "q", "name": "second", "paths": ["/b"]}
+    ]});
+    let world = World::serving(&[service(&[node.address], routes)]);
+    let bytes = ["/a", "/a", "/b", "/c"].map(|target| {
+        let answer = world.ask(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        u32::try_from(answer.head.len() + answer.body.len()).unwrap()
+    });
+    let told = |sample: &str| scrape(&world).get(sample).copied();
+    let requests = |labels: &str| told(&format!("gatewright_http_requests_total{{{labels}}}"));
+    until(|| told("gatewright_http_requests_in_flight") == Some(0.0), || format!("{:?}", scrape(&world)));
+    assert_eq!(requests(r#"service="s",route="r",code_class="2xx""#), Some(2.0));
+    assert_eq!(requests(r#"service="s",route="q",code_class="2xx""#), Some(1.0));
+    assert_eq!(requests(r#"service="",route="",code_class="4xx""#), Some(1.0));
+    for (sample, expected) in [
+        (r#"gatewright_http_responses_total{code="201"}"#, 3.0),
+        (r#"gatewright_http_responses_total{code="404"}"#, 1.0),
+        (r#"gatewright_rejects_total{reason="route_not_found"}"#, 1.0),
+        (r#"gatewright_service_version_requests_total{service="s",version="1",code_class="2xx"}"#, 3.0),
+        (r#"gatewright_http_latency_seconds_count{type="request",service="s",route="r"}"#, 2.0),
+        (r#"gatewright_http_latency_seconds_count{type="upstream",service="s",route="r"}"#, 2.0),
+        (r#"gatewright_http_latency_seconds_bucket{type="gateway",service="s",route="r",le="+Inf"}"#, 2.0),
+        (r#"gatewright_route_info{service="s",route="q",route_name="second"}"#, 1.0),
+        (r#"gatewright_service_info{service="s",service_name="s",version="1"}"#, 1.0),
+        ("gatewright_config_revision", 1.0),
+        ("gatewright_client_connections_accepted_total", 4.0),
+    ] {
+        assert_eq!(told(sample), Some(expected), "{sample}");
+    }
+    let sent = told(r#"gatewright_http_bytes_total{type="egress",service="s",route="r"}"#);
+    assert_eq!(sent, Some(f64::from(bytes[0] + bytes[1])));
+    assert!(told("gatewright_upstream_connections_opened_total") >= Some(1.0));
+}
+
+#[test]
+fn no_counter_is_reset_by_a_publication() {
+    let node = Node::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let mut world = World::serving(&[service(&[node.address], json!({}))]);
+    world.ask(REQUEST);
+    let sample = r#"gatewright_http_requests_total{service="s",route="r",code_class="2xx"}"#;
+    let version = |version: u64| {
+        format!(
+            r#"gatewright_service_version_requests_total{{service="s",version="{version}",code_class="2xx"}}"#
+        )
+    };
+    world.publish(&[service(&[node.address], json!({"version": "2", "service_version_id": "s-2"}))]);
+    world.ask(REQUEST);
+    until(|| scrape(&world).get(sample) == Some(&2.0), || format!("{:?}", scrape(&world)));
+    let scraped = scrape(&world);
+    assert_eq!((scraped[&version(1)], scraped[&version(2)]), (1.0, 1.0), "but versions are told apart");
+    world.publish(&[]);
+    assert_eq!(scrape(&world).get(sample), Some(&2.0), "what is gone can still be scraped");
+}
+
+#[test]
+fn the_reference_lists_every_metric() {
+    let nodes = [Node::greeting(), Node::greeting()].map(|node| node.address);
+    let checked = json!({"upstream": {"checks": {"active": {"type": "tcp"}}}});
+    let world = World::serving(&[service(&nodes, checked)]);
+    world.ask(REQUEST);
+    let reference = include_str!("../../../../docs/reference/metrics.md");
+    let text = world.status_text("/metrics");
+    let described = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let mut count = 0;
+    for (family, kind) in described.map(|line| line.split_once(' ').expect("a name and a kind")) {
+        let row = format!("| `{family}` | {kind} |");
+        assert!(reference.contains(&row), "docs/reference/metrics.md lacks a row that begins\n{row}");
+        count += 1;
+    }
+    let rows = reference
+        .lines()
+        .filter(|line| line.starts_with("| `gatewright_") || line.starts_with("| `process_"));
+    assert_eq!(rows.count(), count, "docs/reference/metrics.md lists something that there is not");
 }

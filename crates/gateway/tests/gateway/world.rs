@@ -153,6 +153,13 @@ impl World {
         }
     }
 
+    /// What the status listener says in text.
+    pub(crate) fn status_text(&self, path: &str) -> String {
+        let mut client = Client::to(self.gateway.status_address());
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n"));
+        String::from_utf8(client.answer().body).expect("text")
+    }
+
     pub(crate) fn status(&self, path: &str) -> (u16, Value) {
         let mut client = Client::to(self.gateway.status_address());
         client.send(format!("GET {path} HTTP/1.1\r\nHost: s\r\nConnection: close\r\n\r\n"));

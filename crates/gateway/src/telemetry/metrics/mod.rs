@@ -1,0 +1,136 @@
+//! Numbers: counted by each worker for itself, summed when they are scraped.
+//!
+//! No worker ever writes what another one reads or writes on the request path, and scraping, which reads everything,
+//! happens on a thread that serves no requests.
+//!
+//! * `counter`: a number with one writer.
+//! * `series`: what is counted for each route and version.
+//! * `scrape`: everything, as text.
+//! * `process`: what the system knows of the process.
+//! * `text`: how metrics are written.
+
+pub(crate) mod counter;
+mod process;
+pub(crate) mod scrape;
+pub(crate) mod series;
+pub(crate) mod text;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::record::Outcome;
+use counter::{Counter, Tally};
+use series::{Registry, RouteCounts, Series, VersionCounts};
+
+/// Status codes that are counted one by one: 100 to 599.
+const STATUS_FIRST: u16 = 100;
+const STATUSES: usize = 500;
+
+/// Everything that is counted in a gateway.
+pub(crate) struct Metrics {
+    pub(crate) routes: Registry<RouteCounts>,
+    pub(crate) versions: Registry<VersionCounts>,
+    /// Requests that no route matched.
+    unmatched: Arc<Series<RouteCounts>>,
+    workers: Box<[WorkerCounts]>,
+}
+
+/// What a worker counts, whatever route it serves.
+#[repr(align(128))]
+pub(crate) struct WorkerCounts {
+    by_status: Box<[Counter]>,
+    rejects: Tally,
+    cuts: Tally,
+    in_flight: Counter,
+    retries: Counter,
+    connections: Counter,
+    connections_accepted: Counter,
+    upstream_connections_opened: Counter,
+    upstream_connections_idle: Counter,
+}
+
+impl Default for WorkerCounts {
+    fn default() -> Self {
+        Self {
+            by_status: (0..STATUSES).map(|_| Counter::default()).collect(),
+            rejects: Tally::default(),
+            cuts: Tally::default(),
+            in_flight: Counter::default(),
+            retries: Counter::default(),
+            connections: Counter::default(),
+            connections_accepted: Counter::default(),
+            upstream_connections_opened: Counter::default(),
+            upstream_connections_idle: Counter::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// For so many workers.
+    pub(crate) fn new(workers: usize) -> Self {
+        let routes = Registry::new(workers);
+        Self {
+            unmatched: routes.series("", ""),
+            routes,
+            versions: Registry::new(workers),
+            workers: (0..workers.max(1)).map(|_| WorkerCounts::default()).collect(),
+        }
+    }
+
+    /// Forgets what has been gone for long at `now`.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.routes.sweep(now);
+        self.versions.sweep(now);
+    }
+
+    /// What `worker` counts; only for the thread of that worker.
+    pub(crate) fn of(&self, worker: usize) -> &WorkerCounts {
+        &self.workers[worker % self.workers.len()]
+    }
+
+    /// Counts an exchange; only for the thread of `worker`.
+    pub(crate) fn count(&self, worker: usize, outcome: &Outcome<'_>) {
+        let counts = self.of(worker);
+        counts.in_flight.set(counts.in_flight.get().saturating_sub(1));
+        let status = usize::from(outcome.status.saturating_sub(STATUS_FIRST)).min(STATUSES - 1);
+        counts.by_status[status].add(1);
+        if let Some(reason) = outcome.reject_reason {
+            counts.rejects.count(reason.name());
+        }
+        if let Some(reason) = outcome.cut_reason {
+            counts.cuts.count(reason.name());
+        }
+        if outcome.tries > 1 {
+            counts.retries.add(u64::from(outcome.tries - 1));
+        }
+        counts.upstream_connections_opened.add(u64::from(outcome.connects));
+        let Some((service, route)) = outcome.live_route() else {
+            return self.unmatched.of(worker).count(outcome);
+        };
+        service.series.of(worker).count(outcome);
+        route.series.of(worker).count(outcome);
+    }
+}
+
+impl WorkerCounts {
+    /// A request begins to arrive.
+    pub(crate) fn request_began(&self) {
+        self.in_flight.add(1);
+    }
+
+    /// A client was let in.
+    pub(crate) fn connection_opened(&self) {
+        self.connections.add(1);
+        self.connections_accepted.add(1);
+    }
+
+    /// A client that was let in has gone.
+    pub(crate) fn connection_closed(&self) {
+        self.connections.set(self.connections.get().saturating_sub(1));
+    }
+
+    /// So many connections to nodes wait for their next request.
+    pub(crate) fn upstream_connections_idle(&self, count: usize) {
+        self.upstream_connections_idle.set(count as u64);
+    }
+}
