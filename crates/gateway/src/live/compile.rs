@@ -17,6 +17,7 @@ use gatewright_model::resource::{self, Plugins};
 use gatewright_model::snapshot::{PublishedService, Snapshot};
 use gatewright_model::validation::Violations;
 
+use super::plugins::{GroupPlugins, ServicePlugins, is_unknown};
 use super::{LiveConfig, LiveRoute, LiveService};
 use crate::proxy::reject::RejectReason;
 use crate::router::{MatchSettings, Router, ServiceRules};
@@ -36,6 +37,8 @@ pub(crate) struct Quarantined {
 pub(crate) enum What {
     Service(ServiceId),
     Ssl(ObjectId),
+    /// An object of the group that plugins are about.
+    Object(ObjectKey),
 }
 
 impl What {
@@ -43,6 +46,7 @@ impl What {
         match self {
             Self::Service(id) => id.as_str(),
             Self::Ssl(id) => id.as_str(),
+            Self::Object(key) => key.id.as_str(),
         }
     }
 }
@@ -52,6 +56,17 @@ impl fmt::Display for What {
         match self {
             Self::Service(id) => write!(f, "service `{id}`"),
             Self::Ssl(id) => write!(f, "SSL object `{id}`"),
+            Self::Object(key) => {
+                let kind = match key.kind {
+                    ObjectKind::Ssl => "SSL object",
+                    ObjectKind::Consumer => "consumer",
+                    ObjectKind::Credential => "credential",
+                    ObjectKind::GlobalRule => "global rule",
+                    ObjectKind::PluginMetadata => "plugin metadata",
+                    ObjectKind::SecretProvider => "secret provider",
+                };
+                write!(f, "{kind} `{}`", key.id)
+            }
         }
     }
 }
@@ -74,9 +89,14 @@ pub(crate) fn compile(
     let (server_names, unusable) =
         ServerNames::compile(&before.server_names, &snapshot.objects, &background.tls);
     live.server_names = server_names;
+    let group = GroupPlugins::compile(&before.plugins, &snapshot.objects);
+    live.plugins = group.plugins;
     let unusable = unusable.into_iter();
     let mut quarantined: Vec<_> =
         unusable.map(|(id, reason)| Quarantined { what: What::Ssl(id), reason }).collect();
+    quarantined.extend(
+        group.refused.into_iter().map(|(key, reason)| Quarantined { what: What::Object(key), reason }),
+    );
     for (id, service) in &before.services {
         if !snapshot.services.contains_key(id) {
             live.router.replace(placed(service).as_ref(), None);
@@ -88,13 +108,25 @@ pub(crate) fn compile(
         let client_certificate = client_certificate(&published.runtime.upstream, &snapshot.objects);
         let same = |known: &Arc<LiveService>| {
             Arc::ptr_eq(&known.published, published)
+                && !group.changed.iter().any(|plugin| uses(published, plugin))
                 && is_same(known.client_certificate.as_ref(), client_certificate)
         };
         if !rematched && known.is_some_and(same) {
             continue;
         }
-        match compile_service((published, client_certificate), settings, known, background, &live.metrics) {
-            Ok(service) => {
+        let plugins = PluginGround { group: &live.plugins, changed: &group.changed };
+        match compile_service(
+            (published, client_certificate),
+            settings,
+            known,
+            plugins,
+            background,
+            &live.metrics,
+        ) {
+            Ok((service, unbuilt)) => {
+                if !unbuilt.is_empty() {
+                    quarantined.push(Quarantined { what: What::Service(id.clone()), reason: unbuilt });
+                }
                 live.router.replace(known.and_then(placed).as_ref(), service.rules.as_ref());
                 live.services.insert(id.clone(), Arc::new(service));
             }
@@ -122,13 +154,29 @@ fn is_same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
     one.map(Arc::as_ptr) == other.map(Arc::as_ptr)
 }
 
+/// Whether the service or one of its routes uses `plugin`.
+fn uses(published: &PublishedService, plugin: &str) -> bool {
+    published.plugins.contains_key(plugin)
+        || published.routes.iter().any(|route| route.route.plugins.contains_key(plugin))
+}
+
+/// What the plugins of services are built from.
+#[derive(Clone, Copy)]
+struct PluginGround<'g> {
+    group: &'g GroupPlugins,
+    /// Plugins whose metadata changed.
+    changed: &'g [String],
+}
+
+/// Compiles a service; says as well what is wrong with its plugins where it has no good form to keep.
 fn compile_service(
     (published, client_certificate): (&Arc<PublishedService>, Option<&Arc<GroupObject>>),
     settings: MatchSettings,
     known: Option<&Arc<LiveService>>,
+    ground: PluginGround<'_>,
     background: &Background,
     metrics: &Metrics,
-) -> Result<LiveService, Violations> {
+) -> Result<(LiveService, Violations), Violations> {
     let takes_requests = published.kind == ServiceKind::Http && published.runtime.status == Status::Enabled;
     let rules = match takes_requests {
         true => Some(Arc::new(ServiceRules::compile(published, settings)?)),
@@ -146,21 +194,32 @@ fn compile_service(
         }
     };
     let service_id = published.service_id.as_str();
+    let before = known.map(|known| (&*known.published, &known.plugins));
+    let built = ServicePlugins::compile(published, before, ground.group, ground.changed, background);
+    let (plugins, unbuilt) = match built {
+        Ok(plugins) => (plugins, Violations::default()),
+        Err(wrong) if known.is_some() => return Err(wrong),
+        Err(wrong) => (ServicePlugins::unbuilt(published), wrong),
+    };
+    let refusal = |own: &Plugins| match [&published.plugins, own]
+        .map(|plugins| (is_unknown(plugins), plugins.is_empty()))
+    {
+        [(true, _), _] | [_, (true, _)] => Some(RejectReason::PluginUnknown),
+        [(_, true), (_, true)] => None,
+        _ if unbuilt.is_empty() => None,
+        _ => Some(RejectReason::PluginUnbuilt),
+    };
     let routes = published.routes.iter().map(|route| LiveRoute {
         timeouts: route.route.timeout.map(Into::into),
-        refusal: refusal(&published.plugins).or_else(|| refusal(&route.route.plugins)),
+        refusal: refusal(&route.route.plugins),
         series: metrics.routes.series(service_id, route.route_id.as_str()),
     });
     let series = metrics.versions.series(service_id, published.version.as_deref().unwrap_or_default());
     let routes = routes.collect();
     let published = Arc::clone(published);
     let client_certificate = client_certificate.cloned();
-    Ok(LiveService { published, rules, upstream, client_certificate, routes, series })
-}
-
-/// Fail closed: a route must not be served without its plugins, and the request path does not run any yet.
-fn refusal(plugins: &Plugins) -> Option<RejectReason> {
-    (!plugins.is_empty()).then_some(RejectReason::PluginUnknown)
+    let service = LiveService { published, rules, upstream, client_certificate, routes, series, plugins };
+    Ok((service, unbuilt))
 }
 
 #[cfg(test)]

@@ -2,10 +2,12 @@
 //!
 //! * [`compile`]: a snapshot into a live configuration, off the request path, reusing everything that did not
 //!   change.
+//! * [`plugins`]: instances of plugins and the layers they run in.
 //! * [`current`]: the one pointer that is swapped, and how a worker reads it without touching shared counters.
 
 pub(crate) mod compile;
 pub(crate) mod current;
+pub(crate) mod plugins;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use gatewright_model::id::ServiceId;
 use gatewright_model::resource::group_object::GroupObject;
 use gatewright_model::snapshot::{PublishedService, Revision};
 
+use self::plugins::{GroupPlugins, ServicePlugins};
 use crate::proxy::reject::RejectReason;
 use crate::router::{MatchSettings, Router, ServiceRules};
 use crate::telemetry::metrics::Metrics;
@@ -31,6 +34,7 @@ pub(crate) struct LiveConfig {
     pub(crate) server_names: Arc<ServerNames>,
     /// Where requests are counted; outlives every configuration.
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) plugins: Arc<GroupPlugins>,
 }
 
 impl LiveConfig {
@@ -42,6 +46,7 @@ impl LiveConfig {
             router: Router::new(MatchSettings::default()),
             services: BTreeMap::new(),
             server_names: Arc::default(),
+            plugins: Arc::default(),
         }
     }
 
@@ -66,6 +71,8 @@ pub(crate) struct LiveService {
     pub(crate) routes: Vec<LiveRoute>,
     /// What is counted of this version.
     pub(crate) series: Arc<Series<VersionCounts>>,
+    /// The plugins of the service and its routes.
+    pub(crate) plugins: ServicePlugins,
 }
 
 /// What a route adds to its service.

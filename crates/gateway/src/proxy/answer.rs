@@ -1,22 +1,24 @@
 //! An answer on its way from a node to the client.
 //!
-//! Interim answers are taken in and not passed on. Once any of the answer has gone to the client, it can only be cut,
+//! Interim answers are taken in and not passed on. Plugins may change the head and the body. Once any of the answer has gone to the client, it can only be cut,
 //! never replaced.
 
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use gatewright_model::message::{Known, Method, RequestHead, ResponseHead, Version};
+use gatewright_plugins::response::ResponseBody;
 use h2::client::ResponseFuture;
 use tokio::io::AsyncReadExt;
 
 use super::attempt::{Stage, Trouble, answer_failure};
 use super::client::Outgoing;
 use super::exchange::{Failure, Wish};
-use super::headers;
+use super::headers::{self, ClientAddress};
+use super::phases::Phases;
 use super::reject::RejectReason;
 use super::relay::{self, READ_BYTES_SMALL, Source, relay};
-use super::sink::{Http1Sink, Http2Sink, Sink, write_all};
+use super::sink::{Http1Sink, Http2Sink, Sink, send_whole, write_all};
 use super::tunnel;
 use crate::http1::framing::Framing;
 use crate::http1::scan::{self, Progress};
@@ -51,16 +53,31 @@ impl Asked {
     }
 }
 
+/// The client, as whom an answer goes to.
+pub(super) struct Recipient<'a, 'c, 's> {
+    pub(super) client: &'a mut Outgoing<'c, 's>,
+    pub(super) limit: Duration,
+    /// Bytes to the client that wait to be written.
+    pub(super) reply: &'a mut Vec<u8>,
+    pub(super) asked: Asked,
+}
+
+/// The plugins that change an answer, and what they look at beside it.
+pub(super) struct Changes<'a, 'l> {
+    pub(super) phases: &'a mut Phases<'l>,
+    pub(super) request: &'a mut RequestHead,
+    pub(super) address: &'a ClientAddress,
+}
+
 /// An answer on its way from a node to the client.
 pub(super) struct Answer<'a, 'c, 's, 'n, 'l> {
     pub(super) node: Origin<'a, 'n>,
     /// What the node said and was not passed on yet.
     pub(super) said: &'a mut BytesMut,
     pub(super) read_limit: Duration,
-    pub(super) client: &'a mut Outgoing<'c, 's>,
-    pub(super) client_limit: Duration,
-    pub(super) reply: &'a mut Vec<u8>,
-    pub(super) asked: Asked,
+    pub(super) to: Recipient<'a, 'c, 's>,
+    /// Absent: it passes as it is.
+    pub(super) changes: Option<Changes<'a, 'l>>,
     pub(super) stage: &'a Stage<'a>,
     pub(super) timer: &'a Timer,
     pub(super) current: &'a Try<'a>,
@@ -84,6 +101,17 @@ impl Answer<'_, '_, '_, '_, '_> {
             return self.switch(head).await;
         }
         let node_persists = headers::remove_hop_by_hop(&mut head.fields).persists(head.version);
+        let has_body = has_body(self.to.asked.method, head.status);
+        let (filters, passed) = match self.changes.take().map(|changes| changes.decide(head, has_body)) {
+            None | Some(ResponseBody::Pass) => (Vec::new(), framing),
+            Some(ResponseBody::Filtered(filters)) if has_body => (filters, Framing::Chunked),
+            Some(ResponseBody::Filtered(_)) => (Vec::new(), framing),
+            Some(ResponseBody::Replaced(body)) => {
+                let node_persists = node_persists && matches!(framing, Framing::None | Framing::Length(0));
+                let client_persists = self.replace(head, body).await?;
+                return Ok(Received { client_persists, node_persists, switched: false });
+            }
+        };
         let origin = match (&mut self.node, &mut body) {
             (Origin::Http1(reader), _) => relay::Origin::Http1(reader, framing),
             (Origin::Http2(..), Some(body)) => relay::Origin::Http2(body),
@@ -91,54 +119,47 @@ impl Answer<'_, '_, '_, '_, '_> {
         };
         let source = Source::node(origin, self.said, self.read_limit).beside(self.stage.talk.node());
         self.stage.talk.node().spoke();
-        let mut client_persists = self.asked.wish.persists;
-        let sink = match self.client {
-            Outgoing::Http1(writer) => {
-                let needs_framing = matches!(framing, Framing::Chunked | Framing::UntilClose);
-                let chunked = needs_framing && self.asked.version == Version::Http11;
-                // An HTTP/1.0 client learns the end of such a body from the end of the connection.
-                client_persists &= chunked || !needs_framing;
-                if framing == Framing::None && self.asked.method != Method::Head {
-                    say_there_is_no_body(head);
-                }
-                stage_head(head, self.asked.version, chunked, client_persists, self.reply);
-                self.record.head_written(self.reply.len());
-                let (staged, trailers) = (self.reply, self.asked.wish.trailers);
-                Sink::Http1(Http1Sink { writer, staged, write_limit: self.client_limit, chunked, trailers })
-            }
-            Outgoing::Http2(outlet) => {
-                // After an empty body of HTTP/2 there may still be trailers.
-                let last = framing == Framing::None
-                    || framing == Framing::Length(0) && head.version != Version::Http2;
-                let gone = Failure::Cut(RejectReason::ClientClosed);
-                let head = http2::response::write(head).ok_or(RejectReason::UpstreamMalformed)?;
-                self.record.head_written(http2::bytes(head.headers()));
-                outlet.borrow_mut().send_head(head, last).map_err(|_| gone)?;
-                if last {
-                    return Ok(Received { client_persists, node_persists, switched: false });
-                }
-                Sink::Http2(Http2Sink::new(outlet, self.client_limit))
-            }
+        let (sink, client_persists) = self.to.begin(head, passed, self.record)?;
+        let Some(sink) = sink else {
+            return Ok(Received { client_persists, node_persists, switched: false });
         };
         self.stage.answering.set(true);
-        relay(source, sink, self.timer).await.map_err(answer_failure)?;
+        relay(source, sink.through(filters), self.timer).await.map_err(answer_failure)?;
         let node_persists = node_persists && framing != Framing::UntilClose;
         Ok(Received { client_persists, node_persists, switched: false })
+    }
+
+    /// Answers with `body` in place of what the node sends; says whether the client's connection lives on.
+    async fn replace(self, head: &mut ResponseHead, body: Bytes) -> Result<bool, Trouble> {
+        head.fields.remove_known(Known::ContentLength);
+        if !matches!(head.status, 204 | 304) {
+            head.fields.append("Content-Length", body.len().to_string().as_bytes());
+        }
+        let sends = has_body(self.to.asked.method, head.status);
+        let framing = if sends { Framing::Length(body.len() as u64) } else { Framing::None };
+        // There is nothing behind it, whatever the node had in mind.
+        head.version = Version::Http11;
+        let (sink, client_persists) = self.to.begin(head, framing, self.record)?;
+        let Some(sink) = sink else { return Ok(client_persists) };
+        self.stage.answering.set(true);
+        let body = if sends { body } else { Bytes::new() };
+        send_whole(body, sink, self.timer).await.map_err(answer_failure)?;
+        Ok(client_persists)
     }
 
     /// Tells the client that the node agreed to a WebSocket.
     async fn switch(self, head: &mut ResponseHead) -> Result<Received, Trouble> {
         // Nobody can ask for a WebSocket over HTTP/2.
-        let Outgoing::Http1(writer) = self.client else {
+        let Recipient { client: Outgoing::Http1(writer), limit, reply, .. } = self.to else {
             return Err(RejectReason::UpstreamMalformed.into());
         };
         headers::remove_hop_by_hop(&mut head.fields);
-        write::response_start(head, self.reply);
-        headers::write_upgrade(self.reply);
-        write::end(self.reply);
-        self.record.head_written(self.reply.len());
+        write::response_start(head, reply);
+        headers::write_upgrade(reply);
+        write::end(reply);
+        self.record.head_written(reply.len());
         self.stage.answering.set(true);
-        let written = write_all(writer, self.reply, self.client_limit, self.timer).await;
+        let written = write_all(writer, reply, limit, self.timer).await;
         written.map_err(answer_failure)?;
         Ok(Received { client_persists: false, node_persists: false, switched: true })
     }
@@ -153,11 +174,11 @@ impl Answer<'_, '_, '_, '_, '_> {
         }
         for _ in 0..INTERIM_ANSWERS_MAX {
             let end = self.read_head_bytes().await?;
-            let framing = response::parse(&self.said[..end], self.asked.method, head);
+            let framing = response::parse(&self.said[..end], self.to.asked.method, head);
             self.said.advance(end);
             let framing = framing.map_err(|_| RejectReason::UpstreamMalformed)?;
             match head.status {
-                101 if self.asked.wish.upgrades && tunnel::is_agreed(&head.fields) => {
+                101 if self.to.asked.wish.upgrades && tunnel::is_agreed(&head.fields) => {
                     return Ok((framing, None));
                 }
                 // Nobody asked for another protocol.
@@ -181,7 +202,7 @@ impl Answer<'_, '_, '_, '_, '_> {
                 Ok(Ok(answer)) => {
                     let (parts, body) = answer.into_parts();
                     let framing =
-                        http2::response::read(&parts, body.is_end_stream(), self.asked.method, head);
+                        http2::response::read(&parts, body.is_end_stream(), self.to.asked.method, head);
                     return Ok((
                         framing.map_err(|_| RejectReason::UpstreamMalformed)?,
                         Some(Inlet::new(body)),
@@ -228,6 +249,68 @@ impl Answer<'_, '_, '_, '_, '_> {
             }
         }
     }
+}
+
+impl Changes<'_, '_> {
+    /// Lets plugins change the head, and says what becomes of the body.
+    fn decide(self, head: &mut ResponseHead, has_body: bool) -> ResponseBody {
+        let method = self.request.method;
+        let decided = self.phases.response(self.request, self.address, head, has_body);
+        match decided {
+            // With another status there is no place for the body, or one that the node does not fill.
+            _ if has_body != self::has_body(method, head.status) => match decided {
+                ResponseBody::Replaced(body) => ResponseBody::Replaced(body),
+                ResponseBody::Pass | ResponseBody::Filtered(_) => ResponseBody::Replaced(Bytes::new()),
+            },
+            decided => decided,
+        }
+    }
+}
+
+impl<'a, 's> Recipient<'a, '_, 's> {
+    /// Begins the answer; hands back where a body goes that ends as `framing` says, if any can follow, and whether
+    /// the client's connection lives on.
+    fn begin(
+        self,
+        head: &mut ResponseHead,
+        framing: Framing,
+        record: &Record<'_>,
+    ) -> Result<(Option<Sink<'a, 's>>, bool), Trouble> {
+        let Self { client, limit, reply, asked } = self;
+        let persists = asked.wish.persists;
+        match client {
+            Outgoing::Http1(writer) => {
+                let needs_framing = matches!(framing, Framing::Chunked | Framing::UntilClose);
+                let chunked = needs_framing && asked.version == Version::Http11;
+                // An HTTP/1.0 client learns the end of such a body from the end of the connection.
+                let persists = persists && (chunked || !needs_framing);
+                if framing == Framing::None && asked.method != Method::Head {
+                    say_there_is_no_body(head);
+                }
+                stage_head(head, asked.version, chunked, persists, reply);
+                record.head_written(reply.len());
+                let trailers = asked.wish.trailers;
+                let sink = Http1Sink { writer, staged: reply, write_limit: limit, chunked, trailers };
+                Ok((Some(sink.into()), persists))
+            }
+            Outgoing::Http2(outlet) => {
+                // After an empty body of HTTP/2 there may still be trailers.
+                let last = framing == Framing::None
+                    || framing == Framing::Length(0) && head.version != Version::Http2;
+                let gone = Failure::Cut(RejectReason::ClientClosed);
+                let head = http2::response::write(head).ok_or(RejectReason::UpstreamMalformed)?;
+                record.head_written(http2::bytes(head.headers()));
+                outlet.borrow_mut().send_head(head, last).map_err(|_| gone)?;
+                let sink = (!last).then(|| Http2Sink::new(outlet, limit).into());
+                Ok((sink, persists))
+            }
+        }
+    }
+}
+
+/// Whether an answer has a body at all.
+fn has_body(method: Method, status: u16) -> bool {
+    method != Method::Head && !matches!(status, 204 | 304)
 }
 
 /// Says that there is no body where an HTTP/1 client would otherwise wait for one.

@@ -15,11 +15,12 @@ use bytes::{Buf, Bytes};
 use h2::Reason;
 use http::Request;
 
-use super::answer::{Answer, Asked, Origin, Received};
+use super::answer::{Answer, Asked, Changes, Origin, Received, Recipient};
 use super::client::{Client, Incoming, Outgoing};
 use super::connection::Unread;
 use super::exchange::{Failure, Sending, Wish};
 use super::pace::Talk;
+use super::phases::Phases;
 use super::reject::RejectReason;
 use super::relay::{Broken, Source, relay};
 use super::sink::{Http1Sink, Http2Sink, Sink, send_whole, write_rest};
@@ -48,6 +49,8 @@ pub(super) struct Attempt<'a, 'c, 's, 'l> {
     pub(super) record: &'a Record<'l>,
     /// Whether the route is still there, for what outlives its configuration.
     pub(super) is_served: &'a dyn Fn() -> bool,
+    /// The plugins of the request, if any run for it.
+    pub(super) phases: Option<&'a mut Phases<'l>>,
 }
 
 /// An attempt that came to its end.
@@ -130,10 +133,11 @@ impl Attempt<'_, '_, '_, '_> {
     }
 
     async fn run_alone(self, connection: Connection, sending: Sending) -> Result<Done, Trouble> {
-        let Attempt { worker, client, workspace, timeouts, wish, unread, current, record, is_served } = self;
+        let Attempt { worker, client, workspace, timeouts, wish, unread, .. } = self;
+        let Attempt { current, record, is_served, phases, .. } = self;
         let clock = &worker.clock;
-        let Workspace { inbound, answer: said, outbound, reply, request, response } = workspace;
-        let Client { incoming, outgoing, limits, timer, upload_timer, .. } = client;
+        let Workspace { inbound, answer: said, outbound, reply, request, response, .. } = workspace;
+        let Client { incoming, outgoing, limits, timer, upload_timer, address } = client;
         let Connection { mut transport, served } = connection;
         let traffic = Traffic::default();
         let (mut node_reader, mut node_writer) = transport.split(&traffic);
@@ -142,10 +146,13 @@ impl Attempt<'_, '_, '_, '_> {
             node: Origin::Http1(&mut node_reader),
             said,
             read_limit: timeouts.read,
-            client: outgoing,
-            client_limit: limits.body_timeout,
-            reply,
-            asked: Asked::new(request, wish),
+            to: Recipient {
+                client: outgoing,
+                limit: limits.body_timeout,
+                reply,
+                asked: Asked::new(request, wish),
+            },
+            changes: phases.map(|phases| Changes { phases, request, address }),
             stage: &stage,
             timer,
             current,
@@ -162,12 +169,13 @@ impl Attempt<'_, '_, '_, '_> {
             Sending::Stream(framing) => {
                 *unread = Unread::Unknown;
                 if wish.expects && inbound.is_empty() {
-                    answer.client.go_on(limits.body_timeout, timer).await?;
+                    answer.to.client.go_on(limits.body_timeout, timer).await?;
                 }
                 let sink =
-                    Sink::Http1(Http1Sink::of_request(&mut node_writer, outbound, timeouts.send, framing));
+                    Sink::from(Http1Sink::of_request(&mut node_writer, outbound, timeouts.send, framing));
                 let upload = async {
-                    let source = Source::client(incoming.origin(framing), inbound, limits);
+                    let source = Source::client(incoming.origin(framing), inbound, limits)
+                        .at_most(wish.body_bytes_max);
                     relay(source.beside(stage.talk.client()), sink, upload_timer).await?;
                     stage.uploading.set(false);
                     *unread = Unread::Nothing;
@@ -201,26 +209,30 @@ impl Attempt<'_, '_, '_, '_> {
         head: Request<()>,
         sending: Sending,
     ) -> Result<Done, Trouble> {
-        let Attempt { worker, client, workspace, timeouts, wish, unread, current, record, .. } = self;
+        let Attempt { worker, client, workspace, timeouts, wish, unread, .. } = self;
+        let Attempt { current, record, phases, .. } = self;
         let clock = &worker.clock;
         let Workspace { inbound, answer: said, reply, request, response, .. } = workspace;
-        let Client { incoming, outgoing, limits, timer, upload_timer, .. } = client;
+        let Client { incoming, outgoing, limits, timer, upload_timer, address } = client;
         let (bodiless, whole) = (matches!(sending, Sending::Whole(0)), matches!(sending, Sending::Whole(_)));
         let begun = seat.sender().send_request(head, bodiless);
         // Nothing of it has left.
         let unsent = |error| Trouble { unsent: true, ..Trouble::of_stream(&error, whole) };
         let (answering, stream) = begun.map_err(unsent)?;
         let outlet = RefCell::new(Outlet::of_request(stream));
-        let sink = Sink::Http2(Http2Sink::new(&outlet, timeouts.send));
+        let sink = Sink::from(Http2Sink::new(&outlet, timeouts.send));
         let stage = Stage::new(!bodiless, clock);
         let answer = Answer {
             node: Origin::Http2(answering, whole),
             said,
             read_limit: timeouts.read,
-            client: outgoing,
-            client_limit: limits.body_timeout,
-            reply,
-            asked: Asked::new(request, wish),
+            to: Recipient {
+                client: outgoing,
+                limit: limits.body_timeout,
+                reply,
+                asked: Asked::new(request, wish),
+            },
+            changes: phases.map(|phases| Changes { phases, request, address }),
             stage: &stage,
             timer,
             current,
@@ -244,10 +256,11 @@ impl Attempt<'_, '_, '_, '_> {
             Sending::Stream(framing) => {
                 *unread = Unread::Unknown;
                 if wish.expects && inbound.is_empty() {
-                    answer.client.go_on(limits.body_timeout, timer).await?;
+                    answer.to.client.go_on(limits.body_timeout, timer).await?;
                 }
                 let upload = async {
-                    let source = Source::client(incoming.origin(framing), inbound, limits);
+                    let source = Source::client(incoming.origin(framing), inbound, limits)
+                        .at_most(wish.body_bytes_max);
                     // Messages may come as seldom as they like, as long as somebody says something.
                     let source = Source { pace: None, ..source.beside(stage.talk.client()) };
                     relay(source, sink, upload_timer).await?;

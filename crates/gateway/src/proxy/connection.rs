@@ -14,11 +14,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::client::{Client, Incoming, Outgoing};
 use super::exchange::{self, Failure, Wish};
 use super::headers::{self, ClientAddress};
-use super::multiplexed;
 use super::reject::RejectReason;
 use super::relay::READ_BYTES_SMALL;
 use super::sink::write_all;
 use super::tunnel;
+use super::{multiplexed, phases};
 use crate::config::Limits;
 use crate::http1::framing::Framing;
 use crate::http1::scan::{self, Progress};
@@ -201,7 +201,7 @@ async fn forward(
     let options = headers::remove_hop_by_hop(&mut workspace.request.fields);
     let persists = options.persists(version) && !worker.stopping.get();
     let mut unread = if framing == Framing::None { Unread::Nothing } else { Unread::Body(framing) };
-    let wish = Wish { persists, expects, upgrades, trailers };
+    let wish = Wish { persists, expects, upgrades, trailers, body_bytes_max: None };
     let ClientConnection { reader, writer, address, limits, timer, upload_timer, .. } = &mut *client;
     let mut end = Client {
         incoming: Incoming::Http1(reader),
@@ -319,7 +319,10 @@ async fn reject(
     let persists = persists && ended && !reason.is_about_the_connection();
     let head_only = workspace.request.method == Method::Head;
     workspace.reply.clear();
-    reason.write(!persists, head_only, &mut workspace.reply);
+    match reason {
+        RejectReason::PluginAnswered(_) => phases::write_composed(workspace, !persists),
+        _ => reason.write(!persists, head_only, &mut workspace.reply),
+    }
     record.head_written(memchr::memmem::find(&workspace.reply, b"\r\n\r\n").map_or(0, |end| end + 4));
     tracing::debug!(reason = reason.name(), status = reason.status(), client = %client.address.peer, "rejected");
     let written =

@@ -1,18 +1,15 @@
 //! One request forwarded to one upstream.
 //!
-//! The request is matched on the live configuration it takes, and finishes on it. A request goes to another node
+//! The request is matched on the live configuration it takes, and finishes on it. Plugins run once it is matched. A request goes to another node
 //! if no connection stood or not a byte of it was taken, whatever it is; once it was sent, only if not a byte was
-//! answered, it can be sent again as it is, and its method may be repeated. A reused connection that turns out to be closed says nothing about its
-//! node: the same node is asked again on a fresh one.
+//! answered, it can be sent again as it is, and its method may be repeated. A reused connection that turns out to be
+//! closed says nothing about its node: the same node is asked again on a fresh one.
 
+use std::num::NonZeroU64;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use gatewright_model::lifecycle::RouteVersion;
 use gatewright_model::message::{Known, RequestHead, Version};
-use gatewright_model::resource::upstream::PassHost;
-use gatewright_model::snapshot::PublishedService;
-use gatewright_model::target;
 use http::HeaderValue;
 use http::header::TE;
 use http::uri::Scheme;
@@ -21,24 +18,21 @@ use super::attempt::{Attempt, Link, send_failure};
 use super::body::{BODY_BYTES_MAX, Body, ReadBody};
 use super::client::{Client, Incoming};
 use super::connection::{Unread, is_too_large};
+use super::destination::{Destination, Found, find};
 use super::headers;
+use super::phases::Phases;
 use super::reject::RejectReason;
 use super::relay::{Peeked, Peeking};
 use super::tunnel;
-use super::variables::RequestVariables;
 use crate::http1::framing::Framing;
 use crate::http1::{Malformed, write};
 use crate::http2;
-use crate::live::LiveConfig;
-use crate::router;
 use crate::telemetry::record::Record;
-use crate::tls::client_certificate::admit;
 use crate::upstream::balance::Asked;
 use crate::upstream::multiplexed::{self, Seat};
 use crate::upstream::node::Node;
 use crate::upstream::pool::{Connection, Endpoint};
 use crate::upstream::tries::{Failed, Tries};
-use crate::upstream::{Timeouts, Upstream};
 use crate::worker::Worker;
 use crate::worker::buffers::Workspace;
 
@@ -60,7 +54,7 @@ impl From<RejectReason> for Failure {
     }
 }
 
-/// What the client asked for beside the request itself.
+/// What is asked for beside the request itself.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wish {
     /// The connection shall live on.
@@ -71,51 +65,79 @@ pub(super) struct Wish {
     pub(super) upgrades: bool,
     /// Trailers are read.
     pub(super) trailers: bool,
-}
-
-/// Where a request goes.
-struct Destination<'l> {
-    upstream: &'l Upstream,
-    timeouts: Timeouts,
-    /// Bytes of the path that are not forwarded.
-    stripped: usize,
-    service: &'l PublishedService,
-    route: &'l RouteVersion,
-    /// What consistent hashing goes by.
-    hash_key: u64,
-    /// Whether the service asks for the path as the client wrote it.
-    raw_path: bool,
-}
-
-impl Destination<'_> {
-    /// Whether its route is still there, and open to WebSockets, in `live`.
-    fn is_served(&self, live: &LiveConfig) -> bool {
-        let service = live.services.get(&self.service.service_id).filter(|service| service.rules.is_some());
-        let is_route =
-            |route: &RouteVersion| route.route_id == self.route.route_id && route.route.enable_websocket;
-        service.is_some_and(|service| service.published.routes.iter().any(is_route))
-    }
+    /// Bytes the body may have, beside what the gateway lets any have.
+    pub(super) body_bytes_max: Option<NonZeroU64>,
 }
 
 /// Forwards the request in `workspace` and answers the client; says whether the connection lives on.
-pub(super) async fn forward(
+pub(super) async fn forward<'l>(
     worker: &Rc<Worker>,
     client: &mut Client<'_, '_>,
     workspace: &mut Workspace,
     unread: &mut Unread,
     mut wish: Wish,
-    record: &Record<'_>,
+    record: &Record<'l>,
 ) -> Result<bool, Failure> {
     bear(worker, *unread)?;
-    let body = Body::unread();
-    let destination = match find(record, &workspace.request, client, &body) {
-        // A condition on the way wanted to know the body, so the answer is not certain yet.
-        _ if body.is_wanted() => {
-            let body = Body::Read(buffer_body(client, workspace, *unread, &mut wish).await?);
-            find(record, &workspace.request, client, &body)?
-        }
-        found => found?,
+    let mut body = Body::unread();
+    let mut found = find(record, &workspace.request, client, &body);
+    // A condition on the way wanted to know the body, so the answer is not certain yet.
+    if body.is_wanted() {
+        let read = read_body(client, workspace, *unread, (&mut wish, BODY_BYTES_MAX)).await?;
+        body = Body::Read(read.map(ReadBody::new));
+        found = find(record, &workspace.request, client, &body);
+    }
+    // Global rules see requests that no route matches, too.
+    if let Err(reason) = found
+        && reason != RejectReason::RouteNotFound
+    {
+        return Err(reason.into());
+    }
+    let Some(phases) = Phases::of(record.live(), found.as_ref().ok())? else {
+        let destination = found?.destination(&workspace.request, client, &body, None)?;
+        return pass_on(worker, client, workspace, unread, wish, (&destination, None), record).await;
     };
+    // Only requests with plugins make room for their phases.
+    let phased = forward_in_phases(worker, client, workspace, unread, wish, (found, body, phases), record);
+    Box::pin(phased).await
+}
+
+/// As [`forward`], for a request that plugins run for.
+async fn forward_in_phases<'l>(
+    worker: &Rc<Worker>,
+    client: &mut Client<'_, '_>,
+    workspace: &mut Workspace,
+    unread: &mut Unread,
+    mut wish: Wish,
+    (found, body, mut phases): (Result<Found<'l>, RejectReason>, Body, Phases<'l>),
+    record: &Record<'l>,
+) -> Result<bool, Failure> {
+    let phased = async {
+        phases.request(client, workspace, unread, &mut wish).await?;
+        let destination = found?.destination(&workspace.request, client, &body, Some(phases.state()))?;
+        let to = (&destination, Some(&mut phases));
+        pass_on(worker, client, workspace, unread, wish, to, record).await
+    };
+    let result = phased.await;
+    let status = match result {
+        Ok(_) => workspace.response.status,
+        Err(Failure::Reject(reason)) => reason.status(),
+        Err(Failure::Cut(_)) => 0,
+    };
+    phases.finish(&mut workspace.request, client.address, status);
+    result
+}
+
+/// Sends the request to a node of its destination, and to another where that is right.
+async fn pass_on<'l>(
+    worker: &Rc<Worker>,
+    client: &mut Client<'_, '_>,
+    workspace: &mut Workspace,
+    unread: &mut Unread,
+    mut wish: Wish,
+    (destination, mut phases): (&Destination<'_>, Option<&mut Phases<'l>>),
+    record: &Record<'l>,
+) -> Result<bool, Failure> {
     // Where the route does not allow it, the request goes on as an ordinary one.
     wish.upgrades &= destination.route.route.enable_websocket;
     if wish.upgrades && !tunnel::is_asked_for_properly(&workspace.request) {
@@ -129,7 +151,7 @@ pub(super) async fn forward(
     let mut current = tries.first().ok_or(RejectReason::NoNodes)?;
     let (mut may_reuse, mut asked_again) = (true, false);
     loop {
-        let connecting = connect(worker, client, &destination, current.node, may_reuse, record).await;
+        let connecting = connect(worker, client, destination, current.node, may_reuse, record).await;
         let connected = match connecting {
             Ok(connected) => connected,
             Err(reason) => {
@@ -141,7 +163,7 @@ pub(super) async fn forward(
         };
         let reused = connected.is_reused();
         let kept_under = connected.kept_under();
-        let link = stage(connected, workspace, &destination, current.node, client, (sending, wish))?;
+        let link = stage(connected, workspace, destination, current.node, client, (sending, wish))?;
         let attempt = Attempt {
             worker,
             client,
@@ -152,6 +174,7 @@ pub(super) async fn forward(
             current: &current,
             record,
             is_served: &|| destination.is_served(&worker.live.take()),
+            phases: phases.as_deref_mut(),
         };
         match attempt.run(link, sending).await {
             Err(trouble) if upstream.multiplexed && trouble.unsent && !asked_again => asked_again = true,
@@ -211,64 +234,29 @@ impl Sending {
     }
 }
 
-fn find<'l>(
-    record: &Record<'l>,
-    request: &RequestHead,
-    client: &Client<'_, '_>,
-    body: &Body,
-) -> Result<Destination<'l>, RejectReason> {
-    let live = record.live();
-    if live.revision.is_none() {
-        return Err(RejectReason::NotConfigured);
-    }
-    admit(&live.server_names, client.address.session.as_deref(), request.bytes(request.host))?;
-    let variables = RequestVariables { request, client: client.address, body };
-    let wanted = router::Request {
-        host: request.bytes(request.host),
-        path: request.bytes(request.path),
-        method: request.method,
-        remote_addr: Some(client.address.peer.ip()),
-        variables: &variables,
-    };
-    let matched = live.router.find(&wanted).ok_or(RejectReason::RouteNotFound)?;
-    let published = matched.rules.service();
-    let service = live.services.get(&published.service_id).ok_or(RejectReason::RouteNotFound)?;
-    let route = service.routes.get(matched.route).ok_or(RejectReason::RouteNotFound)?;
-    record.matched(service, matched.route);
-    if let Some(refusal) = route.refusal {
-        return Err(refusal);
-    }
-    let upstream = service.upstream.as_deref().map_err(|reason| *reason)?;
-    Ok(Destination {
-        upstream,
-        timeouts: route.timeouts.unwrap_or(upstream.timeouts),
-        service: published,
-        route: &published.routes[matched.route],
-        hash_key: upstream.hash_key(&variables),
-        stripped: if published.runtime.strip_path_prefix { matched.prefix_length } else { 0 },
-        raw_path: published.runtime.forward_raw_path,
-    })
-}
-
 /// Reads the body while leaving it where it is, to be forwarded later; `None` if it is too large to be looked at.
-async fn buffer_body(
+pub(super) async fn read_body(
     client: &mut Client<'_, '_>,
     workspace: &mut Workspace,
     unread: Unread,
-    wish: &mut Wish,
-) -> Result<Option<ReadBody>, Failure> {
-    let Unread::Body(framing) = unread else { return Ok(Some(ReadBody::new(Bytes::new()))) };
+    (wish, bytes_max): (&mut Wish, usize),
+) -> Result<Option<Bytes>, Failure> {
+    let Workspace { inbound, body_bytes, .. } = workspace;
+    *body_bytes = 0;
+    let Unread::Body(framing) = unread else { return Ok(Some(Bytes::new())) };
     let Client { incoming, outgoing, limits, timer, .. } = client;
-    let inbound = &mut workspace.inbound;
-    let mut peeking = Peeking::new(framing);
+    let mut peeking = Peeking::new(framing, bytes_max);
     loop {
         if let Incoming::Http1(_) = incoming {
             match peeking.look(inbound).map_err(send_failure)? {
-                Peeked::Whole(body) => return Ok(Some(ReadBody::new(body))),
+                Peeked::Whole(body) => {
+                    *body_bytes = peeking.looked_at();
+                    return Ok(Some(body));
+                }
                 Peeked::TooLarge => return Ok(None),
                 Peeked::More => {}
             }
-        } else if inbound.len() > BODY_BYTES_MAX {
+        } else if inbound.len() > bytes_max {
             return Ok(None);
         }
         if std::mem::take(&mut wish.expects) {
@@ -276,13 +264,13 @@ async fn buffer_body(
         }
         let more = timer.limit(limits.body_timeout, incoming.read_more(inbound)).await;
         let more = more.map_err(|_| RejectReason::BodyTimeout)?.map_err(send_failure)?;
-        if !more {
-            return match incoming {
-                Incoming::Http1(_) => Err(Failure::Cut(RejectReason::ClientClosed)),
-                // The end of the stream is the end of the body.
-                Incoming::Http2(_) => Ok(Some(ReadBody::new(inbound.to_vec().into()))),
-            };
+        if more {
+            continue;
         }
+        // The end of a stream is the end of its body.
+        let Incoming::Http2(_) = incoming else { return Err(Failure::Cut(RejectReason::ClientClosed)) };
+        *body_bytes = inbound.len();
+        return Ok(Some(inbound.to_vec().into()));
     }
 }
 
@@ -375,8 +363,8 @@ fn write_request(
 ) {
     let Workspace { inbound, outbound, request, .. } = workspace;
     outbound.clear();
-    write::request_start(request, |out| write_target(request, destination, out), outbound);
-    let host = host(request, destination, node);
+    write::request_start(request, |out| destination.write_target(request, out), outbound);
+    let host = destination.host(request, node);
     headers::write_upstream_fields(request, host, client.address, outbound);
     if wish.upgrades {
         headers::write_upgrade(outbound);
@@ -413,7 +401,7 @@ fn http2_request(
     wish: Wish,
 ) -> Option<http::Request<()>> {
     let mut target = Vec::new();
-    write_target(request, destination, &mut target);
+    destination.write_target(request, &mut target);
     let mut fields = headers::upstream_map(request, client.address);
     if wish.trailers {
         fields.insert(TE, HeaderValue::from_static("trailers"));
@@ -421,47 +409,8 @@ fn http2_request(
     let asked = http2::request::Asked {
         method: request.bytes(request.method_text),
         scheme: if node.is_over_tls() { Scheme::HTTPS } else { Scheme::HTTP },
-        authority: host(request, destination, node),
+        authority: destination.host(request, node),
         target: &target,
     };
     http2::request::write(&asked, fields)
-}
-
-/// The `Host` that the node sees.
-fn host<'a>(request: &'a RequestHead, destination: &'a Destination<'_>, node: &'a Node) -> &'a [u8] {
-    match destination.upstream.pass_host {
-        PassHost::Pass => request.bytes(request.authority),
-        PassHost::Node => &node.host,
-        PassHost::Rewrite => &destination.upstream.upstream_host,
-    }
-}
-
-/// Writes the path as it was matched, or as it was written if the service asks for that, without what the service
-/// strips, and the query.
-fn write_target(request: &RequestHead, destination: &Destination<'_>, out: &mut Vec<u8>) {
-    let path = &request.bytes(request.path)[destination.stripped..];
-    let raw_path = if destination.raw_path { raw_rest(request, destination.stripped) } else { None };
-    if path.first() != Some(&b'/') {
-        out.push(b'/');
-    }
-    if let Some(raw_path) = raw_path {
-        out.extend_from_slice(raw_path);
-    } else if request.path_is_plain {
-        out.extend_from_slice(path);
-    } else {
-        target::encode_path(path, out);
-    }
-    if let Some(query) = request.query {
-        out.push(b'?');
-        out.extend_from_slice(request.bytes(query));
-    }
-}
-
-/// The path as it was written, without what is stripped; `None` unless it still reads as the path that was matched:
-/// `/api/../api/x` without `/api` would be another path.
-fn raw_rest(request: &RequestHead, stripped: usize) -> Option<&[u8]> {
-    let path = request.bytes(request.path);
-    let rest = request.bytes(request.raw_path).strip_prefix(&path[..stripped])?;
-    let read = target::parse_target(rest).ok()?;
-    (*read.path == path[stripped..]).then_some(rest)
 }

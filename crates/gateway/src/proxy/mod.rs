@@ -3,7 +3,8 @@
 //! * [`connection`]: one client connection, request after request.
 //! * [`multiplexed`]: one that speaks HTTP/2: many requests at a time.
 //! * [`client`]: the client's end of one exchange, whichever protocol it speaks.
-//! * [`exchange`]: one request matched and forwarded to one upstream.
+//! * [`exchange`]: one request matched and forwarded to one upstream; [`destination`]: by which route, and where to.
+//! * [`phases`]: the plugins of one request.
 //! * [`attempt`]: one try of it on one connection.
 //! * [`answer`]: what came of it, on its way to the client.
 //! * [`headers`]: what changes in a head on its way through.
@@ -18,10 +19,12 @@ mod attempt;
 pub(crate) mod body;
 mod client;
 mod connection;
+mod destination;
 mod exchange;
 mod headers;
 mod multiplexed;
 mod pace;
+mod phases;
 pub(crate) mod reject;
 mod relay;
 mod sink;

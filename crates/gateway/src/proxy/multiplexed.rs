@@ -22,6 +22,7 @@ use super::client::{Client, Incoming, Outgoing};
 use super::connection::{Unread, is_too_large};
 use super::exchange::{self, Failure, REPLAY_BYTES_MAX, Wish};
 use super::headers::{self, ClientAddress};
+use super::phases;
 use super::reject::RejectReason;
 use super::relay::take_arrived;
 use super::sink::{Http2Sink, Sink, send_whole};
@@ -176,7 +177,7 @@ async fn answer(
             let trailers = headers::reads_trailers(fields);
             headers::remove_hop_by_hop(fields);
             let mut unread = if framing == Framing::None { Unread::Nothing } else { Unread::Body(framing) };
-            let wish = Wish { persists: true, expects, upgrades: false, trailers };
+            let wish = Wish { persists: true, expects, upgrades: false, trailers, body_bytes_max: None };
             let forwarded =
                 exchange::forward(worker, &mut client, workspace, &mut unread, wish, record).await;
             match forwarded {
@@ -200,7 +201,7 @@ async fn answer(
         Failure::Reject(reason) => {
             record.rejected(reason);
             tracing::debug!(reason = reason.name(), status = reason.status(), client = %client.address.peer, "rejected");
-            let _ = reject(outlet, reason, parts, (&client, record)).await;
+            let _ = reject(outlet, reason, parts, workspace, (&client, record)).await;
         }
     }
 }
@@ -230,20 +231,26 @@ async fn reject(
     outlet: &RefCell<Outlet>,
     reason: RejectReason,
     parts: &Parts,
+    workspace: &mut Workspace,
     (client, record): (&Client<'_, '_>, &Record<'_>),
 ) -> Result<(), Closed> {
-    if is_grpc(parts) {
+    // A gRPC client makes nothing of another body.
+    if is_grpc(parts) && reason.status() >= 400 {
         let head = reason.grpc_answer();
         record.head_written(http2::bytes(head.headers()));
         return outlet.borrow_mut().send_head(head, true);
     }
     let head_only = parts.method == http::Method::HEAD;
-    let (head, body) = reason.answer();
+    let (head, body) = match reason {
+        RejectReason::PluginAnswered(_) => phases::composed(workspace).ok_or(Closed)?,
+        _ => reason.answer(),
+    };
     record.head_written(http2::bytes(head.headers()));
-    outlet.borrow_mut().send_head(head, head_only)?;
-    if head_only {
+    let bodiless = head_only || body.is_empty();
+    outlet.borrow_mut().send_head(head, bodiless)?;
+    if bodiless {
         return Ok(());
     }
-    let sink = Sink::Http2(Http2Sink::new(outlet, client.limits.body_timeout));
+    let sink = Sink::from(Http2Sink::new(outlet, client.limits.body_timeout));
     send_whole(body, sink, client.timer).await.map_err(|_| Closed)
 }

@@ -44,6 +44,10 @@ pub(crate) enum RejectReason {
     NotConfigured,
     /// The service needs a plugin this gateway does not have.
     PluginUnknown,
+    /// A plugin of the route cannot be built from its configuration.
+    PluginUnbuilt,
+    /// A plugin answered the request, as it is there to do, with this status.
+    PluginAnswered(u16),
     /// The upstream has no nodes.
     NoNodes,
     /// The upstream's scheme is not one this gateway speaks.
@@ -75,6 +79,7 @@ impl RejectReason {
     pub(crate) fn status(self) -> u16 {
         match self {
             Self::Malformed(malformed) => malformed.status(),
+            Self::PluginAnswered(status) => status,
             Self::HeadTimeout | Self::BodyTimeout => 408,
             Self::WebSocketMalformed | Self::ClientCertificateMissing | Self::ClientCertificateRefused => 400,
             Self::Misdirected => 421,
@@ -84,7 +89,11 @@ impl RejectReason {
             Self::ClientClosed => 499,
             Self::ExpectationUnsupported => 417,
             Self::RouteNotFound => 404,
-            Self::NotConfigured | Self::PluginUnknown | Self::NoNodes | Self::NameUnresolved => 503,
+            Self::NotConfigured
+            | Self::PluginUnknown
+            | Self::PluginUnbuilt
+            | Self::NoNodes
+            | Self::NameUnresolved => 503,
             Self::SchemeUnsupported | Self::ChecksUnsupported | Self::UpstreamTlsUnusable => 503,
             Self::UpstreamConnectFailed
             | Self::UpstreamTlsFailed
@@ -116,6 +125,8 @@ impl RejectReason {
             Self::Overloaded => "overloaded",
             Self::NotConfigured => "not_configured",
             Self::PluginUnknown => "plugin_unknown",
+            Self::PluginUnbuilt => "plugin_unbuilt",
+            Self::PluginAnswered(_) => "plugin_answered",
             Self::NoNodes => "no_nodes",
             Self::SchemeUnsupported => "scheme_unsupported",
             Self::UpstreamTlsUnusable => "upstream_tls_unusable",
@@ -152,6 +163,8 @@ impl RejectReason {
             Self::Overloaded => "the gateway is short of memory; try again later".to_owned(),
             Self::NotConfigured => "the gateway has no configuration yet".to_owned(),
             Self::PluginUnknown => "the route needs a plugin this gateway does not have".to_owned(),
+            Self::PluginUnbuilt => "a plugin of the route cannot be built".to_owned(),
+            Self::PluginAnswered(_) => "a plugin answered the request".to_owned(),
             Self::NoNodes => "the upstream has no nodes".to_owned(),
             Self::SchemeUnsupported => "the upstream's scheme is not supported".to_owned(),
             Self::UpstreamTlsUnusable => "TLS with the upstream is not set up in a usable way".to_owned(),

@@ -12,7 +12,6 @@ use bytes::{Buf, Bytes, BytesMut};
 use gatewright_model::message::Fields;
 use tokio::io::AsyncReadExt;
 
-use super::body::BODY_BYTES_MAX;
 use super::headers;
 use super::pace::{Pace, Side, Waiting};
 use super::sink::Sink;
@@ -102,6 +101,7 @@ pub(crate) struct Peeking {
     body: Body,
     looked_at: usize,
     data: Vec<u8>,
+    bytes_max: usize,
 }
 
 /// What a look at the bytes so far has shown.
@@ -112,13 +112,18 @@ pub(crate) enum Peeked {
 }
 
 impl Peeking {
-    pub(crate) fn new(framing: Framing) -> Self {
-        Self { body: framing.into(), looked_at: 0, data: Vec::new() }
+    pub(crate) fn new(framing: Framing, bytes_max: usize) -> Self {
+        Self { body: framing.into(), looked_at: 0, data: Vec::new(), bytes_max }
+    }
+
+    /// How many bytes were looked at: once the body is whole, those it takes.
+    pub(crate) fn looked_at(&self) -> usize {
+        self.looked_at
     }
 
     /// Looks at what has arrived; `input` must begin where it did before.
     pub(crate) fn look(&mut self, input: &[u8]) -> Result<Peeked, Broken> {
-        if matches!(self.body, Body::Length(length) if length > BODY_BYTES_MAX as u64) {
+        if matches!(self.body, Body::Length(length) if length > self.bytes_max as u64) {
             return Ok(Peeked::TooLarge);
         }
         loop {
@@ -128,11 +133,18 @@ impl Peeking {
                     self.data.extend_from_slice(&rest[start..end]);
                     self.looked_at += end;
                 }
-                Step::End { .. } => return Ok(Peeked::Whole(std::mem::take(&mut self.data).into())),
+                Step::End { consumed } => {
+                    self.looked_at += consumed;
+                    if self.data.len() > self.bytes_max {
+                        return Ok(Peeked::TooLarge);
+                    }
+                    return Ok(Peeked::Whole(std::mem::take(&mut self.data).into()));
+                }
                 Step::More => {
                     self.looked_at = input.len();
                     // Chunks may carry more framing than data; both are bounded.
-                    let too_large = self.data.len().max(self.looked_at / 2) > BODY_BYTES_MAX;
+                    let framing_too_large = self.looked_at / 2 > self.bytes_max.saturating_add(READ_BYTES);
+                    let too_large = self.data.len() > self.bytes_max || framing_too_large;
                     return Ok(if too_large { Peeked::TooLarge } else { Peeked::More });
                 }
             }
@@ -160,6 +172,11 @@ impl<'a, 's> Source<'a, 's> {
         let silence_max = limits.body_timeout;
         let pace = limits.body_rate_min.map(|rate| Pace::new(rate, silence_max));
         Self { origin, buffer, read_limit: silence_max, pace, bytes_max: limits.body_bytes_max, side: None }
+    }
+
+    /// The same, of no more than so many bytes.
+    pub(crate) fn at_most(self, bytes_max: Option<NonZeroU64>) -> Self {
+        Self { bytes_max: self.bytes_max.into_iter().chain(bytes_max).min(), ..self }
     }
 
     /// The same, while something goes the other way.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use gatewright_model::message::Fields;
+use gatewright_plugins::response::{BodyFilter, finish_all, push_all};
 use tokio::io::AsyncWriteExt;
 
 use super::relay::Broken;
@@ -27,9 +28,27 @@ const GATHER_BYTES_MAX: usize = 16 * 1024;
 const COPY_BYTES_MAX: usize = 4 * 1024;
 
 /// Where a body goes.
-pub(crate) enum Sink<'a, 's> {
+pub(crate) struct Sink<'a, 's> {
+    end: End<'a, 's>,
+    /// What changes the body on its way; none: it passes as it is.
+    filters: Vec<Box<dyn BodyFilter>>,
+}
+
+enum End<'a, 's> {
     Http1(Http1Sink<'a, 's>),
     Http2(Http2Sink<'a>),
+}
+
+impl<'a, 's> From<Http1Sink<'a, 's>> for Sink<'a, 's> {
+    fn from(sink: Http1Sink<'a, 's>) -> Self {
+        Self { end: End::Http1(sink), filters: Vec::new() }
+    }
+}
+
+impl<'a> From<Http2Sink<'a>> for Sink<'a, '_> {
+    fn from(sink: Http2Sink<'a>) -> Self {
+        Self { end: End::Http2(sink), filters: Vec::new() }
+    }
 }
 
 /// A body goes to an HTTP/1 connection.
@@ -78,6 +97,11 @@ pub(crate) async fn send_whole(data: Bytes, mut sink: Sink<'_, '_>, timer: &Time
 }
 
 impl Sink<'_, '_> {
+    /// The same, for a body that passes through `filters` first.
+    pub(super) fn through(self, filters: Vec<Box<dyn BodyFilter>>) -> Self {
+        Self { filters, ..self }
+    }
+
     /// Passes on the first `length` bytes of `buffer` and takes them out of it.
     pub(super) async fn take(
         &mut self,
@@ -85,40 +109,63 @@ impl Sink<'_, '_> {
         length: usize,
         timer: &Timer,
     ) -> Result<(), Broken> {
-        match self {
-            Self::Http1(sink) => {
+        if !self.filters.is_empty() {
+            let filtered = self.filter(&buffer[..length]);
+            buffer.advance(length);
+            return self.end.put(filtered, timer).await;
+        }
+        match &mut self.end {
+            End::Http1(sink) => {
                 sink.put(&buffer[..length], timer).await?;
                 buffer.advance(length);
                 Ok(())
             }
-            Self::Http2(sink) if length <= COPY_BYTES_MAX => {
+            End::Http2(sink) if length <= COPY_BYTES_MAX => {
                 let data = Bytes::copy_from_slice(&buffer[..length]);
                 buffer.advance(length);
                 sink.put(data, timer).await
             }
-            Self::Http2(sink) => sink.put(buffer.split_to(length).freeze(), timer).await,
+            End::Http2(sink) => sink.put(buffer.split_to(length).freeze(), timer).await,
         }
     }
 
     pub(super) async fn put(&mut self, data: Bytes, timer: &Timer) -> Result<(), Broken> {
-        match self {
-            Self::Http1(sink) => sink.put(&data, timer).await,
-            Self::Http2(sink) => sink.put(data, timer).await,
-        }
+        let data = if self.filters.is_empty() { data } else { self.filter(&data) };
+        self.end.put(data, timer).await
+    }
+
+    fn filter(&mut self, data: &[u8]) -> Bytes {
+        let mut filtered = Vec::with_capacity(data.len());
+        push_all(&mut self.filters, data, &mut filtered);
+        filtered.into()
     }
 
     /// Writes what is staged.
     pub(super) async fn flush(&mut self, timer: &Timer) -> Result<(), Broken> {
-        match self {
-            Self::Http1(sink) => sink.flush(timer).await,
-            Self::Http2(sink) => sink.flush(false, timer).await,
+        match &mut self.end {
+            End::Http1(sink) => sink.flush(timer).await,
+            End::Http2(sink) => sink.flush(false, timer).await,
         }
     }
 
     pub(super) async fn finish(&mut self, trailers: Option<Fields>, timer: &Timer) -> Result<(), Broken> {
+        if !self.filters.is_empty() {
+            let mut last = Vec::new();
+            finish_all(&mut self.filters, &mut last);
+            self.end.put(last.into(), timer).await?;
+        }
+        match &mut self.end {
+            End::Http1(sink) => sink.finish(trailers, timer).await,
+            End::Http2(sink) => sink.finish(trailers, timer).await,
+        }
+    }
+}
+
+impl End<'_, '_> {
+    async fn put(&mut self, data: Bytes, timer: &Timer) -> Result<(), Broken> {
         match self {
-            Self::Http1(sink) => sink.finish(trailers, timer).await,
-            Self::Http2(sink) => sink.finish(trailers, timer).await,
+            Self::Http1(sink) => sink.put(&data, timer).await,
+            Self::Http2(sink) => sink.put(data, timer).await,
         }
     }
 }

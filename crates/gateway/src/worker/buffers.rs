@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use gatewright_model::message::{RequestHead, ResponseHead};
 
 /// Sets kept for reuse per worker; more are freed.
@@ -25,6 +25,10 @@ pub(crate) struct Workspace {
     pub(crate) reply: Vec<u8>,
     pub(crate) request: RequestHead,
     pub(crate) response: ResponseHead,
+    /// The body of an answer that a plugin gave; its head is `response`.
+    pub(crate) composed: Bytes,
+    /// Bytes of `inbound` that were looked at as the body of the request.
+    pub(crate) body_bytes: usize,
 }
 
 /// The spare workspaces of one worker.

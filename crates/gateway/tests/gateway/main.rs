@@ -13,6 +13,7 @@ mod grpc;
 mod http2;
 mod living;
 mod observing;
+mod plugins;
 mod rows_a;
 mod rows_c;
 mod rows_d;

@@ -255,6 +255,18 @@ impl<'a> Value<'a> {
         Self::Text(Cow::Borrowed(bytes))
     }
 
+    /// The value, independent of what it was read from.
+    #[must_use]
+    pub fn into_owned<'o>(self) -> Value<'o> {
+        match self {
+            Self::Text(text) => Value::Text(Cow::Owned(text.into_owned())),
+            Self::Number(number) => Value::Number(number),
+            Self::Bool(truth) => Value::Bool(truth),
+            Self::List(items) => Value::List(items.into_iter().map(Value::into_owned).collect()),
+            Self::Object => Value::Object,
+        }
+    }
+
     /// The value a JSON document stands for; `null` is no value.
     #[must_use]
     pub fn from_json(json: &'a serde_json::Value) -> Option<Self> {

@@ -1,0 +1,308 @@
+//! The plugins of a configuration, built: global rules, consumers, and the layers of services and routes.
+//!
+//! What did not change is taken over with its state: an instance of a plugin by its configuration, a consumer or
+//! credential by its object. What does not build is never skipped: a service keeps its last good form, a consumer's
+//! requests are refused, and without a single good form of the global rules no request is served.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gatewright_model::resource::Plugins;
+use gatewright_model::resource::group_object::{GroupObject, ObjectContent, ObjectKey, ObjectKind};
+use gatewright_model::resource::upstream as resource;
+use gatewright_model::snapshot::PublishedService;
+use gatewright_model::validation::Violations;
+use gatewright_plugins::chain::{Before, Ground, Layer};
+use gatewright_plugins::consumers::Consumers;
+use gatewright_plugins::shared::Shared;
+use serde_json::{Map, Value};
+
+use crate::proxy::reject::RejectReason;
+use crate::upstream::{Background, Upstream};
+
+/// An upstream, or why every request to it is rejected.
+type Reachable = Result<Arc<Upstream>, RejectReason>;
+
+/// Objects by what they are known by.
+type Objects = BTreeMap<ObjectKey, Arc<GroupObject>>;
+
+/// What the plugins of a group share, and what runs for all its requests.
+pub(crate) struct GroupPlugins {
+    /// The global rules, or why no request can be served.
+    pub(crate) global: Result<Layer, RejectReason>,
+    pub(crate) consumers: Consumers,
+    global_plugins: Plugins,
+    global_layer: Layer,
+    metadata: BTreeMap<String, Map<String, Value>>,
+    /// What all this was compiled from.
+    objects: Objects,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Default for GroupPlugins {
+    fn default() -> Self {
+        Self {
+            global: Ok(Layer::default()),
+            consumers: Consumers::default(),
+            global_plugins: Plugins::default(),
+            global_layer: Layer::default(),
+            metadata: BTreeMap::new(),
+            objects: Objects::new(),
+            shared: Arc::default(),
+        }
+    }
+}
+
+/// What compiling the plugins of a group came to.
+pub(super) struct Compiled {
+    pub(super) plugins: Arc<GroupPlugins>,
+    /// Plugins whose metadata changed: services that use them are compiled again.
+    pub(super) changed: Vec<String>,
+    pub(super) refused: Vec<(ObjectKey, Violations)>,
+}
+
+impl GroupPlugins {
+    /// Compiles the objects of a group, starting from what is live now.
+    pub(super) fn compile(before: &Arc<Self>, objects: &Objects) -> Compiled {
+        let objects: Objects = objects
+            .iter()
+            .filter(|(key, _)| is_about_plugins(key.kind))
+            .map(|(key, object)| (key.clone(), Arc::clone(object)))
+            .collect();
+        let mut pairs = objects.values().zip(before.objects.values());
+        if objects.len() == before.objects.len() && pairs.all(|(one, other)| Arc::ptr_eq(one, other)) {
+            return Compiled { plugins: Arc::clone(before), changed: Vec::new(), refused: Vec::new() };
+        }
+        let metadata = metadata(&objects);
+        let changed = changed(&before.metadata, &metadata);
+        let mut plugins = Self {
+            global: Ok(Layer::default()),
+            consumers: before.consumers.clone(),
+            global_plugins: global_plugins(&objects),
+            global_layer: Layer::default(),
+            metadata,
+            objects,
+            shared: Arc::clone(&before.shared),
+        };
+        let mut refused = Vec::new();
+        plugins.compile_consumers(before, &changed, &mut refused);
+        plugins.compile_global(before, &changed, &mut refused);
+        Compiled { plugins: Arc::new(plugins), changed, refused }
+    }
+
+    /// Builds the instances of `plugins`, taking over those of `before`.
+    fn build(
+        &self,
+        plugins: &Plugins,
+        before: Option<(&Plugins, &Layer)>,
+        changed: &[String],
+    ) -> Result<Layer, Violations> {
+        let metadata = |name: &str| self.metadata.get(name);
+        let ground = Ground { shared: &self.shared, metadata: &metadata };
+        let changed: Vec<&str> = changed.iter().map(String::as_str).collect();
+        Layer::build(
+            plugins,
+            ground,
+            before.map(|(plugins, layer)| Before { plugins, layer, changed: &changed }),
+        )
+    }
+
+    fn compile_global(
+        &mut self,
+        before: &Self,
+        changed: &[String],
+        refused: &mut Vec<(ObjectKey, Violations)>,
+    ) {
+        match self.build(&self.global_plugins, Some((&before.global_plugins, &before.global_layer)), changed)
+        {
+            Ok(layer) => {
+                self.global = Ok(layer.enabled());
+                self.global_layer = layer;
+            }
+            Err(violations) => {
+                let is_global = |(key, _): &(&ObjectKey, _)| key.kind == ObjectKind::GlobalRule;
+                let names = self.objects.iter().filter(is_global).map(|(key, _)| key);
+                let is_wrong = |key: &&ObjectKey| {
+                    violations.iter().any(|wrong| wrong.path.split('/').nth(1) == Some(key.id.as_str()))
+                };
+                refused.extend(names.filter(is_wrong).map(|key| (key.clone(), violations.clone())));
+                // The last good form keeps serving; where there is none, nothing is.
+                let had_some = !before.global_plugins.is_empty();
+                self.global = match &before.global {
+                    Ok(layer) if had_some => Ok(layer.clone()),
+                    _ => Err(RejectReason::PluginUnbuilt),
+                };
+                self.global_plugins.clone_from(&before.global_plugins);
+                self.global_layer = before.global_layer.clone();
+            }
+        }
+    }
+
+    fn compile_consumers(
+        &mut self,
+        before: &Self,
+        changed: &[String],
+        refused: &mut Vec<(ObjectKey, Violations)>,
+    ) {
+        for (key, object) in &before.objects {
+            let stays = self.objects.get(key).is_some_and(|same| Arc::ptr_eq(same, object));
+            match &object.content {
+                ObjectContent::Consumer(consumer) if !stays => self.consumers.remove_consumer(consumer),
+                ObjectContent::Credential { consumer, credential } if !stays => {
+                    self.consumers.remove_credential(consumer.as_str(), object.id.as_str(), credential);
+                }
+                _ => {}
+            }
+        }
+        let objects = std::mem::take(&mut self.objects);
+        for (key, object) in &objects {
+            let known = before.objects.get(key);
+            let stays = known.is_some_and(|same| Arc::ptr_eq(same, object));
+            match &object.content {
+                ObjectContent::Consumer(consumer) => {
+                    if stays && !changed.iter().any(|name| consumer.plugins.contains_key(name)) {
+                        continue;
+                    }
+                    let was = before.consumers.named(&consumer.username);
+                    let layer = was.and_then(|was| was.plugins.as_ref().ok());
+                    let written = known.and_then(|known| match &known.content {
+                        ObjectContent::Consumer(consumer) => Some(&consumer.plugins),
+                        _ => None,
+                    });
+                    let built = self.build(&consumer.plugins, written.zip(layer), changed);
+                    if let Err(violations) = &built {
+                        refused.push((key.clone(), violations.clone()));
+                    }
+                    self.consumers.add_consumer(consumer, built);
+                }
+                ObjectContent::Credential { consumer, credential } if !stays => {
+                    self.consumers.add_credential(consumer.as_str(), object.id.as_str(), credential);
+                }
+                _ => {}
+            }
+        }
+        self.objects = objects;
+    }
+}
+
+/// Whether any of them is a plugin this gateway does not have.
+pub(super) fn is_unknown(plugins: &Plugins) -> bool {
+    plugins.keys().any(|name| !gatewright_plugins::is_known(name))
+}
+
+fn is_about_plugins(kind: ObjectKind) -> bool {
+    matches!(
+        kind,
+        ObjectKind::Consumer | ObjectKind::Credential | ObjectKind::GlobalRule | ObjectKind::PluginMetadata
+    )
+}
+
+fn metadata(objects: &Objects) -> BTreeMap<String, Map<String, Value>> {
+    let settings = |object: &Arc<GroupObject>| match &object.content {
+        ObjectContent::PluginMetadata(metadata) => Some((object.id.to_string(), metadata.settings.clone())),
+        _ => None,
+    };
+    objects.values().filter_map(settings).collect()
+}
+
+fn changed(
+    before: &BTreeMap<String, Map<String, Value>>,
+    after: &BTreeMap<String, Map<String, Value>>,
+) -> Vec<String> {
+    let differs = |name: &&String| before.get(*name) != after.get(*name);
+    let mut changed: Vec<String> = before.keys().chain(after.keys()).filter(differs).cloned().collect();
+    changed.dedup();
+    changed
+}
+
+fn global_plugins(objects: &Objects) -> Plugins {
+    let rules = objects.values().filter_map(|object| match &object.content {
+        ObjectContent::GlobalRule(rule) => Some(rule.plugins.clone()),
+        _ => None,
+    });
+    rules.flatten().collect()
+}
+
+/// The plugins of a service and its routes, built.
+#[derive(Default)]
+pub(crate) struct ServicePlugins {
+    layer: Layer,
+    /// What the routes configure themselves, in the order of the published routes; none: nothing.
+    own: Vec<Option<Layer>>,
+    /// What requests to each route run through.
+    pub(crate) chains: Vec<Arc<Layer>>,
+    /// The upstreams written into plugins.
+    inline: Vec<(Arc<resource::Upstream>, Reachable)>,
+}
+
+impl ServicePlugins {
+    /// Compiles the plugins of `published`.
+    ///
+    /// # Errors
+    /// Everything wrong with their configurations, each with its JSON path in the published service.
+    pub(super) fn compile(
+        published: &PublishedService,
+        known: Option<(&PublishedService, &Self)>,
+        group: &GroupPlugins,
+        changed: &[String],
+        background: &Background,
+    ) -> Result<Self, Violations> {
+        let mut violations = Violations::default();
+        let mut build = |plugins: &Plugins, before: Option<(&Plugins, &Layer)>, at: &str| {
+            // Routes that need what this gateway lacks are refused as such; there is nothing to build for them.
+            if is_unknown(plugins) {
+                return Layer::default();
+            }
+            let built = group.build(plugins, before, changed);
+            built.map_err(|wrong| violations.absorb(at, wrong)).unwrap_or_default()
+        };
+        let before = known.map(|(service, compiled)| (&service.plugins, &compiled.layer));
+        let layer = build(&published.plugins, before, "/plugins");
+        let shared = Arc::new(layer.enabled());
+        let (mut own, mut chains) = (Vec::new(), Vec::with_capacity(published.routes.len()));
+        for (index, route) in published.routes.iter().enumerate() {
+            let plugins = &route.route.plugins;
+            if plugins.is_empty() {
+                own.push(None);
+                chains.push(Arc::clone(&shared));
+                continue;
+            }
+            let before = known.and_then(|(service, compiled)| {
+                let same = |candidate: &&gatewright_model::lifecycle::RouteVersion| {
+                    candidate.route_id == route.route_id
+                };
+                let place = service.routes.iter().position(|candidate| same(&candidate))?;
+                Some((&service.routes[place].route.plugins, compiled.own.get(place)?.as_ref()?))
+            });
+            let built = build(plugins, before, &format!("/routes/{index}/plugins"));
+            chains.push(Arc::new(layer.under(&built).enabled()));
+            own.push(Some(built));
+        }
+        violations.into_result()?;
+        let mut compiled = Self { layer, own, chains, inline: Vec::new() };
+        compiled.compile_upstreams(known.map(|(_, compiled)| compiled), background);
+        Ok(compiled)
+    }
+
+    /// What stands in for plugins that could not be built: no route that needs one is served.
+    pub(super) fn unbuilt(published: &PublishedService) -> Self {
+        Self { chains: vec![Arc::default(); published.routes.len()], ..Self::default() }
+    }
+
+    fn compile_upstreams(&mut self, known: Option<&Self>, background: &Background) {
+        let layers = std::iter::once(&self.layer).chain(self.own.iter().flatten());
+        let written: Vec<_> =
+            layers.flat_map(Layer::iter).flat_map(|instance| instance.plugin().upstreams()).collect();
+        for upstream in written {
+            let same = known.and_then(|known| known.inline(&upstream).cloned());
+            let compiled =
+                same.unwrap_or_else(|| Upstream::compile(&upstream, None, background).map(Arc::new));
+            self.inline.push((upstream, compiled));
+        }
+    }
+
+    /// An upstream that is written into a plugin, compiled.
+    pub(crate) fn inline(&self, written: &Arc<resource::Upstream>) -> Option<&Reachable> {
+        self.inline.iter().find(|(known, _)| Arc::ptr_eq(known, written)).map(|(_, compiled)| compiled)
+    }
+}

@@ -1,0 +1,160 @@
+//! Where a request goes: the route that serves it, and what is asked of which upstream.
+//!
+//! The service says so, unless a plugin decided otherwise for this request.
+
+use gatewright_model::lifecycle::RouteVersion;
+use gatewright_model::message::RequestHead;
+use gatewright_model::resource::upstream::PassHost;
+use gatewright_model::snapshot::PublishedService;
+use gatewright_model::target;
+use gatewright_plugins::exchange::{State, UpstreamChoice};
+
+use super::body::Body;
+use super::client::Client;
+use super::reject::RejectReason;
+use super::variables::RequestVariables;
+use crate::live::{LiveConfig, LiveService};
+use crate::router;
+use crate::telemetry::record::Record;
+use crate::tls::client_certificate::admit;
+use crate::upstream::node::Node;
+use crate::upstream::{Timeouts, Upstream};
+
+/// The route that serves a request.
+pub(super) struct Found<'l> {
+    pub(super) service: &'l LiveService,
+    /// Its place among the routes of the service.
+    pub(super) route: usize,
+    prefix_length: usize,
+}
+
+/// Finds the route that serves a request.
+pub(super) fn find<'l>(
+    record: &Record<'l>,
+    request: &RequestHead,
+    client: &Client<'_, '_>,
+    body: &Body,
+) -> Result<Found<'l>, RejectReason> {
+    let live = record.live();
+    if live.revision.is_none() {
+        return Err(RejectReason::NotConfigured);
+    }
+    admit(&live.server_names, client.address.session.as_deref(), request.bytes(request.host))?;
+    let variables = RequestVariables { request, client: client.address, body };
+    let wanted = router::Request {
+        host: request.bytes(request.host),
+        path: request.bytes(request.path),
+        method: request.method,
+        remote_addr: Some(client.address.peer.ip()),
+        variables: &variables,
+    };
+    let matched = live.router.find(&wanted).ok_or(RejectReason::RouteNotFound)?;
+    let published = matched.rules.service();
+    let service = live.services.get(&published.service_id).ok_or(RejectReason::RouteNotFound)?;
+    let route = service.routes.get(matched.route).ok_or(RejectReason::RouteNotFound)?;
+    record.matched(service, matched.route);
+    match route.refusal {
+        Some(refusal) => Err(refusal),
+        None => Ok(Found { service, route: matched.route, prefix_length: matched.prefix_length }),
+    }
+}
+
+impl<'l> Found<'l> {
+    /// Where the request goes, after what plugins decided.
+    pub(super) fn destination(
+        &self,
+        request: &RequestHead,
+        client: &Client<'_, '_>,
+        body: &Body,
+        state: Option<&State>,
+    ) -> Result<Destination<'l>, RejectReason> {
+        let Self { service, route, prefix_length } = *self;
+        let published = &service.published;
+        let inline = match state.and_then(|state| state.upstream.as_ref()) {
+            Some(UpstreamChoice::Inline(written)) => service.plugins.inline(written),
+            // An upstream that is not there yet does not keep the service from serving.
+            Some(UpstreamChoice::Id(_)) | None => None,
+        };
+        let upstream = inline.unwrap_or(&service.upstream).as_deref().map_err(|reason| *reason)?;
+        let variables = RequestVariables { request, client: client.address, body };
+        let is_replaced = state.is_some_and(|state| state.path_replaced);
+        let strips = published.runtime.strip_path_prefix && !is_replaced;
+        let asks_raw = published.runtime.forward_raw_path || state.is_some_and(|state| state.raw_path);
+        Ok(Destination {
+            upstream,
+            host: state.and_then(|state| state.upstream_host.clone()),
+            timeouts: service.routes[route].timeouts.unwrap_or(upstream.timeouts),
+            service: published,
+            route: &published.routes[route],
+            hash_key: upstream.hash_key(&variables),
+            stripped: if strips { prefix_length } else { 0 },
+            raw_path: asks_raw && !is_replaced,
+        })
+    }
+}
+
+/// Where a request goes.
+pub(super) struct Destination<'l> {
+    pub(super) upstream: &'l Upstream,
+    /// The `Host` that plugins put in place of what the upstream says.
+    host: Option<Box<[u8]>>,
+    pub(super) timeouts: Timeouts,
+    /// Bytes of the path that are not forwarded.
+    stripped: usize,
+    service: &'l PublishedService,
+    pub(super) route: &'l RouteVersion,
+    /// What consistent hashing goes by.
+    pub(super) hash_key: u64,
+    /// Whether the service asks for the path as the client wrote it.
+    raw_path: bool,
+}
+
+impl Destination<'_> {
+    /// Whether its route is still there, and open to WebSockets, in `live`.
+    pub(super) fn is_served(&self, live: &LiveConfig) -> bool {
+        let service = live.services.get(&self.service.service_id).filter(|service| service.rules.is_some());
+        let is_route =
+            |route: &RouteVersion| route.route_id == self.route.route_id && route.route.enable_websocket;
+        service.is_some_and(|service| service.published.routes.iter().any(is_route))
+    }
+
+    /// The `Host` that the node sees.
+    pub(super) fn host<'a>(&'a self, request: &'a RequestHead, node: &'a Node) -> &'a [u8] {
+        match (&self.host, self.upstream.pass_host) {
+            (Some(host), _) => host,
+            (None, PassHost::Pass) => request.bytes(request.authority),
+            (None, PassHost::Node) => &node.host,
+            (None, PassHost::Rewrite) => &self.upstream.upstream_host,
+        }
+    }
+
+    /// Writes the path as it was matched, or as it was written if the service asks for that, without what the
+    /// service strips, and the query.
+    pub(super) fn write_target(&self, request: &RequestHead, out: &mut Vec<u8>) {
+        let path = &request.bytes(request.path)[self.stripped..];
+        let raw_path = if self.raw_path { raw_rest(request, self.stripped) } else { None };
+        if path.first() != Some(&b'/') {
+            out.push(b'/');
+        }
+        if let Some(raw_path) = raw_path {
+            out.extend_from_slice(raw_path);
+        } else if request.path_is_plain {
+            out.extend_from_slice(path);
+        } else {
+            target::encode_path(path, out);
+        }
+        if let Some(query) = request.query {
+            out.push(b'?');
+            out.extend_from_slice(request.bytes(query));
+        }
+    }
+}
+
+/// The path as it was written, without what is stripped; `None` unless it still reads as the path that was matched:
+/// `/api/../api/x` without `/api` would be another path.
+fn raw_rest(request: &RequestHead, stripped: usize) -> Option<&[u8]> {
+    let path = request.bytes(request.path);
+    let rest = request.bytes(request.raw_path).strip_prefix(&path[..stripped])?;
+    let read = target::parse_target(rest).ok()?;
+    (*read.path == path[stripped..]).then_some(rest)
+}

@@ -1,0 +1,319 @@
+//! The plugins of one request: runs their phases and waits for what they wait for.
+//!
+//! A plugin decides, this acts: it reads the body where one is asked for, lets time pass, composes the answer a plugin
+//! gives. Where neither the route nor the group has a plugin there is no [`Phases`], and nothing of this costs
+//! anything.
+
+use std::future::pending;
+use std::num::NonZeroU64;
+use std::sync::LazyLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::{Bytes, BytesMut};
+use gatewright_model::expression::{Value, Variable, Variables};
+use gatewright_model::message::{Known, Method, RequestHead, ResponseHead};
+use gatewright_plugins::chain::{Course, Layer, Progress};
+use gatewright_plugins::consumers::Consumers;
+use gatewright_plugins::exchange::{
+    self as plugin, Answer, Exchange, Flow, Matched, Now, State, Surroundings,
+};
+use gatewright_plugins::kind::Outcome;
+use gatewright_plugins::response::{Origin, Response, ResponseBody, finish_all, push_all};
+
+use super::body::{Body, ReadBody};
+use super::client::Client;
+use super::connection::Unread;
+use super::destination::Found;
+use super::exchange::{Failure, Wish, read_body};
+use super::headers::ClientAddress;
+use super::reject::RejectReason;
+use super::variables::RequestVariables;
+use crate::http1::framing::Framing;
+use crate::http1::write;
+use crate::http2;
+use crate::live::LiveConfig;
+use crate::worker::buffers::Workspace;
+
+/// The plugins of one request, and what they decided so far.
+pub(super) struct Phases<'l> {
+    course: Course<'l>,
+    consumers: &'l Consumers,
+    matched: Matched<'l>,
+    is_matched: bool,
+    state: State,
+    upstream_status: Option<u16>,
+}
+
+/// What plugins ask of the gateway about one client.
+struct View<'v>(&'v ClientAddress);
+
+impl Surroundings for View<'_> {
+    fn now(&self) -> Now {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { unix, uptime: START.elapsed() }
+    }
+
+    fn random(&self) -> u64 {
+        fastrand::u64(..)
+    }
+
+    fn variable<'a>(
+        &'a self,
+        request: &'a RequestHead,
+        body: &'a plugin::Body,
+        variable: &Variable,
+    ) -> Option<Value<'a>> {
+        let body = match body {
+            plugin::Body::Read(bytes) => Body::Read(Some(ReadBody::new(bytes.clone()))),
+            plugin::Body::Unread | plugin::Body::TooLarge => Body::Read(None),
+        };
+        let variables = RequestVariables { request, client: self.0, body: &body };
+        variables.get(variable).map(Value::into_owned)
+    }
+}
+
+impl<'l> Phases<'l> {
+    /// The phases of a request, if any plugin runs for it.
+    ///
+    /// # Errors
+    /// When the global rules cannot run: without them nothing is served.
+    pub(super) fn of(live: &'l LiveConfig, found: Option<&Found<'l>>) -> Result<Option<Self>, RejectReason> {
+        static NOTHING: LazyLock<Layer> = LazyLock::new(Layer::default);
+        let global = live.plugins.global.as_ref().map_err(|reason| *reason)?;
+        let route = found.and_then(|found| found.service.plugins.chains.get(found.route));
+        let course = Course { global, route: route.map_or(&*NOTHING, |chain| &**chain) };
+        if course.is_empty() {
+            return Ok(None);
+        }
+        let matched = found.map_or_else(Matched::default, |found| {
+            let service = &found.service.published;
+            let route = &service.routes[found.route];
+            Matched {
+                route_id: route.route_id.as_str(),
+                route_name: &route.route.name,
+                service_id: service.service_id.as_str(),
+                service_name: &service.name,
+            }
+        });
+        let (consumers, is_matched) = (&live.plugins.consumers, found.is_some());
+        let (state, upstream_status) = (State::default(), None);
+        Ok(Some(Self { course, consumers, matched, is_matched, state, upstream_status }))
+    }
+
+    /// What plugins decided about where and how the request is forwarded.
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    fn with<T>(
+        &mut self,
+        request: &mut RequestHead,
+        address: &ClientAddress,
+        act: impl FnOnce(&Course<'_>, &mut Exchange<'_>) -> T,
+    ) -> T {
+        let client =
+            plugin::Client { peer: address.peer, local: address.local, tls: address.session.is_some() };
+        let mut exchange = Exchange {
+            request,
+            client,
+            matched: self.matched,
+            consumers: self.consumers,
+            surroundings: &View(address),
+            state: &mut self.state,
+        };
+        act(&self.course, &mut exchange)
+    }
+
+    /// Runs the phases of the request.
+    ///
+    /// # Errors
+    /// When the request goes no further: a plugin answered it, which is then composed in the workspace, or its body
+    /// did not arrive.
+    pub(super) async fn request(
+        &mut self,
+        client: &mut Client<'_, '_>,
+        workspace: &mut Workspace,
+        unread: &mut Unread,
+        wish: &mut Wish,
+    ) -> Result<(), Failure> {
+        let mut progress = Progress::start();
+        let mut next = None;
+        loop {
+            let flow = match next.take() {
+                None | Some(Flow::Continue) => {
+                    let is_matched = self.is_matched;
+                    self.with(&mut workspace.request, client.address, |course, exchange| match is_matched {
+                        true => course.advance(&mut progress, exchange),
+                        false => course.advance_unmatched(&mut progress, exchange),
+                    })
+                }
+                Some(flow) => flow,
+            };
+            match flow {
+                Flow::Continue => break,
+                Flow::Respond(answer) => {
+                    self.compose(*answer, workspace, client.address);
+                    return Err(RejectReason::PluginAnswered(workspace.response.status).into());
+                }
+                Flow::ReadBody(bytes_max) => {
+                    self.read_body(client, workspace, *unread, (wish, bytes_max)).await?
+                }
+                Flow::Pause(time, then) => {
+                    // The limit is the wait itself: nothing else ends it.
+                    let _ = client.timer.limit(time, pending::<()>()).await;
+                    next = Some(progress.settle(*then));
+                }
+                Flow::Wait(future) => {
+                    let then = future.await;
+                    let flow =
+                        self.with(&mut workspace.request, client.address, |_, exchange| then(exchange));
+                    next = Some(progress.settle(flow));
+                }
+            }
+        }
+        if let Some(bytes_max) = self.state.body_bytes_max.and_then(NonZeroU64::new) {
+            match self.body_length(*unread) {
+                Some(length) if length > bytes_max.get() => {
+                    self.compose(Answer::new(413), workspace, client.address);
+                    return Err(RejectReason::PluginAnswered(413).into());
+                }
+                Some(_) => {}
+                // It is measured on its way.
+                None => wish.body_bytes_max = Some(bytes_max),
+            }
+        }
+        if let Some(body) = self.state.body_replaced.take() {
+            replace_body(workspace, unread, &body);
+        }
+        Ok(())
+    }
+
+    /// How long the body is, if that is known already.
+    fn body_length(&self, unread: Unread) -> Option<u64> {
+        match (unread, &self.state.body) {
+            (Unread::Body(Framing::Length(length)), _) => Some(length),
+            (Unread::Body(_) | Unread::Unknown, plugin::Body::Read(body)) => Some(body.len() as u64),
+            (Unread::Body(_) | Unread::Unknown, _) => None,
+            (Unread::Nothing, _) => Some(0),
+        }
+    }
+
+    async fn read_body(
+        &mut self,
+        client: &mut Client<'_, '_>,
+        workspace: &mut Workspace,
+        unread: Unread,
+        (wish, bytes_max): (&mut Wish, usize),
+    ) -> Result<(), Failure> {
+        let read = read_body(client, workspace, unread, (wish, bytes_max)).await?;
+        self.state.body = read.map_or(plugin::Body::TooLarge, plugin::Body::Read);
+        Ok(())
+    }
+
+    /// Runs the phase of a response from the upstream; says what becomes of its body.
+    pub(super) fn response(
+        &mut self,
+        request: &mut RequestHead,
+        address: &ClientAddress,
+        head: &mut ResponseHead,
+        has_body: bool,
+    ) -> ResponseBody {
+        self.upstream_status = Some(head.status);
+        let origin = Origin::Upstream(head.status);
+        self.respond(request, address, Response { head, origin, has_body, body: ResponseBody::Pass })
+    }
+
+    fn respond(
+        &mut self,
+        request: &mut RequestHead,
+        address: &ClientAddress,
+        mut response: Response<'_>,
+    ) -> ResponseBody {
+        for (name, value) in std::mem::take(&mut self.state.answer_fields) {
+            response.head.fields.append(&name, &value);
+        }
+        self.with(request, address, |course, exchange| course.response(exchange, &mut response));
+        response.body
+    }
+
+    /// Composes the answer of a plugin in the workspace.
+    fn compose(&mut self, answer: Answer, workspace: &mut Workspace, address: &ClientAddress) {
+        let Workspace { request, response: head, composed, .. } = workspace;
+        head.clear();
+        head.status = answer.status;
+        for (name, value) in &answer.fields {
+            head.fields.append(name, value);
+        }
+        let mut body = answer.body;
+        if body.is_empty() && answer.status >= 400 {
+            head.fields.set("Content-Type", b"text/html; charset=utf-8");
+            let title = format!("{} {}", answer.status, write::reason_phrase(answer.status));
+            body = format!(
+                "<html>\n<head><title>{title}</title></head>\n<body><h1>{title}</h1></body>\n</html>\n"
+            )
+            .into();
+        }
+        let has_body = request.method != Method::Head;
+        let response = Response { head, origin: Origin::Gateway, has_body, body: ResponseBody::Pass };
+        *composed = match self.respond(request, address, response) {
+            ResponseBody::Pass => body,
+            ResponseBody::Replaced(body) => body,
+            ResponseBody::Filtered(mut filters) => {
+                let mut out = Vec::with_capacity(body.len());
+                push_all(&mut filters, &body, &mut out);
+                finish_all(&mut filters, &mut out);
+                out.into()
+            }
+        };
+    }
+
+    /// Lets plugins take note of how the exchange ended.
+    pub(super) fn finish(&mut self, request: &mut RequestHead, address: &ClientAddress, status: u16) {
+        let outcome = Outcome { status, upstream_status: self.upstream_status, upstream_latency: None };
+        self.with(request, address, |course, exchange| course.log(exchange, &outcome));
+    }
+}
+
+/// Puts `body` where the client's body is, which has been read as a whole.
+fn replace_body(workspace: &mut Workspace, unread: &mut Unread, body: &Bytes) {
+    let Workspace { inbound, request, body_bytes, .. } = workspace;
+    let rest = inbound.split_off((*body_bytes).min(inbound.len()));
+    *inbound = BytesMut::from(&body[..]);
+    inbound.extend_from_slice(&rest);
+    request.fields.remove_known(Known::ContentLength);
+    request.fields.append("Content-Length", body.len().to_string().as_bytes());
+    *unread = Unread::Body(Framing::Length(body.len() as u64));
+}
+
+/// Writes the answer of a plugin that was composed in `workspace`.
+pub(super) fn write_composed(workspace: &mut Workspace, close: bool) {
+    let body = settle_length(workspace);
+    let Workspace { request, response: head, reply, .. } = workspace;
+    write::response_start(head, reply);
+    if close {
+        write::field(b"Connection", b"close", reply);
+    }
+    write::end(reply);
+    if request.method != Method::Head {
+        reply.extend_from_slice(&body);
+    }
+}
+
+/// The same for a client that speaks HTTP/2; `None`: HTTP/2 cannot carry it.
+pub(super) fn composed(workspace: &mut Workspace) -> Option<(http::Response<()>, Bytes)> {
+    let body = settle_length(workspace);
+    Some((http2::response::write(&workspace.response)?, body))
+}
+
+/// Takes the body that was composed, and makes the head say how long it is.
+fn settle_length(workspace: &mut Workspace) -> Bytes {
+    let Workspace { response: head, composed, .. } = workspace;
+    let body = std::mem::take(composed);
+    head.fields.remove_known(Known::ContentLength);
+    if matches!(head.status, 204 | 304) {
+        return Bytes::new();
+    }
+    head.fields.append("Content-Length", body.len().to_string().as_bytes());
+    body
+}
