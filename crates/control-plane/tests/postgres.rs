@@ -24,6 +24,10 @@ mod service_publish {
     once_more!(crate::api::service_publish => a_first_publish_takes_its_runtime_configuration_from_the_template, republishing_keeps_the_runtime_configuration_of_the_group, values_in_the_publish_win_over_those_of_the_group, a_batch_is_published_whole_or_not_at_all, a_publish_that_makes_no_sense_is_refused_with_the_reason, what_gateways_cannot_serve_is_refused_with_its_place, a_rollback_restores_the_version_and_keeps_the_runtime_configuration, a_running_version_is_synchronised_to_another_group_and_a_history_version_is_not, a_version_of_another_service_is_not_published_under_this_one, a_version_number_is_never_used_again_even_after_its_template_is_gone, p2_of_two_publishes_of_one_number_at_once_one_is_refused, p9_a_publish_that_is_sent_again_with_its_key_happens_once, what_was_acknowledged_is_there_after_a_restart);
 }
 
+mod canary {
+    once_more!(crate::api::canary => a_canary_is_promoted_or_abandoned_in_one_call, a_version_keeps_its_rules_when_its_canary_ends);
+}
+
 mod service_diff {
     once_more!(crate::api::service_diff => versions_templates_and_groups_are_compared_with_one_another);
 }

@@ -13,6 +13,7 @@ mod target_group;
 
 mod access_token;
 mod audit_log;
+mod canary;
 mod conflict_check;
 mod explain;
 mod gateway_group;

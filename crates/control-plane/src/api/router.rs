@@ -15,10 +15,11 @@ use super::call::{Operations, call_serve, dry_run_document};
 use super::error::{ApiError, ErrorBody};
 use super::version::ApiVersion;
 use super::{
-    access_token, audit_log, conflict_check, consumer, credential, explain, gateway_group, global_rule,
-    group_route, group_service, label, license, plugin, plugin_metadata, published_service, route_template,
-    runtime_configuration, schema, secret_provider, service_diff, service_publish, service_template,
-    service_upstream, service_version, session, ssl, stream_route, user, validate, variable, version,
+    access_token, audit_log, canary, conflict_check, consumer, credential, explain, gateway_group,
+    global_rule, group_route, group_service, label, license, plugin, plugin_metadata, published_service,
+    route_template, runtime_configuration, schema, secret_provider, service_diff, service_publish,
+    service_template, service_upstream, service_version, session, ssl, stream_route, user, validate,
+    variable, version,
 };
 use crate::app::App;
 
@@ -121,6 +122,8 @@ fn group_operations() -> OpenApiRouter<App> {
             stream_route::stream_route_patch,
             stream_route::stream_route_delete
         ))
+        .routes(routes!(canary::canary_promote))
+        .routes(routes!(canary::canary_abandon))
         .routes(routes!(service_upstream::service_upstream_list))
         .routes(routes!(
             service_upstream::service_upstream_get,

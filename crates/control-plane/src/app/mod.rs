@@ -17,6 +17,7 @@ mod world;
 
 mod access_token;
 mod audit_log;
+mod canary;
 mod conflict_check;
 mod explain;
 pub(crate) mod group_document;
@@ -51,6 +52,7 @@ use std::sync::Arc;
 
 pub(crate) use audit_log::{NAME_BYTES_MAX, audit_log_note_body, cut};
 pub(crate) use caller::{ADMIN, Action, Caller, Credentials, SUPER_ADMIN};
+pub(crate) use canary::CanaryEnd;
 pub(crate) use core_schema::core_schema;
 pub(crate) use document::Warnings;
 pub(crate) use group_object::{Object, Shelf};

@@ -2,6 +2,7 @@
 
 mod access;
 mod audit_log;
+pub(crate) mod canary;
 mod conflict_check;
 pub(crate) mod direct;
 mod explain;
