@@ -160,9 +160,9 @@ async fn p30_a_publish_in_flight_when_the_control_plane_stops_is_whole_or_absent
     world.design("s1").await;
     world.design("s2").await;
     let address = world.control_plane.admin_address();
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let publishing = tokio::spawn(async move {
         let body = crate::world::publish("default", &[("s1", "1"), ("s2", "1")]).to_string();
-        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let io = hyper_util::rt::TokioIo::new(stream);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
         tokio::spawn(connection);
