@@ -151,7 +151,8 @@ async fn p12_a_publish_that_deadlocks_is_begun_again_and_not_for_ever() {
 /// The clock goes back an hour: order, numbers and history do not care.
 #[tokio::test]
 async fn p29_a_clock_that_goes_back_changes_no_order() {
-    let mut run = Scene::sqlite().opened().await;
+    let scene = Scene::sqlite();
+    let mut run = scene.opened().await;
     for (number, seconds) in [("1.0.1", 10), ("1.1.0", -3600), ("2", 1)] {
         let verb = Verb::Publish { group: "g0", services: vec![("s0", number, None)] };
         assert!(Box::pin(run.step(&Step { seconds, ..Step::plain(verb) })).await);
