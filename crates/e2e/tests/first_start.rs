@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use gatewright_e2e::{Admin, Process, World, client, wait, world};
+use gatewright_e2e::{Admin, Process, World, client, world};
 
 #[test]
 fn the_first_start_prints_its_secrets_once_and_keeps_them_private() {
@@ -99,13 +99,6 @@ fn without_the_key_the_admin_api_does_nothing() {
         }
     }
     assert_eq!(world.admin.get("/api/services/template")["total"], 0);
-}
-
-#[test]
-fn the_reserved_tls_flag_is_accepted_with_a_warning() {
-    let world = World::start_with(&["--proxy-tls", "127.0.0.1:9443"]);
-    let warning = "--proxy-tls is reserved";
-    wait::until_true(warning, || world.process.stderr().contains(warning));
 }
 
 #[test]
