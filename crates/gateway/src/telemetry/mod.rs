@@ -1,6 +1,6 @@
 //! What the gateway tells about its work: one line per exchange, and numbers.
 //!
-//! A worker keeps what it has to tell to itself, in a [`Recorder`]: telling costs no lock, waits for nobody and
+//! A worker keeps what it has to tell to itself, in a `Recorder`: telling costs no lock, waits for nobody and
 //! touches no memory that another worker writes. Everything slow happens on threads of its own.
 //!
 //! * `record`: what is known of one exchange.

@@ -4,7 +4,7 @@
 //! passed; a thread writes it out. If that thread does not keep up, lines are dropped and counted: a disk must never
 //! hold up a request.
 //!
-//! * [`format`]: what a line consists of.
+//! * [`mod@format`]: what a line consists of.
 //! * [`variable`]: what can be written of an exchange.
 //! * `writer`: the thread.
 

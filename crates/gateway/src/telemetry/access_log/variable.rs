@@ -1,7 +1,7 @@
 //! What can be written of an exchange: the variables that conditions know, and those that exist only once it is
 //! over.
 //!
-//! A new one is a line in [`NAMES`] and its value in [`Told::value`].
+//! A new one is a line in `NAMES` and its value in `Told::value`.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
