@@ -12,12 +12,11 @@ use gatewright_model::id::GatewayGroupId;
 use gatewright_model::resource::Labels;
 use gatewright_model::resource::gateway_group::{self, GatewayGroup, GatewayGroupKind};
 
-use crate::app::{ACCESS_TOKEN_PREFIX, ADMIN, Digest, World, password_hash, password_new, token_new};
+use crate::app::{
+    ACCESS_TOKEN_PREFIX, ADMIN, Digest, INSTANCE_TOKEN_PREFIX, World, password_hash, password_new, token_new,
+};
 use crate::config::{CreatedSecrets, Settings};
 use crate::store::{NewAccessToken, PasswordState, Store, StoreError, UserRow};
-
-/// What instance tokens begin with.
-pub(crate) const INSTANCE_TOKEN_PREFIX: &str = "gwi-";
 
 /// Why a first start failed.
 #[derive(Debug, thiserror::Error)]

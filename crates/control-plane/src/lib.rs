@@ -27,10 +27,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use app::{ACCESS_TOKEN_PREFIX, App, Digest, ProcessSecrets, World, token_new};
+use app::{ACCESS_TOKEN_PREFIX, App, Digest, INSTANCE_TOKEN_PREFIX, ProcessSecrets, World, token_new};
 pub use config::{API_VERSION_DEFAULT, AUDIT_RETENTION_DEFAULT, AdminTls};
 pub use config::{CreatedSecrets, Settings, StartError};
-use first_start::{FirstStartError, INSTANCE_TOKEN_PREFIX};
+use first_start::FirstStartError;
 use listener::Stopping;
 use store::Store;
 pub use store::{DatabaseUrl, DatabaseUrlError};
@@ -44,8 +44,11 @@ const ADMIN_CONNECTIONS_MAX: usize = 1024;
 /// Gateways that watch at the same time.
 const WATCH_CONNECTIONS_MAX: usize = 10_000;
 
-/// How often old rows of the audit log are deleted.
-const AUDIT_EXPIRE_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// How often old rows of the audit log, and instances that are gone, are deleted.
+const EXPIRE_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
+/// How often what gateways say of themselves is written to the store.
+const INSTANCES_WRITE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The database in the data directory.
 const DATABASE_FILE: &str = "gatewright.db";
@@ -103,7 +106,8 @@ pub async fn start(settings: Settings) -> Result<ControlPlane, StartError> {
         let task = listener::serve(listener, tls, router, connections_max, stopping.clone());
         stopping.tasks.spawn(task);
     };
-    stopping.tasks.spawn(audit_log_expire(app.clone(), settings.audit_retention, stopping.clone()));
+    stopping.tasks.spawn(expire(app.clone(), settings.audit_retention, stopping.clone()));
+    stopping.tasks.spawn(instances_write(app.clone(), stopping.clone()));
     let router = api::admin_router(app, &settings.api_version);
     serve(admin, None, router.clone(), ADMIN_CONNECTIONS_MAX);
     let admin_tls_address = admin_tls.map(|(listener, address)| {
@@ -158,8 +162,21 @@ async fn bind_if(
     }
 }
 
-/// Deletes what is too old from the audit log, now and then.
-async fn audit_log_expire(app: App, retention: Duration, stopping: Stopping) {
+/// Writes what gateways say of themselves, as long as they do.
+async fn instances_write(app: App, stopping: Stopping) {
+    loop {
+        tokio::select! {
+            () = stopping.graceful.cancelled() => return,
+            () = tokio::time::sleep(INSTANCES_WRITE_INTERVAL) => {}
+        }
+        if let Err(refusal) = app.instances_write().await {
+            tracing::warn!(%refusal, "heartbeats of gateways could not be written; they are kept in memory");
+        }
+    }
+}
+
+/// Deletes what is too old, now and then.
+async fn expire(app: App, retention: Duration, stopping: Stopping) {
     let seconds = i64::try_from(retention.as_secs()).unwrap_or(i64::MAX);
     loop {
         match app.audit_log_expire(seconds).await {
@@ -167,9 +184,16 @@ async fn audit_log_expire(app: App, retention: Duration, stopping: Stopping) {
             Ok(rows) => tracing::info!(rows, "old rows of the audit log were deleted"),
             Err(refusal) => tracing::warn!(%refusal, "the audit log could not be shortened"),
         }
+        match app.instances_expire().await {
+            Ok(0) => {}
+            Ok(instances) => {
+                tracing::info!(instances, "gateway instances that were offline for a week were removed")
+            }
+            Err(refusal) => tracing::warn!(%refusal, "gateway instances that are gone could not be removed"),
+        }
         tokio::select! {
             () = stopping.graceful.cancelled() => return,
-            () = tokio::time::sleep(AUDIT_EXPIRE_INTERVAL) => {}
+            () = tokio::time::sleep(EXPIRE_INTERVAL) => {}
         }
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::StartError;
-use crate::store::{self, DatabaseUrl, Store};
+use crate::store::{self, DatabaseUrl, Store, StoreError};
 use crate::store_open;
 
 /// Why a store was not backed up or moved.
@@ -34,6 +34,14 @@ pub enum UpkeepError {
     Backup {
         /// The file asked for.
         path: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
+    /// No other epoch has begun.
+    #[error("the epoch of {database} was not raised: {reason}")]
+    Epoch {
+        /// Which database.
+        database: String,
         /// What went wrong.
         reason: String,
     },
@@ -87,6 +95,29 @@ pub async fn store_migrate(from: &DatabaseUrl, to: &DatabaseUrl) -> Result<u64, 
     source.close().await;
     target.close().await;
     moved.map_err(|reason| UpkeepError::Move { from: from.to_string(), to: to.to_string(), reason })
+}
+
+/// Begins another epoch of a store: gateways that are ahead of it, as after a backup was restored, go back to what it
+/// says.
+///
+/// # Errors
+/// When the store cannot be opened, or, with SQLite, is in use.
+pub async fn store_epoch_raise(database: &DatabaseUrl) -> Result<(), UpkeepError> {
+    if let Some(path) = database.sqlite_path() {
+        must_exist(path)?;
+    }
+    let (store, _lock) = store_open(database).await?;
+    let raised = async {
+        let mut tx = store.write().await?;
+        tx.store_epoch_raise().await?;
+        tx.commit().await
+    };
+    let raised = raised.await;
+    store.close().await;
+    raised.map_err(|error: StoreError| UpkeepError::Epoch {
+        database: database.to_string(),
+        reason: error.to_string(),
+    })
 }
 
 async fn move_all(source: &Store, target: &Store) -> Result<u64, String> {

@@ -56,6 +56,10 @@ mod direct {
     once_more!(crate::api::direct => a_service_is_live_at_once_and_its_deletion_takes_everything_along, a_put_replaces_whole_and_a_patch_changes_what_it_names, what_a_version_holds_cannot_be_written_over, consumers_own_their_credentials_and_keys_are_unique, rules_and_metadata_have_their_plugin_as_id, a_group_is_renamed_and_deleted_when_it_is_empty, ten_writes_at_a_time_all_succeed_and_a_second_read_finds_them, a_certificate_of_version_1_is_taken_and_its_key_never_comes_back);
 }
 
+mod instance {
+    once_more!(crate::api::instance => an_instance_is_listed_with_what_its_heartbeat_says, a_removed_instance_is_gone_and_the_audit_log_says_so, waiting_ends_when_the_instances_have_applied_and_names_those_that_have_not, a_token_for_instances_opens_its_group_and_is_answered_once);
+}
+
 mod watch {
     once_more!(crate::watch => a_new_gateway_is_sent_everything_and_then_what_changes, a_returning_gateway_is_sent_what_it_missed, a_change_in_another_group_is_not_sent, objects_of_a_group_are_sent_as_they_change_and_go, a_token_opens_its_own_group_only, stopping_ends_watches_at_once);
 }

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use gatewright_control_plane::{ControlPlane, start};
-use gatewright_model::protocol::{Message, TOKEN_HEADER, Update, WATCH_PATH};
-use http_body_util::{BodyExt as _, Empty};
+use gatewright_model::protocol::{HEARTBEAT_PATH, Message, TOKEN_HEADER, Update, WATCH_PATH};
+use gatewright_model::snapshot::Revision;
+use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::Request;
 use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::world::{World, publish_again, settings};
@@ -38,7 +39,7 @@ impl Watch {
         loop {
             match self.next().await.expect("a message") {
                 Message::Update(update) => return update,
-                Message::Ping => {}
+                Message::Ping | Message::Behind { .. } => {}
             }
         }
     }
@@ -70,6 +71,31 @@ async fn watch_with(control_plane: &ControlPlane, token: &str, query: &str) -> R
     let server = control_plane.watch_server();
     tokio::spawn(async move { server.serve(control_plane_side).await });
     open(gateway_side, token, query).await
+}
+
+/// Sends a heartbeat through a pipe within the process: status and answer.
+pub(crate) async fn beat(control_plane: &ControlPlane, token: &str, heartbeat: &Value) -> (u16, String) {
+    let (gateway_side, control_plane_side) = tokio::io::duplex(64 << 10);
+    let server = control_plane.watch_server();
+    tokio::spawn(async move { server.serve(control_plane_side).await });
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(gateway_side)).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::post(HEARTBEAT_PATH)
+        .header("host", "x")
+        .header("content-type", "application/json")
+        .header(TOKEN_HEADER, token)
+        .body(Full::<Bytes>::from(heartbeat.to_string()));
+    let response = sender.send_request(request.unwrap()).await.unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+/// The epoch of a store.
+pub(crate) async fn epoch(control_plane: &ControlPlane) -> String {
+    let update = watch(control_plane, "gateway_group_id=default").await.unwrap().update().await;
+    update.epoch.unwrap().to_string()
 }
 
 pub(crate) fn versions(update: &Update) -> Vec<(&str, &str)> {
@@ -125,22 +151,33 @@ pub(crate) async fn a_returning_gateway_is_sent_what_it_missed() {
     let version = world.publish("default", "s1", "1").await["services"][0]["service_version_id"].clone();
     world.publish("default", "s2", "1").await;
     world.value("DELETE", "/api/gateway_groups/default/services/s1", None).await;
+    let epoch = epoch(&world.control_plane).await;
     for (have, full, services, gone) in [
         ("&have=0", false, vec![("s2", "1")], vec!["s1"]),
         ("&have=1", false, vec![("s2", "1")], vec!["s1"]),
         ("&have=2", false, vec![], vec!["s1"]),
-        ("&have=99", true, vec![("s2", "1")], vec![]),
+        ("&have=3&digest=00", true, vec![("s2", "1")], vec![]),
         ("", true, vec![("s2", "1")], vec![]),
     ] {
-        let query = format!("gateway_group_id=default{have}");
+        let query = format!("gateway_group_id=default&epoch={epoch}{have}");
         let update = watch(&world.control_plane, &query).await.unwrap().update().await;
         let found = (update.revision.0, update.full, versions(&update), removed(&update));
         assert_eq!(found, (3, full, services, gone), "{have}");
     }
 
+    // What another store has counted means nothing here.
+    let query = "gateway_group_id=default&epoch=other.1&have=1";
+    assert!(watch(&world.control_plane, query).await.unwrap().update().await.full);
+
+    // One that has more is not rolled back.
+    let query = format!("gateway_group_id=default&epoch={epoch}&have=99");
+    let first = watch(&world.control_plane, &query).await.unwrap().next().await;
+    assert_eq!(first, Some(Message::Behind { revision: Revision(3) }));
+
     // A service that came back is no longer gone.
     world.value("POST", "/api/services/publish", Some(publish_again("default", "s1", &version))).await;
-    let update = watch(&world.control_plane, "gateway_group_id=default&have=2").await.unwrap().update().await;
+    let query = format!("gateway_group_id=default&epoch={epoch}&have=2");
+    let update = watch(&world.control_plane, &query).await.unwrap().update().await;
     assert_eq!((versions(&update), removed(&update)), (vec![("s1", "1")], vec![]));
 }
 
@@ -149,7 +186,8 @@ pub(crate) async fn a_change_in_another_group_is_not_sent() {
     let world = World::start().await;
     world.design("s1").await;
     let group = world.group_create("production").await;
-    let mut watch = watch(&world.control_plane, "gateway_group_id=default&have=0").await.unwrap();
+    let query = format!("gateway_group_id=default&have=0&epoch={}", epoch(&world.control_plane).await);
+    let mut watch = watch(&world.control_plane, &query).await.unwrap();
     world.publish(&group, "s1", "1").await;
     world.publish("default", "s1", "2").await;
     let update = watch.update().await;
@@ -196,8 +234,9 @@ pub(crate) async fn objects_of_a_group_are_sent_as_they_change_and_go() {
 
     // An object that came back is no longer gone.
     world.value("PUT", &at("consumers/jack"), Some(json!({"username": "jack"}))).await;
-    let late = watch(&world.control_plane, "gateway_group_id=default&have=3").await.unwrap().update().await;
-    assert_eq!((late.objects.len(), late.removed_objects.len()), (1, 1));
+    let late = format!("gateway_group_id=default&have=2&epoch={}", first.epoch.unwrap());
+    let late = watch(&world.control_plane, &late).await.unwrap().update().await;
+    assert_eq!((late.full, late.objects.len(), late.removed_objects.len()), (false, 2, 1));
 }
 
 #[tokio::test]
@@ -215,6 +254,8 @@ pub(crate) async fn a_token_opens_its_own_group_only() {
         (kept, "gateway_group_id=nowhere".to_owned(), Some(403)),
         (kept, String::new(), Some(400)),
         (kept, "gateway_group_id=default&have=x".to_owned(), Some(400)),
+        (kept, "gateway_group_id=default&epoch=x".to_owned(), Some(400)),
+        (kept, "gateway_group_id=default&version=999.0.0".to_owned(), Some(409)),
     ] {
         let answer = watch_with(&world.control_plane, token, &query).await;
         assert_eq!(answer.err(), expected, "{token} {query}");
@@ -236,7 +277,9 @@ async fn remote_gateways_are_answered_on_the_sync_listener() {
 #[tokio::test]
 pub(crate) async fn stopping_ends_watches_at_once() {
     let world = World::start().await;
-    let mut watch = watch(&world.control_plane, "gateway_group_id=default&have=0").await.unwrap();
+    let query = format!("gateway_group_id=default&have=0&epoch={}", epoch(&world.control_plane).await);
+    let mut watch = watch(&world.control_plane, &query).await.unwrap();
+    assert_eq!(watch.next().await, Some(Message::Ping));
     let begun = std::time::Instant::now();
     world.control_plane.stop(Duration::from_secs(60)).await;
     assert_eq!(watch.next().await, None);

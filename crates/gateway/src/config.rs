@@ -1,11 +1,13 @@
 //! Startup settings of a gateway: read once by the executable, never changed while running.
 
+use std::fs::DirBuilder;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gatewright_model::id::GatewayGroupId;
+use gatewright_model::id::{GatewayGroupId, InstanceId};
 use ipnet::IpNet;
 
 use crate::http1::{FIELDS_MAX, HEAD_BYTES_MAX};
@@ -18,6 +20,8 @@ use crate::telemetry::access_log;
 pub struct Settings {
     /// The group whose configuration is served.
     pub gateway_group_id: GatewayGroupId,
+    /// Who this instance is; the same over restarts, see [`instance_id`].
+    pub instance_id: InstanceId,
     /// What the gateway proves its group with.
     pub instance_token: String,
     /// Where the configuration is kept for a start without a control plane; none: nowhere.
@@ -113,6 +117,28 @@ pub struct Tls {
     pub fallback_server_name: Option<String>,
     /// A PEM file with authorities that certificates of nodes may come from, beside those of the system.
     pub upstream_authorities: Option<PathBuf>,
+}
+
+/// The id of the instance that lives in `data_dir`, made at random at its first start; where nothing can be kept, it is
+/// another one at every start.
+#[must_use]
+pub fn instance_id(data_dir: &Path) -> InstanceId {
+    let path = data_dir.join("instance-id");
+    let kept = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+    if let Some(id) = kept {
+        return id;
+    }
+    let random = || fastrand::u64(..);
+    let text = format!("{:016x}{:016x}", random(), random());
+    let written = DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .and_then(|()| std::fs::write(&path, format!("{text}\n")));
+    if let Err(error) = written {
+        tracing::warn!(path = %path.display(), %error, "the id of this instance cannot be kept; it is a new instance at every start");
+    }
+    text.parse().unwrap_or_else(|error| unreachable!("hexadecimal digits are an id: {error}"))
 }
 
 /// Why a gateway did not start.

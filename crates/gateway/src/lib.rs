@@ -19,7 +19,7 @@
 //! * `listeners`, `handover`: the listening sockets, and how they pass to the process that replaces this one.
 //! * `memory`: what happens when it runs short.
 //! * `worker`: one thread, one runtime, nothing shared on the request path.
-//! * `status`: the status listener.
+//! * `heartbeat`: what this instance reports of itself. `status`: the status listener.
 
 pub mod config;
 pub mod source;
@@ -44,6 +44,7 @@ mod tls;
 mod transport;
 mod worker;
 
+mod heartbeat;
 mod status;
 
 #[cfg(fuzzing)]
@@ -69,6 +70,7 @@ use tokio::runtime::{Builder, LocalOptions, Runtime};
 use tokio::sync::{mpsc, watch};
 
 use handover::Sockets;
+use heartbeat::Identity;
 use listeners::Addresses;
 use live::LiveConfig;
 use live::current::Current;
@@ -184,6 +186,7 @@ fn launch(
     let (current_too, background_too) = (current.clone(), Arc::new(beside));
     let following =
         Following { settings, connector, current: current_too, background: background_too, cache, reports };
+    background.spawn(report(&following, listeners.addresses.ports(), stopping.clone()));
     background.spawn(source::control_plane::follow(following, stopping.clone()));
 
     let (alive, workers_ended) = mpsc::channel(1);
@@ -216,6 +219,23 @@ fn background_runtime() -> Result<Runtime, StartError> {
     let mut runtime = Builder::new_multi_thread();
     runtime.worker_threads(BACKGROUND_THREADS).thread_name("gatewright-background").enable_all();
     runtime.build().map_err(|source| StartError::Thread { what: "background runtime", source })
+}
+
+/// The reporting of what `following` comes to.
+fn report(
+    following: &Following,
+    ports: Vec<u16>,
+    stopping: watch::Receiver<bool>,
+) -> impl Future<Output = ()> + Send + 'static {
+    let Following { settings, connector, current, reports, .. } = following;
+    let identity = Identity {
+        instance_id: settings.instance_id.clone(),
+        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        ports,
+        cores: u32::try_from(settings.workers.get()).unwrap_or(u32::MAX),
+    };
+    let (settings, connector) = (settings.clone(), Arc::clone(connector));
+    heartbeat::report(settings, identity, connector, current.clone(), reports.clone(), stopping)
 }
 
 /// Waits until there is a configuration to serve.

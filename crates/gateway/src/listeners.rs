@@ -25,6 +25,13 @@ pub(crate) struct Addresses {
     pub(crate) status: SocketAddr,
 }
 
+impl Addresses {
+    /// The ports that clients connect to.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        [Some(self.proxy), self.tls].iter().flatten().map(SocketAddr::port).collect()
+    }
+}
+
 /// Opens everything that `settings` ask for, with what was `inherited` where it fits.
 pub(crate) fn open(settings: &Settings, mut inherited: Sockets) -> Result<Listeners, StartError> {
     let mut open = |purpose, address, count, flag| {

@@ -103,6 +103,11 @@ id_type! {
     ObjectId
 }
 
+id_type! {
+    /// Names one running gateway, the same over its restarts.
+    InstanceId
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

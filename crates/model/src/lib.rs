@@ -8,7 +8,7 @@
 //! * [`resource`]: what people design: services, routes, upstreams, gateway groups.
 //! * [`validation`]: JSON in, every violation at once out.
 //! * [`lifecycle`]: template, version, published service, and what a publish does to them.
-//! * [`snapshot`], [`protocol`]: what travels to gateways.
+//! * [`snapshot`], [`protocol`], [`digest`]: what travels to gateways, and how both ends know that it arrived.
 //! * [`target`], [`matching`], [`path_pattern`], [`expression`]: what a matching rule means.
 //! * [`rehearsal`]: what would become of a request, without sending it.
 //! * [`conflict`]: which routes get in each other's way.
@@ -23,6 +23,7 @@ pub mod resource;
 
 pub mod lifecycle;
 
+pub mod digest;
 pub mod protocol;
 pub mod snapshot;
 

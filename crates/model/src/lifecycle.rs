@@ -54,6 +54,12 @@ pub struct ServiceVersion {
 }
 
 impl ServiceVersion {
+    /// The plugins that the service and its routes use.
+    pub fn plugin_names(&self) -> impl Iterator<Item = String> {
+        let of_routes = self.routes.iter().flat_map(|route| route.route.plugins.keys());
+        self.plugins.keys().chain(of_routes).cloned()
+    }
+
     /// The version that publishing `template` with `routes` creates.
     #[must_use]
     pub fn of_template(

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::digest::ContentDigest;
 use crate::id::{ObjectId, ServiceId, ServiceVersionId};
 use crate::lifecycle::{RouteVersion, RuntimeConfiguration, ServiceVersion};
 use crate::matching::MatchSettings;
-use crate::protocol::Update;
+use crate::protocol::{Epoch, Update};
 use crate::resource::Plugins;
 use crate::resource::group_object::{GroupObject, ObjectKey};
 use crate::resource::service::ServiceKind;
@@ -93,6 +94,8 @@ impl PublishedService {
 /// Everything active in one gateway group at one revision.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
+    /// The epoch the revision is counted in.
+    pub epoch: Option<Epoch>,
     /// The revision this is the content of.
     pub revision: Revision,
     /// How requests are matched.
@@ -136,30 +139,42 @@ impl Snapshot {
             let shared = unchanged.map_or_else(|| Arc::new(object), Arc::clone);
             self.objects.insert(key, shared);
         }
+        self.epoch = update.epoch;
         self.revision = update.revision;
         self.settings = update.settings;
     }
 
     /// All of it, as an update for somebody who has nothing.
     #[must_use]
-    pub fn to_update(&self) -> WholeUpdate<'_> {
-        WholeUpdate {
-            kind: "update",
+    pub fn to_message(&self, digest: ContentDigest) -> WholeMessage<'_> {
+        WholeMessage::Update(WholeUpdate {
+            epoch: self.epoch.as_ref(),
             revision: self.revision,
             full: true,
+            digest,
             settings: self.settings,
             services: self.services.values().map(Arc::as_ref).collect(),
             objects: self.objects.values().map(Arc::as_ref).collect(),
-        }
+        })
     }
 }
 
 /// A full [`Message::Update`](crate::protocol::Message) that borrows what it says; it can only be written.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WholeMessage<'a> {
+    /// The update.
+    Update(WholeUpdate<'a>),
+}
+
+/// What a [`WholeMessage`] says.
+#[derive(Debug, Serialize)]
 pub struct WholeUpdate<'a> {
-    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<&'a Epoch>,
     revision: Revision,
     full: bool,
+    digest: ContentDigest,
     settings: MatchSettings,
     services: Vec<&'a PublishedService>,
     objects: Vec<&'a GroupObject>,
@@ -181,7 +196,8 @@ mod tests {
         let removed = removed.iter().map(|id| id.parse().unwrap()).collect();
         let settings = MatchSettings::default();
         let (objects, removed_objects) = (Vec::new(), Vec::new());
-        Update { revision: Revision(revision), full, settings, services, removed, objects, removed_objects }
+        let (epoch, digest, revision) = (None, None, Revision(revision));
+        Update { epoch, revision, full, digest, settings, services, removed, objects, removed_objects }
     }
 
     fn contents(snapshot: &Snapshot) -> Vec<(&str, &str)> {
@@ -241,7 +257,7 @@ mod tests {
         let objects = vec![rule("cors", serde_json::json!({}))];
         let services = vec![service("a", "1"), service("b", "2")];
         let snapshot = Snapshot::default().apply(Update { objects, ..update(9, true, services, &[]) });
-        let text = serde_json::to_string(&snapshot.to_update()).unwrap();
+        let text = serde_json::to_string(&snapshot.to_message(ContentDigest::default())).unwrap();
         let crate::protocol::Message::Update(read) = serde_json::from_str(&text).unwrap() else {
             panic!("not an update: {text}")
         };

@@ -17,6 +17,7 @@ mod canary;
 mod conflict_check;
 mod explain;
 mod gateway_group;
+mod instance;
 mod license;
 mod published_service;
 mod route_template;

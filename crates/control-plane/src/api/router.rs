@@ -16,10 +16,10 @@ use super::error::{ApiError, ErrorBody};
 use super::version::ApiVersion;
 use super::{
     access_token, audit_log, canary, conflict_check, consumer, credential, explain, gateway_group,
-    global_rule, group_route, group_service, label, license, plugin, plugin_metadata, published_service,
-    route_template, runtime_configuration, schema, secret_provider, service_diff, service_publish,
-    service_template, service_upstream, service_version, session, ssl, stream_route, user, validate,
-    variable, version,
+    global_rule, group_route, group_service, instance, label, license, plugin, plugin_metadata,
+    published_service, route_template, runtime_configuration, schema, secret_provider, service_diff,
+    service_publish, service_template, service_upstream, service_version, session, ssl, stream_route, user,
+    validate, variable, version,
 };
 use crate::app::App;
 
@@ -95,6 +95,7 @@ fn operations() -> OpenApiRouter<App> {
         .routes(routes!(label::label_list))
         .routes(routes!(schema::core_schema_get))
         .merge(group_operations())
+        .merge(instance_operations())
         .merge(identity_operations())
 }
 
@@ -168,6 +169,18 @@ fn group_operations() -> OpenApiRouter<App> {
             secret_provider::secret_provider_delete
         ))
         .routes(routes!(validate::configuration_validate))
+}
+
+/// The gateways that run.
+fn instance_operations() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(instance::instance_list))
+        .routes(routes!(instance::instance_count))
+        .routes(routes!(instance::instance_cores))
+        .routes(routes!(instance::gateway_group_instance_list))
+        .routes(routes!(instance::instance_delete))
+        .routes(routes!(instance::instance_token_create))
+        .routes(routes!(instance::gateway_group_applied))
 }
 
 /// Who may do what, and who did.

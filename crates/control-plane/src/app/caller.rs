@@ -54,6 +54,9 @@ pub(crate) enum Means {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     GetGatewayGroup,
+    GetGatewayInstance,
+    CreateGatewayInstance,
+    DeleteGatewayInstance,
     CreateGatewayGroup,
     UpdateGatewayGroup,
     DeleteGatewayGroup,
@@ -102,6 +105,9 @@ impl Action {
     const fn name(self) -> &'static str {
         match self {
             Self::GetGatewayGroup => "gateway:GetGatewayGroup",
+            Self::GetGatewayInstance => "gateway:GetGatewayInstance",
+            Self::CreateGatewayInstance => "gateway:CreateGatewayInstance",
+            Self::DeleteGatewayInstance => "gateway:DeleteGatewayInstance",
             Self::CreateGatewayGroup => "gateway:CreateGatewayGroup",
             Self::UpdateGatewayGroup => "gateway:UpdateGatewayGroup",
             Self::DeleteGatewayGroup => "gateway:DeleteGatewayGroup",
@@ -151,6 +157,7 @@ impl Action {
         matches!(
             self,
             Self::GetGatewayGroup
+                | Self::GetGatewayInstance
                 | Self::PublishServices
                 | Self::GetPublishedService
                 | Self::DeletePublishedService

@@ -27,6 +27,7 @@ mod core_schema;
 mod gateway_group;
 mod group_route;
 mod group_service;
+mod instance;
 mod label;
 mod plugin;
 mod published_service;
@@ -56,6 +57,9 @@ pub(crate) use canary::CanaryEnd;
 pub(crate) use core_schema::core_schema;
 pub(crate) use document::Warnings;
 pub(crate) use group_object::{Object, Shelf};
+pub(crate) use instance::{
+    AWAIT_MAX, Applied, INSTANCE_TOKEN_PREFIX, Instance, InstanceFilter, InstanceStatus, quarantine_sentence,
+};
 pub(crate) use mask::{mask_uri, scrub};
 pub(crate) use password::{password_hash, password_new};
 pub(crate) use patch::{Patch, json_depth};
@@ -73,7 +77,7 @@ use gatewright_model::id::GatewayGroupId;
 use gatewright_model::rehearsal::Rehearse;
 use tokio::sync::Semaphore;
 
-use crate::distribution::Hints;
+use crate::distribution::{Feeds, Hints, Instances};
 use crate::store::Store;
 use throttle::Throttle;
 
@@ -94,6 +98,8 @@ struct Parts {
     store: Store,
     world: World,
     hints: Hints,
+    feeds: Feeds,
+    instances: Instances,
     secrets: ProcessSecrets,
     rehearsal: Option<Arc<dyn Rehearse>>,
     password_checks: Semaphore,
@@ -161,6 +167,8 @@ impl App {
                 store,
                 world,
                 hints,
+                feeds: Feeds::default(),
+                instances: Instances::default(),
                 secrets,
                 rehearsal,
                 password_checks,
@@ -175,6 +183,14 @@ impl App {
 
     pub(crate) fn hints(&self) -> &Hints {
         &self.parts.hints
+    }
+
+    pub(crate) fn feeds(&self) -> &Feeds {
+        &self.parts.feeds
+    }
+
+    fn instances(&self) -> &Instances {
+        &self.parts.instances
     }
 
     fn world(&self) -> &World {

@@ -84,6 +84,7 @@ impl App {
             Call::concerns(plan.version.service_id.as_str(), &plan.version.name);
             self.place(&mut tx, stamp, group, revision, plan, caller).await?;
         }
+        let plugins = plans.iter().flat_map(|plan| plan.version.plugin_names()).collect();
         let versions = plans.into_iter().map(|plan| plan.version);
         let versions = versions.map(|version| (version.service_id, version.id, version.version)).collect();
         let receipt = Receipt { revision, versions };
@@ -94,7 +95,11 @@ impl App {
         }
         tx.commit().await?;
         self.hints().changed(group);
-        Ok(self.outcome(group, receipt, false).await)
+        let mut outcome = self.outcome(group, receipt, false).await;
+        for sentence in self.plugins_lacking(group, &plugins).await {
+            outcome.warnings.add(sentence);
+        }
+        Ok(outcome)
     }
 
     async fn outcome(&self, group: &GatewayGroupId, receipt: Receipt, is_repeated: bool) -> PublishOutcome {

@@ -4,11 +4,15 @@
 //! lost one costs latency, never correctness.
 
 mod assemble;
+mod feed;
 mod hint;
+mod instances;
 mod watch;
 
 pub(crate) use assemble::DELTA_REVISIONS_MAX;
+pub(crate) use feed::Feeds;
 #[cfg(test)]
-pub(crate) use assemble::{Assembled, assemble};
+pub(crate) use feed::sent;
 pub(crate) use hint::Hints;
+pub(crate) use instances::{Instances, TooMany};
 pub(crate) use watch::watch_router;

@@ -1,27 +1,34 @@
-//! The watch: a gateway names the revision it has and is sent, line by line, everything that changes after it.
+//! The watch: a gateway names what it has and is sent, line by line, everything that changes after it. Beside it, the
+//! heartbeats of gateways.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::{DefaultBodyLimit, Extension, Json, Query, State};
 use axum::http::{HeaderMap, Response, StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
 use bytes::Bytes;
 use gatewright_model::id::GatewayGroupId;
 use gatewright_model::protocol::{
-    CONTENT_TYPE, Message, PING_INTERVAL, TOKEN_HEADER, WATCH_PATH, WatchQuery,
+    CONTENT_TYPE, HEARTBEAT_BYTES_MAX, HEARTBEAT_PATH, Heartbeat, Message, PING_INTERVAL, TOKEN_HEADER,
+    WATCH_PATH, WatchQuery, is_newer,
 };
-use gatewright_model::snapshot::Revision;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::assemble::{Assembled, assemble};
+use super::feed::{Have, Next};
+use crate::api::Peer;
 use crate::app::{App, Refusal};
 
 /// After how long the store is asked again although no hint came: what a lost hint costs.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The release of this control plane; a gateway may be older, never newer.
+const RELEASE: &str = env!("CARGO_PKG_VERSION");
 
 #[derive(Clone)]
 struct Watch {
@@ -33,7 +40,9 @@ struct Watch {
 pub(crate) fn watch_router(app: App, stopping: CancellationToken) -> axum::Router {
     axum::Router::new()
         .route(WATCH_PATH, get(watch_open))
-        .fallback(|| async { answer(StatusCode::NOT_FOUND, "there is nothing here but the watch") })
+        .route(HEARTBEAT_PATH, post(heartbeat_take))
+        .layer(DefaultBodyLimit::max(HEARTBEAT_BYTES_MAX))
+        .fallback(|| async { answer(StatusCode::NOT_FOUND, "there is nothing here but watch and heartbeat") })
         .with_state(Watch { app, stopping })
 }
 
@@ -42,16 +51,9 @@ async fn watch_open(
     headers: HeaderMap,
     query: Result<Query<WatchQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Response<Body> {
-    let token = headers.get(TOKEN_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let group = match watch.app.instance_identify(token).await {
+    let group = match group(&watch.app, &headers).await {
         Ok(group) => group,
-        Err(Refusal::Unauthenticated) => {
-            return answer(StatusCode::UNAUTHORIZED, "the instance token is missing or unknown");
-        }
-        Err(refusal) => {
-            tracing::error!(?refusal, "a gateway could not be identified");
-            return answer(StatusCode::SERVICE_UNAVAILABLE, "the store is unavailable");
-        }
+        Err(refused) => return refused,
     };
     let query = match query {
         Ok(Query(query)) => query,
@@ -60,8 +62,12 @@ async fn watch_open(
     if query.gateway_group_id != group {
         return answer(StatusCode::FORBIDDEN, "the instance token belongs to another gateway group");
     }
-    tracing::info!(%group, have = ?query.have, "a gateway watches");
-    let lines = Lines::new(watch, group, query.have);
+    if let Some(refused) = query.version.as_deref().and_then(refuse_newer) {
+        return refused;
+    }
+    tracing::info!(%group, have = ?query.have, epoch = ?query.epoch, "a gateway watches");
+    let have = Have { epoch: query.epoch, revision: query.have, digest: query.digest };
+    let lines = Lines::new(watch, group, have);
     let stream = futures_util::stream::unfold(lines, |mut lines| async {
         let line = lines.next().await?;
         Some((Ok::<_, Infallible>(line), lines))
@@ -69,45 +75,108 @@ async fn watch_open(
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], Body::from_stream(stream)).into_response()
 }
 
+async fn heartbeat_take(
+    State(watch): State<Watch>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    body: Result<Json<Heartbeat>, axum::extract::rejection::JsonRejection>,
+) -> Response<Body> {
+    let group = match group(&watch.app, &headers).await {
+        Ok(group) => group,
+        Err(refused) => return refused,
+    };
+    let heartbeat = match body {
+        Ok(Json(heartbeat)) => heartbeat,
+        Err(rejection) => return answer(rejection.status(), &rejection.body_text()),
+    };
+    if let Some(complaint) = heartbeat.complaint() {
+        return answer(StatusCode::BAD_REQUEST, complaint);
+    }
+    if let Some(refused) = refuse_newer(&heartbeat.version) {
+        return refused;
+    }
+    // Without a peer it is the gateway in this process.
+    let ip = peer.map_or(Ipv4Addr::LOCALHOST.into(), |Extension(peer)| peer.address);
+    match watch.app.instance_heartbeat(&group, ip, heartbeat) {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => answer(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    }
+}
+
+/// The group that the token of a request belongs to.
+async fn group(app: &App, headers: &HeaderMap) -> Result<GatewayGroupId, Response<Body>> {
+    let token = headers.get(TOKEN_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match app.instance_identify(token).await {
+        Ok(group) => Ok(group),
+        Err(Refusal::Unauthenticated) => {
+            Err(answer(StatusCode::UNAUTHORIZED, "the instance token is missing or unknown"))
+        }
+        Err(refusal) => {
+            tracing::error!(?refusal, "a gateway could not be identified");
+            Err(answer(StatusCode::SERVICE_UNAVAILABLE, "the store is unavailable"))
+        }
+    }
+}
+
+/// A newer gateway may expect what this release cannot say.
+fn refuse_newer(version: &str) -> Option<Response<Body>> {
+    let message = format!(
+        "the gateway (release {version}) is newer than this control plane (release {RELEASE}); upgrade the control plane first"
+    );
+    is_newer(version, RELEASE).then(|| answer(StatusCode::CONFLICT, &message))
+}
+
 fn answer(status: StatusCode, message: &str) -> Response<Body> {
-    (status, axum::Json(serde_json::json!({ "error_msg": message }))).into_response()
+    (status, Json(serde_json::json!({ "error_msg": message }))).into_response()
 }
 
 /// The lines of one watch.
 struct Lines {
     watch: Watch,
     group: GatewayGroupId,
-    have: Option<Revision>,
+    have: Have,
+    /// Read already, not sent yet.
+    waiting: VecDeque<Bytes>,
     hints: tokio::sync::watch::Receiver<()>,
     ping_at: Instant,
 }
 
 impl Lines {
-    fn new(watch: Watch, group: GatewayGroupId, have: Option<Revision>) -> Self {
+    fn new(watch: Watch, group: GatewayGroupId, have: Have) -> Self {
         let hints = watch.app.hints().subscribe(&group);
-        Self { watch, group, have, hints, ping_at: Instant::now() + PING_INTERVAL }
+        // The first line comes at once: a gateway that has everything waits to hear so.
+        Self { watch, group, have, waiting: VecDeque::new(), hints, ping_at: Instant::now() }
     }
 
     /// Waits for the next line; none: the watch is over, and the gateway should come back.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
+            if let Some(line) = self.waiting.pop_front() {
+                self.ping_at = Instant::now() + PING_INTERVAL;
+                return Some(line);
+            }
             // Seen before the store is read: a change after the reading leaves its hint for the waiting below.
             self.hints.borrow_and_update();
-            match assemble(self.watch.app.store(), &self.group, self.have).await {
-                Ok(Assembled::Update(update)) => {
-                    self.have = Some(update.revision);
-                    return self.line(&Message::Update(update));
+            let mut idle = Message::Ping;
+            match self.watch.app.feeds().next(self.watch.app.store(), &self.group, &self.have).await {
+                Ok(Next::Lines(lines, after)) => {
+                    self.waiting = lines.into();
+                    self.have = after;
+                    continue;
                 }
-                Ok(Assembled::Nothing) => {}
-                Ok(Assembled::NoGroup) => return None,
+                Ok(Next::Ahead(revision)) => idle = Message::Behind { revision },
+                Ok(Next::Nothing) => {}
+                Ok(Next::NoGroup) => return None,
                 Err(error) => {
                     tracing::error!(group = %self.group, %error, "a watch ends because the store cannot be read");
                     return None;
                 }
             }
             tokio::select! {
+                // A control plane that stops says nothing more, whatever else is due.
+                biased;
                 () = self.watch.stopping.cancelled() => return None,
-                () = tokio::time::sleep_until(self.ping_at) => return self.line(&Message::Ping),
+                () = tokio::time::sleep_until(self.ping_at) => return self.line(&idle),
                 changed = self.hints.changed() => changed.ok()?,
                 () = tokio::time::sleep(RECHECK_INTERVAL) => {}
             }
@@ -116,13 +185,7 @@ impl Lines {
 
     fn line(&mut self, message: &Message) -> Option<Bytes> {
         self.ping_at = Instant::now() + PING_INTERVAL;
-        let mut line = match serde_json::to_vec(message) {
-            Ok(line) => line,
-            Err(error) => {
-                tracing::error!(group = %self.group, %error, "a configuration cannot be written");
-                return None;
-            }
-        };
+        let mut line = serde_json::to_vec(message).ok()?;
         line.push(b'\n');
         Some(line.into())
     }
@@ -131,6 +194,7 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use gatewright_model::resource::gateway_group::GatewayGroup;
+    use gatewright_model::snapshot::Revision;
 
     use super::*;
     use crate::app::tests::app;
@@ -143,15 +207,16 @@ mod tests {
         tx.gateway_group_insert(stamp, &group, &content).await.unwrap();
         tx.commit().await.unwrap();
         let watch = Watch { app: app.clone(), stopping: CancellationToken::new() };
-        Lines::new(watch, group, Some(Revision(have)))
+        let mut tx = app.store().read().await.unwrap();
+        let epoch = Some(tx.store_epoch().await.unwrap());
+        Lines::new(watch, group, Have { epoch, revision: Some(Revision(have)), digest: None })
     }
 
     #[tokio::test]
     async fn a_gateway_that_has_everything_is_pinged_when_it_is_time() {
         let (app, _dir) = app().await;
         let mut lines = lines(&app, 0).await;
-        lines.ping_at = Instant::now();
-        assert_eq!(lines.next().await.unwrap(), "{\"kind\":\"ping\"}\n");
+        assert_eq!(lines.next().await.unwrap(), "\"ping\"\n", "the first line comes at once");
         assert!(lines.ping_at > Instant::now(), "the next ping is one interval away");
     }
 
@@ -162,7 +227,20 @@ mod tests {
         stopped.watch.stopping.cancel();
         assert_eq!(stopped.next().await, None);
         let watch = Watch { app: app.clone(), stopping: CancellationToken::new() };
-        let mut gone = Lines::new(watch, "nowhere".parse().unwrap(), None);
+        let mut gone = Lines::new(watch, "nowhere".parse().unwrap(), Have::default());
         assert_eq!(gone.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_is_ahead_is_told_instead_of_rolled_back() {
+        let (app, _dir) = app().await;
+        let mut lines = lines(&app, 7).await;
+        assert_eq!(lines.next().await.unwrap(), "{\"behind\":{\"revision\":0}}\n");
+    }
+
+    #[test]
+    fn a_gateway_newer_than_its_control_plane_is_refused() {
+        assert!(refuse_newer("999.0.0").is_some());
+        assert!(refuse_newer(RELEASE).is_none() && refuse_newer("0.0.1").is_none());
     }
 }

@@ -214,6 +214,12 @@ impl From<Option<String>> for Parameter {
     }
 }
 
+impl From<Option<i64>> for Parameter {
+    fn from(number: Option<i64>) -> Self {
+        Self::Integer(number)
+    }
+}
+
 impl From<i64> for Parameter {
     fn from(number: i64) -> Self {
         Self::Integer(Some(number))

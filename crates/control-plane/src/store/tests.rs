@@ -367,8 +367,8 @@ async fn a_store_moves_whole_and_only_to_a_place_that_holds_nothing() {
         remove(&from.store, "b", 0).await;
         let target = Store::open(&to).await.unwrap();
         let rows = transfer(&from.store, &target).await.unwrap();
-        // The counter, the group, the removal, what is active; and the versions and their publications.
-        assert_eq!(rows, 1 + 1 + 1 + 1 + 2 * 251);
+        // The counter, the epoch, the group, the removal, what is active; and the versions and their publications.
+        assert_eq!(rows, 1 + 1 + 1 + 1 + 1 + 2 * 251);
 
         assert_eq!(since(&target, 0).await, since(&from.store, 0).await);
         let history = async |store: &Store| {
@@ -379,6 +379,8 @@ async fn a_store_moves_whole_and_only_to_a_place_that_holds_nothing() {
         assert_eq!(history(&target).await, history(&from.store).await);
         let next = publish(&target, "a", "next").await;
         assert_eq!(next, publish(&from.store, "a", "next").await, "the revisions go on where they were");
+        let epoch = async |store: &Store| store.read().await.unwrap().store_epoch().await.unwrap();
+        assert_eq!(epoch(&target).await, epoch(&from.store).await, "gateways have nothing to be sent again");
         let stamp = async |store: &Store| store.write().await.unwrap().stamp(1).await.unwrap().number;
         assert_eq!(stamp(&target).await, stamp(&from.store).await);
 

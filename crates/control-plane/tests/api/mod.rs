@@ -7,6 +7,7 @@ mod conflict_check;
 pub(crate) mod direct;
 mod explain;
 pub(crate) mod gateway_group;
+pub(crate) mod instance;
 mod openapi;
 pub(crate) mod published_service;
 pub(crate) mod route_template;

@@ -244,8 +244,18 @@ mod tests {
     fn next(snapshot: &Snapshot, revision: u64, full: bool, services: Vec<PublishedService>) -> Snapshot {
         let settings = snapshot.settings;
         let (removed, objects, removed_objects) = (Vec::new(), Vec::new(), Vec::new());
-        let revision = Revision(revision);
-        snapshot.apply(Update { revision, full, settings, services, removed, objects, removed_objects })
+        let (epoch, digest, revision) = (None, None, Revision(revision));
+        snapshot.apply(Update {
+            epoch,
+            revision,
+            full,
+            digest,
+            settings,
+            services,
+            removed,
+            objects,
+            removed_objects,
+        })
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! The connection is opened again whenever it breaks, for ever, with growing pauses; meanwhile the gateway serves
 //! what it has. What arrives is believed only as a whole: a line that does not parse ends the connection, and
 //! the next one asks for everything.
+//! The digest of the whole configuration is compared after every change; if it is not what the control plane says, a
+//! change was lost or doubled, nothing of it becomes live, and everything is asked for again.
+//! Within an epoch a gateway never goes back to an older revision.
 //! What was kept on disk is served if no control plane answers soon; if one does, only what changed since travels.
 
 use std::io;
@@ -11,10 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use gatewright_model::digest::Ledger;
 use gatewright_model::protocol::{
-    MESSAGE_BYTES_MAX, Message, SILENCE_MAX, TOKEN_HEADER, Update, WATCH_PATH, WatchQuery,
+    Epoch, MESSAGE_BYTES_MAX, Received, SILENCE_MAX, TOKEN_HEADER, WATCH_PATH, WatchQuery,
 };
-use gatewright_model::snapshot::Snapshot;
+use gatewright_model::snapshot::{Revision, Snapshot};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode, header};
@@ -64,6 +68,10 @@ enum Ended {
     Request(#[from] hyper::http::Error),
     #[error("compiling the configuration failed: {0}")]
     Compile(#[from] tokio::task::JoinError),
+    #[error(
+        "the configuration at revision {0} is not what the control plane says it is; everything is asked for again"
+    )]
+    Diverged(Revision),
 }
 
 /// What a follower works with.
@@ -92,7 +100,11 @@ pub(crate) async fn follow(following: Following, mut stop: watch::Receiver<bool>
         };
         let Err(ended) = ended;
         follower.reports.change(|report| report.connected = false);
-        if matches!(ended, Ended::Message(_) | Ended::TooLarge | Ended::Compile(_)) {
+        if matches!(ended, Ended::Diverged(_)) {
+            follower.reports.change(|report| report.digest_mismatches += 1);
+            tracing::error!(reason = %ended, "a change was lost or doubled");
+        }
+        if matches!(ended, Ended::Message(_) | Ended::TooLarge | Ended::Compile(_) | Ended::Diverged(_)) {
             follower.trusted = false;
         }
         if follower.snapshot.revision != before {
@@ -120,8 +132,32 @@ struct Follower {
     snapshot: Arc<Snapshot>,
     /// `snapshot`, compiled; it may not be live yet.
     live: Arc<LiveConfig>,
+    /// The digests of what `snapshot` was sent as.
+    ledger: Ledger,
     /// Whether `snapshot` is certain to be what the control plane sent.
     trusted: bool,
+}
+
+/// What became of a line.
+enum Outcome {
+    Applied {
+        applied: Box<Applied>,
+        full: bool,
+        changed: usize,
+        removed: usize,
+    },
+    /// It leads back to an older revision.
+    Stale {
+        revision: Revision,
+    },
+}
+
+/// A newer configuration, compiled.
+struct Applied {
+    snapshot: Snapshot,
+    ledger: Ledger,
+    live: LiveConfig,
+    quarantined: Vec<Quarantined>,
 }
 
 impl Follower {
@@ -137,6 +173,7 @@ impl Follower {
             reports,
             writer: None,
             snapshot: Arc::default(),
+            ledger: Ledger::default(),
             trusted: false,
         };
         let Some(cache) = cache else { return follower };
@@ -166,8 +203,10 @@ impl Follower {
         // What stands before a damage is what the control plane once sent, so changes since then are enough.
         self.trusted = true;
         self.snapshot = Arc::new(kept.snapshot);
+        self.ledger = kept.ledger;
         self.live = Arc::new(live);
         self.reports.change(|report| {
+            report.holds(&self.snapshot);
             report.persisted = kept.complaints.is_empty().then_some(self.snapshot.revision);
             report.quarantine(quarantined);
         });
@@ -211,8 +250,13 @@ impl Follower {
     }
 
     fn request(&self) -> Result<Request<Empty<Bytes>>, Ended> {
-        let have = self.trusted.then_some(self.snapshot.revision);
-        let query = WatchQuery { gateway_group_id: self.settings.gateway_group_id.clone(), have };
+        let query = WatchQuery {
+            gateway_group_id: self.settings.gateway_group_id.clone(),
+            have: self.trusted.then_some(self.snapshot.revision),
+            epoch: self.snapshot.epoch.clone().filter(|_| self.trusted),
+            digest: self.trusted.then(|| self.ledger.digest()),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        };
         Ok(Request::get(format!("{WATCH_PATH}?{}", query.to_query_string()))
             .header(header::HOST, "control-plane")
             .header(TOKEN_HEADER, &self.settings.instance_token)
@@ -228,12 +272,7 @@ impl Follower {
             while let Some(end) = memchr::memchr(b'\n', &data) {
                 line.extend_from_slice(&data.split_to(end + 1));
                 let line = Bytes::from(std::mem::take(&mut line));
-                match serde_json::from_slice(&line)? {
-                    Message::Update(update) => self.apply(update, line).await?,
-                    // Nothing is newer than what was kept.
-                    Message::Ping if self.trusted => serve_kept(&self.current, &self.live),
-                    Message::Ping => {}
-                }
+                self.take(line).await?;
             }
             line.extend_from_slice(&data);
             if line.len() > MESSAGE_BYTES_MAX {
@@ -242,32 +281,106 @@ impl Follower {
         }
     }
 
+    async fn take(&mut self, line: Bytes) -> Result<(), Ended> {
+        // Updates are read where they are compiled; the rest is short.
+        if line.starts_with(b"{\"update\"") {
+            return self.apply(line).await;
+        }
+        match serde_json::from_slice(&line)? {
+            Received::Update(_) => self.apply(line.clone()).await?,
+            // Nothing is newer than what was kept.
+            Received::Ping if self.trusted => serve_kept(&self.current, &self.live),
+            Received::Ping => {}
+            Received::Behind { revision } => {
+                serve_kept(&self.current, &self.live);
+                let ours = self.snapshot.revision;
+                let is_news = self.reports.change(|report| report.ahead_of = Some(revision));
+                if is_news {
+                    tracing::error!(%ours, theirs = %revision, "the control plane knows only an older revision, as after a restored backup; this gateway keeps the newer one until the store's epoch is raised");
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Applies an update off the request path, and off this runtime's async threads.
-    async fn apply(&mut self, update: Update, line: Bytes) -> Result<(), Ended> {
-        let (full, changed, removed) = (update.full, update.services.len(), update.removed.len());
+    async fn apply(&mut self, line: Bytes) -> Result<(), Ended> {
         let (before, live) = (Arc::clone(&self.snapshot), Arc::clone(&self.live));
-        let background = Arc::clone(&self.background);
+        let (background, trusted, text) = (Arc::clone(&self.background), self.trusted, line.clone());
+        // Whatever goes wrong from here on, this is not what was sent any more.
+        let ledger = std::mem::take(&mut self.ledger);
+        self.trusted = false;
         // A panic while compiling ends this task, not the gateway: what was live stays live.
-        let compiled = tokio::task::spawn_blocking(move || {
-            let snapshot = before.apply(update);
-            let (live, quarantined) = compile::compile(&live, &snapshot, &background);
-            (snapshot, live, quarantined)
-        });
-        let (snapshot, live, quarantined) = compiled.await?;
+        let compiling =
+            tokio::task::spawn_blocking(move || update(&text, &before, ledger, trusted, &live, &background));
+        let (applied, full, changed, removed) = match compiling.await?? {
+            (Outcome::Applied { applied, full, changed, removed }, _) => (applied, full, changed, removed),
+            (Outcome::Stale { revision }, ledger) => {
+                tracing::warn!(%revision, ours = %self.snapshot.revision, "an older configuration arrived and is not applied");
+                (self.ledger, self.trusted) = (ledger, trusted);
+                return Ok(());
+            }
+        };
+        let Applied { snapshot, ledger, live, quarantined } = *applied;
         for one in &quarantined {
             tracing::error!(what = %one.what, reason = %one.reason, "quarantined: it does not compile, its last good form keeps serving");
         }
         self.live = Arc::new(live);
         self.current.swap(Arc::clone(&self.live));
-        self.snapshot = Arc::new(snapshot);
-        self.trusted = true;
+        (self.snapshot, self.ledger, self.trusted) = (Arc::new(snapshot), ledger, true);
         if let Some(writer) = &self.writer {
-            writer.keep(Arc::clone(&self.snapshot), (!full).then_some(line));
+            writer.keep(Arc::clone(&self.snapshot), self.ledger.digest(), (!full).then_some(line));
         }
         let revision = self.snapshot.revision;
-        self.reports.change(|report| report.applied(full, &quarantined));
+        self.reports.change(|report| report.applied(&self.snapshot, full, &quarantined));
         tracing::info!(%revision, full, changed, removed, "applied configuration");
         Ok(())
+    }
+}
+
+/// Reads an update and compiles what it leads to.
+fn update(
+    line: &[u8],
+    before: &Snapshot,
+    mut ledger: Ledger,
+    trusted: bool,
+    live: &LiveConfig,
+    background: &Background,
+) -> Result<(Outcome, Ledger), Ended> {
+    let Received::Update(received) = serde_json::from_slice(line)? else {
+        unreachable!("only updates are brought here")
+    };
+    let revision = received.revision();
+    if is_stale(before, received.epoch(), revision, trusted) {
+        return Ok((Outcome::Stale { revision }, ledger));
+    }
+    let update = received.read(&mut ledger)?;
+    let expected = update.digest;
+    let (full, changed, removed) = (update.full, update.services.len(), update.removed.len());
+    let is_as_sent = expected.is_none_or(|expected| expected == ledger.digest());
+    if !is_as_sent && !full {
+        return Err(Ended::Diverged(revision));
+    }
+    if !is_as_sent {
+        // There is nothing better to ask for, and not serving it would be worse.
+        tracing::error!(%revision, "a whole configuration does not have the digest the control plane gives it; it is served all the same");
+    }
+    let snapshot = before.apply(update);
+    let (live, quarantined) = compile::compile(live, &snapshot, background);
+    let applied = Box::new(Applied { snapshot, ledger, live, quarantined });
+    Ok((Outcome::Applied { applied, full, changed, removed }, Ledger::default()))
+}
+
+/// Whether an update would lead back: an older revision of the same epoch, or an older epoch of the same store.
+fn is_stale(before: &Snapshot, epoch: Option<&Epoch>, revision: Revision, trusted: bool) -> bool {
+    match (&before.epoch, epoch) {
+        (Some(ours), Some(theirs)) if ours.store == theirs.store && ours.number != theirs.number => {
+            theirs.number < ours.number
+        }
+        (ours, theirs) if ours.as_ref() == theirs => {
+            revision < before.revision || (revision == before.revision && trusted)
+        }
+        _ => false,
     }
 }
 
@@ -309,5 +422,35 @@ struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
 impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn e12_what_is_older_doubled_or_replayed_is_stale_and_another_store_is_not() {
+        let before = |epoch: &str, revision| Snapshot {
+            epoch: epoch.parse().ok(),
+            revision: Revision(revision),
+            ..Snapshot::default()
+        };
+        for (ours, theirs, revision, trusted, expected) in [
+            ("a.1", "a.1", 6, true, false),
+            ("a.1", "a.1", 5, true, true),
+            ("a.1", "a.1", 4, true, true),
+            // Everything again, because what is here cannot be trusted.
+            ("a.1", "a.1", 5, false, false),
+            ("a.1", "a.1", 4, false, true),
+            ("a.2", "a.1", 9, true, true),
+            ("a.1", "a.2", 1, true, false),
+            ("a.1", "b.1", 1, true, false),
+            ("", "a.1", 1, true, false),
+        ] {
+            let theirs: Option<Epoch> = theirs.parse().ok();
+            let stale = is_stale(&before(ours, 5), theirs.as_ref(), Revision(revision), trusted);
+            assert_eq!(stale, expected, "{ours} at 5, {theirs:?} at {revision}, trusted: {trusted}");
+        }
     }
 }

@@ -1,22 +1,23 @@
 //! What has come of following a control plane: for the status listener and for the control plane itself.
 
-use gatewright_model::snapshot::Revision;
+use gatewright_model::protocol::{Epoch, QUARANTINED_NAMED_MAX, Quarantined as Named, REASON_LENGTH_MAX};
+use gatewright_model::snapshot::{Revision, Snapshot};
 use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::live::compile::Quarantined;
-
-/// Objects that are named; the rest is only counted.
-const NAMED_MAX: usize = 100;
-
-/// Characters of a reason that are shown.
-const REASON_LENGTH_MAX: usize = 1000;
 
 /// How things stand.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Report {
     /// Whether a control plane is being followed at this moment.
     pub(crate) connected: bool,
+    /// The epoch of the revision that is served.
+    pub(crate) epoch: Option<Epoch>,
+    /// The revision that was applied last.
+    pub(crate) applied: Option<Revision>,
+    /// The newest revision of a control plane that knows only older ones, if it does.
+    pub(crate) ahead_of: Option<Revision>,
     /// The revision that is on disk.
     pub(crate) persisted: Option<Revision>,
     /// Why the last write to the disk failed, if it did.
@@ -25,26 +26,29 @@ pub(crate) struct Report {
     pub(crate) quarantined: Vec<Named>,
     /// How often everything was sent, rather than what changed.
     pub(crate) full_updates: u64,
-}
-
-/// An object and what is wrong with it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Named {
-    pub(crate) id: String,
-    pub(crate) reason: String,
+    /// How often a change led to something other than the control plane has.
+    pub(crate) digest_mismatches: u64,
 }
 
 impl Report {
     pub(crate) fn quarantine(&mut self, quarantined: &[Quarantined]) {
-        let named = quarantined.iter().take(NAMED_MAX).map(|one| Named {
+        let named = quarantined.iter().take(QUARANTINED_NAMED_MAX).map(|one| Named {
             id: one.what.id().to_owned(),
             reason: one.reason.to_string().chars().take(REASON_LENGTH_MAX).collect(),
         });
         self.quarantined = named.collect();
     }
 
-    pub(crate) fn applied(&mut self, full: bool, quarantined: &[Quarantined]) {
+    /// `snapshot` is what is served, or about to be.
+    pub(crate) fn holds(&mut self, snapshot: &Snapshot) {
+        self.epoch.clone_from(&snapshot.epoch);
+        self.applied = Some(snapshot.revision);
+        self.ahead_of = None;
+    }
+
+    pub(crate) fn applied(&mut self, snapshot: &Snapshot, full: bool, quarantined: &[Quarantined]) {
         self.full_updates += u64::from(full);
+        self.holds(snapshot);
         self.quarantine(quarantined);
     }
 
@@ -65,12 +69,18 @@ impl Reports {
         Self(watch::Sender::new(Report::default()))
     }
 
-    pub(crate) fn change(&self, change: impl FnOnce(&mut Report)) {
+    /// Changes the report; whether that made a difference.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Report)) -> bool {
         self.0.send_if_modified(|report| {
             let before = report.clone();
             change(report);
             *report != before
-        });
+        })
+    }
+
+    /// Wakes on every change after this call.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Report> {
+        self.0.subscribe()
     }
 
     pub(crate) fn now(&self) -> Report {

@@ -93,6 +93,7 @@ impl World {
         let (said, hears) = watch::channel(Vec::new());
         let mut settings = Settings {
             gateway_group_id: "default".parse().unwrap(),
+            instance_id: "instance".parse().unwrap(),
             instance_token: "token".to_owned(),
             data_dir: None,
             proxy: "127.0.0.1:0".parse().unwrap(),
@@ -143,7 +144,7 @@ impl World {
     pub(crate) fn publish_with(&mut self, services: &[Value], objects: &[Value]) {
         self.revision += 1;
         let update = json!({
-            "kind": "update", "revision": self.revision, "full": true, "services": services, "objects": objects
+            "update": {"revision": self.revision, "full": true, "services": services, "objects": objects}
         });
         self.said.send_modify(|said| said.push(format!("{update}\n")));
         let started = std::time::Instant::now();

@@ -64,4 +64,12 @@ pub(crate) enum StoreCommand {
         #[arg(long, env = "GATEWRIGHT_TO", value_name = "URL", hide_env_values = true)]
         to: DatabaseUrl,
     },
+    /// After restoring a backup: make gateways that are ahead of it go back to what it says. With SQLite, stop the
+    /// control plane first.
+    RaiseEpoch {
+        #[command(flatten)]
+        data: DataDirectory,
+        #[command(flatten)]
+        database: Database,
+    },
 }

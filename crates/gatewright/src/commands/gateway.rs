@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gatewright_gateway::{Gateway, Settings};
+use gatewright_model::id::{GatewayGroupId, InstanceId};
 
 use super::Failure;
 use crate::arguments;
@@ -22,9 +23,10 @@ pub(crate) async fn run(arguments: arguments::Gateway) -> Result<(), Failure> {
         (None, Some(path)) => token_from_file(&path)?,
         (None, None) => unreachable!("the command line demands one of the two"),
     };
+    let instance_id = gatewright_gateway::config::instance_id(&arguments.data_dir);
     let settings = Settings {
         data_dir: Some(arguments.data_dir),
-        ..settings(&arguments.traffic, arguments.group, instance_token)
+        ..settings(&arguments.traffic, arguments.group, instance_id, instance_token)
     };
     let connector = Arc::new(Remote::new(arguments.control_plane));
     let gateway = match &mut inheritance {
@@ -54,11 +56,13 @@ pub(crate) async fn run(arguments: arguments::Gateway) -> Result<(), Failure> {
 /// What the flags mean to a gateway.
 pub(super) fn settings(
     traffic: &arguments::TrafficListeners,
-    gateway_group_id: gatewright_model::id::GatewayGroupId,
+    gateway_group_id: GatewayGroupId,
+    instance_id: InstanceId,
     instance_token: String,
 ) -> Settings {
     Settings {
         gateway_group_id,
+        instance_id,
         instance_token,
         data_dir: None,
         proxy: traffic.proxy,

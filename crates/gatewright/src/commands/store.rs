@@ -18,6 +18,11 @@ pub(crate) async fn run(arguments: Store) -> Result<(), Failure> {
             let rows = Box::pin(upkeep::store_migrate(&from, &to)).await?;
             announce::listener("migrated", format_args!("{rows} rows from {from} to {to}"));
         }
+        StoreCommand::RaiseEpoch { data, database: chosen } => {
+            let database = database(&data.data_dir, chosen.database_url.as_ref());
+            upkeep::store_epoch_raise(&database).await?;
+            announce::listener("epoch", format_args!("raised; gateways go back to what {database} says"));
+        }
     }
     Ok(())
 }

@@ -53,7 +53,8 @@ fn gateway_start(arguments: &Up, control_plane: &ControlPlane) -> Result<Gateway
         Err(error) => unreachable!("the id of the first gateway group: {error}"),
     };
     let token = control_plane.instance_token().to_owned();
-    let settings = gateway::settings(&arguments.traffic, group, token);
+    let instance_id = gatewright_gateway::config::instance_id(&arguments.data.data_dir);
+    let settings = gateway::settings(&arguments.traffic, group, instance_id, token);
     let connector = InProcess::new(control_plane.watch_server(), Handle::current());
     Ok(gatewright_gateway::start(settings, Arc::new(connector))?)
 }

@@ -17,8 +17,9 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use gatewright_model::digest::Ledger;
 use gatewright_model::id::GatewayGroupId;
-use gatewright_model::protocol::{MESSAGE_BYTES_MAX, Message};
+use gatewright_model::protocol::{MESSAGE_BYTES_MAX, Received};
 use gatewright_model::snapshot::Snapshot;
 use rustix::fs::OFlags;
 
@@ -51,6 +52,7 @@ pub(crate) struct Cache {
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub(crate) snapshot: Snapshot,
+    pub(crate) ledger: Ledger,
     /// What was wrong with what was found, one sentence each; empty if nothing was.
     pub(crate) complaints: Vec<String>,
 }
@@ -76,7 +78,7 @@ impl Cache {
         let mut complaints = Vec::new();
         for name in [CURRENT, PREVIOUS] {
             let path = self.folder.join(name);
-            let snapshot = match read_ours(&path, FILE_BYTES_MAX) {
+            let replayed = match read_ours(&path, FILE_BYTES_MAX) {
                 Ok(bytes) => self.replay(&bytes, &path, &mut complaints),
                 Err(error) if error.kind() == ErrorKind::NotFound => None,
                 Err(error) => {
@@ -84,38 +86,32 @@ impl Cache {
                     None
                 }
             };
-            if let Some(snapshot) = snapshot {
-                return Ok(Kept { snapshot, complaints });
+            if let Some((snapshot, ledger)) = replayed {
+                return Ok(Kept { snapshot, ledger, complaints });
             }
         }
         Err(complaints)
     }
 
     /// What the records of a file lead to.
-    fn replay(&self, bytes: &[u8], path: &Path, complaints: &mut Vec<String>) -> Option<Snapshot> {
-        let mut snapshot: Option<Snapshot> = None;
+    fn replay(&self, bytes: &[u8], path: &Path, complaints: &mut Vec<String>) -> Option<(Snapshot, Ledger)> {
+        let mut replayed: Option<(Snapshot, Ledger)> = None;
         let mut strange = None;
         let outcome = journal::read(bytes, &self.sealer, |line| {
-            match serde_json::from_slice(&line) {
-                Ok(Message::Update(update)) if strange.is_none() && (update.full || snapshot.is_some()) => {
-                    snapshot.get_or_insert_default().absorb(update);
-                }
-                // Nothing after a change that is not understood means what it says.
-                Ok(_) => strange = strange.take().or(Some("a record follows nothing".to_owned())),
-                Err(error) => {
-                    strange = strange.take().or(Some(format!("a record is not understood: {error}")))
-                }
-            };
+            // Nothing after a change that is not understood means what it says.
+            if strange.is_none() {
+                strange = replay_line(&mut replayed, &line).err();
+            }
         });
         let damage = outcome.err().map(|damage| damage.to_string()).or(strange);
         if let Some(damage) = damage {
-            let used = snapshot.as_ref().map_or_else(
+            let used = replayed.as_ref().map_or_else(
                 || "it is not used".to_owned(),
-                |snapshot| format!("it is used up to revision {}", snapshot.revision),
+                |(snapshot, _)| format!("it is used up to revision {}", snapshot.revision),
             );
             complaints.push(format!("{}: {damage}; {used}", path.display()));
         }
-        snapshot
+        replayed
     }
 
     /// Writes a whole configuration beside, and puts it in the place of the newest one when it is on disk.
@@ -162,6 +158,36 @@ impl Cache {
         random(&mut nonce)?;
         self.sealer.seal(id, index, nonce, line).map_err(io::Error::other)
     }
+}
+
+/// Applies one record; if it is not understood, what was there before is still there.
+fn replay_line(replayed: &mut Option<(Snapshot, Ledger)>, line: &[u8]) -> Result<(), String> {
+    let strange = |error: serde_json::Error| format!("a record is not understood: {error}");
+    let Received::Update(received) = serde_json::from_slice(line).map_err(strange)? else {
+        return Err("a record is no configuration".to_owned());
+    };
+    if replayed.is_none() && !received.is_full() {
+        return Err("the first record is a change to something that is missing".to_owned());
+    }
+    let mut nothing = Ledger::default();
+    let ledger = replayed.as_mut().map_or(&mut nothing, |(_, ledger)| ledger);
+    let update = match received.read(ledger) {
+        Ok(update) => update,
+        Err(error) => {
+            // A ledger that differs costs a full update; one that lies would cost more.
+            ledger.clear();
+            return Err(strange(error));
+        }
+    };
+    match replayed {
+        Some((snapshot, _)) => snapshot.absorb(update),
+        None => {
+            let mut snapshot = Snapshot::default();
+            snapshot.absorb(update);
+            *replayed = Some((snapshot, nothing));
+        }
+    }
+    Ok(())
 }
 
 /// The newest file, open for appending.

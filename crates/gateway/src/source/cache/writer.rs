@@ -6,6 +6,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use gatewright_model::digest::ContentDigest;
 use gatewright_model::snapshot::{Revision, Snapshot};
 
 use super::{Cache, Journal};
@@ -29,7 +30,7 @@ struct Shared {
 #[derive(Default)]
 struct Waiting {
     /// The newest configuration, if it is not on disk.
-    snapshot: Option<Arc<Snapshot>>,
+    snapshot: Option<(Arc<Snapshot>, ContentDigest)>,
     /// The lines that lead to it from what is on disk.
     lines: Vec<Bytes>,
     bytes: usize,
@@ -49,9 +50,9 @@ impl Writer {
     }
 
     /// Keeps `snapshot`, to which `line` led from the one given before; none: it led from somewhere else.
-    pub(crate) fn keep(&self, snapshot: Arc<Snapshot>, line: Option<Bytes>) {
+    pub(crate) fn keep(&self, snapshot: Arc<Snapshot>, digest: ContentDigest, line: Option<Bytes>) {
         let mut waiting = self.shared.waiting();
-        waiting.snapshot = Some(snapshot);
+        waiting.snapshot = Some((snapshot, digest));
         match line {
             Some(line) if !waiting.is_whole && waiting.bytes + line.len() <= WAITING_BYTES_MAX => {
                 waiting.bytes += line.len();
@@ -79,14 +80,14 @@ impl Shared {
     }
 
     /// Waits for something to write; none: there will be nothing more.
-    fn next(&self) -> Option<(Arc<Snapshot>, Vec<Bytes>, bool)> {
+    fn next(&self) -> Option<(Arc<Snapshot>, ContentDigest, Vec<Bytes>, bool)> {
         let mut waiting = self.waiting();
         loop {
-            if let Some(snapshot) = waiting.snapshot.take() {
+            if let Some((snapshot, digest)) = waiting.snapshot.take() {
                 let is_closed = waiting.is_closed;
                 let Waiting { lines, is_whole, .. } =
                     std::mem::replace(&mut *waiting, Waiting { is_closed, ..Waiting::default() });
-                return Some((snapshot, lines, is_whole));
+                return Some((snapshot, digest, lines, is_whole));
             }
             if waiting.is_closed {
                 return None;
@@ -102,12 +103,12 @@ fn write_on(cache: &Cache, shared: &Shared, report: &impl Fn(Outcome)) {
         return report(Err(error.to_string()));
     }
     let mut journal: Option<Journal> = None;
-    while let Some((snapshot, lines, is_whole)) = shared.next() {
+    while let Some((snapshot, digest, lines, is_whole)) = shared.next() {
         // After a failure nobody knows what is in the file, so it is left as it is.
         let appended = journal.take().filter(|journal| !is_whole && !journal.is_long());
         let written = match appended {
             Some(mut journal) => cache.append(&mut journal, &lines).map(|()| journal),
-            None => serde_json::to_vec(&snapshot.to_update())
+            None => serde_json::to_vec(&snapshot.to_message(digest))
                 .map_err(io::Error::from)
                 .and_then(|line| cache.write_whole(&line)),
         };

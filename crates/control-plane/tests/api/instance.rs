@@ -1,0 +1,161 @@
+//! Gateway instances: heartbeats in, lists and waiting out.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::watch::{beat, epoch};
+use crate::world::{KEY, World};
+
+async fn heartbeat(world: &World, id: &str, applied: u64) -> Value {
+    let epoch = epoch(&world.control_plane).await;
+    json!({
+        "instance_id": id, "hostname": format!("{id}.example"), "version": "0.1.0", "ports": [9080], "cores": 4,
+        "epoch": epoch, "applied": applied, "persisted": applied
+    })
+}
+
+async fn beat_fine(world: &World, heartbeat: &Value) {
+    let token = world.control_plane.instance_token().to_owned();
+    assert_eq!(beat(&world.control_plane, &token, heartbeat).await, (204, String::new()));
+}
+
+#[tokio::test]
+pub(crate) async fn an_instance_is_listed_with_what_its_heartbeat_says() {
+    let world = World::start().await;
+    world.design("s1").await;
+    world.publish("default", "s1", "1").await;
+    beat_fine(&world, &heartbeat(&world, "i1", 1).await).await;
+    beat_fine(&world, &heartbeat(&world, "i2", 0).await).await;
+    let answer = world.call("GET", "/api/instances?search=I1.EX", None).await.body;
+    assert_eq!(answer["total"], 1);
+    let instance = &answer["list"][0];
+    for (field, expected) in [
+        ("id", json!("i1")),
+        ("hostname", json!("i1.example")),
+        ("ip", json!("127.0.0.1")),
+        ("gateway_group_id", json!("default")),
+        ("version", json!("0.1.0")),
+        ("ports", json!([9080])),
+        ("cores", json!(4)),
+        ("status", json!("Healthy")),
+        ("applied_revision", json!(1)),
+        ("lag", json!(0)),
+        ("quarantined", json!([])),
+    ] {
+        assert_eq!(instance[field], expected, "{field}");
+    }
+    assert!(instance["last_heartbeat_time"].as_i64() >= instance["created_at"].as_i64());
+
+    let path = "/api/gateway_groups/default/instances?order_by=created_at&direction=asc&page=2&page_size=1";
+    let answer = world.call("GET", path, None).await.body;
+    assert_eq!((&answer["total"], answer["list"].as_array().unwrap().len()), (&json!(2), 1));
+    assert_eq!(world.list("/api/instances?status=Offline", "id").await, [""; 0]);
+    world.refused(400, "GET", "/api/instances?status=Fine", None).await;
+    world.refused(404, "GET", "/api/gateway_groups/nowhere/instances", None).await;
+
+    let counts = world.value("GET", "/api/instances/count/status?gateway_group_id=default", None).await;
+    assert_eq!(counts[0], json!({"key": "Healthy", "count": 2}));
+    assert_eq!(world.value("GET", "/api/instances/cores", None).await, json!({"current_dp_cores": 8}));
+}
+
+#[tokio::test]
+pub(crate) async fn a_removed_instance_is_gone_and_the_audit_log_says_so() {
+    let world = World::start().await;
+    beat_fine(&world, &heartbeat(&world, "i1", 0).await).await;
+    assert_eq!(world.list("/api/instances", "id").await, ["i1"]);
+    world.value("DELETE", "/api/gateway_groups/default/instances/i1", None).await;
+    assert_eq!(world.list("/api/instances", "id").await, [""; 0]);
+    world.refused(404, "DELETE", "/api/gateway_groups/default/instances/i1", None).await;
+    let log = world.call("GET", "/api/audit_logs?event_type=instance_delete", None).await.body;
+    assert_eq!(log["list"][1]["resource_id"], "i1", "{log}");
+}
+
+#[tokio::test]
+pub(crate) async fn waiting_ends_when_the_instances_have_applied_and_names_those_that_have_not() {
+    let world = World::start().await;
+    world.design("s1").await;
+    beat_fine(&world, &heartbeat(&world, "fast", 0).await).await;
+    beat_fine(&world, &heartbeat(&world, "slow", 0).await).await;
+    world.publish("default", "s1", "1").await;
+    beat_fine(&world, &heartbeat(&world, "fast", 1).await).await;
+
+    let path = "/api/gateway_groups/default/applied?revision=1&wait=100ms";
+    let late = world.value("GET", path, None).await;
+    assert_eq!((&late["revision"], &late["complete"]), (&json!(1), &json!(false)));
+    let reasons = |answer: &Value, id: &str| {
+        let instances = answer["instances"].as_array().unwrap().clone();
+        instances.into_iter().find(|one| one["id"] == id).unwrap()["reasons"].clone()
+    };
+    assert_eq!(reasons(&late, "fast"), json!([]));
+    assert_eq!(reasons(&late, "slow"), json!(["it has not applied the revision yet"]));
+
+    let begun = Instant::now();
+    let mut applied = heartbeat(&world, "slow", 1).await;
+    let (there, ()) =
+        tokio::join!(world.value("GET", "/api/gateway_groups/default/applied?wait=60s", None), async {
+            beat_fine(&world, &applied).await
+        },);
+    assert_eq!(there["complete"], true, "{there}");
+    assert!(begun.elapsed() < Duration::from_secs(30));
+
+    // What is quarantined was applied, and is named all the same.
+    applied["quarantined"] = json!([{"id": "s1", "reason": "no good"}]);
+    beat_fine(&world, &applied).await;
+    let there = world.value("GET", "/api/gateway_groups/default/applied?wait=60s", None).await;
+    assert_eq!(there["complete"], false);
+    assert!(reasons(&there, "slow")[0].as_str().unwrap().contains("no good"), "{there}");
+}
+
+#[tokio::test]
+pub(crate) async fn a_publish_can_wait_and_a_dry_one_does_not() {
+    let world = World::start().await;
+    world.design("s1").await;
+    let body = crate::world::publish("default", &[("s1", "1")]);
+    let dry = world.value("POST", "/api/services/publish?wait=60s&dry-run=all", Some(body.clone())).await;
+    assert!(dry["applied"].is_null());
+    world.refused(400, "POST", "/api/services/publish?wait=soon", Some(body.clone())).await;
+    let published = world.value("POST", "/api/services/publish?wait=60s", Some(body)).await;
+    assert_eq!(published["applied"], json!({"revision": 1, "complete": true, "instances": []}));
+}
+
+#[tokio::test]
+async fn heartbeats_that_are_wrong_are_refused() {
+    let world = World::start().await;
+    let fine = heartbeat(&world, "i1", 0).await;
+    let token = world.control_plane.instance_token().to_owned();
+    let with = |field: &str, value: Value| {
+        let mut heartbeat = fine.clone();
+        heartbeat[field] = value;
+        heartbeat
+    };
+    for (token, heartbeat, expected) in [
+        ("wrong", fine.clone(), 401),
+        (KEY, fine.clone(), 401),
+        (&*token, json!({}), 422),
+        (&*token, with("instance_id", json!("no id!")), 422),
+        (&*token, with("hostname", json!("h".repeat(256))), 400),
+        (&*token, with("version", json!("999.0.0")), 409),
+        (&*token, with("hostname", json!("h".repeat(300_000))), 413),
+    ] {
+        let (status, body) = beat(&world.control_plane, token, &heartbeat).await;
+        assert_eq!(status, expected, "{body}");
+        assert!(body.contains("error_msg"), "{body}");
+    }
+    assert_eq!(world.list("/api/instances", "id").await, [""; 0]);
+}
+
+#[tokio::test]
+pub(crate) async fn a_token_for_instances_opens_its_group_and_is_answered_once() {
+    let world = World::start().await;
+    let group = world.group_create("production").await;
+    let path = format!("/api/gateway_groups/{group}/instance_token");
+    let token = world.value("POST", &path, None).await["token_plain_text"].as_str().unwrap().to_owned();
+    assert!(token.starts_with("gwi-"), "{token}");
+    assert_eq!(beat(&world.control_plane, &token, &heartbeat(&world, "i1", 0).await).await.0, 204);
+    let path = format!("/api/gateway_groups/{group}/instances");
+    assert_eq!(world.list(&path, "id").await, ["i1"]);
+    let log = world.call("GET", "/api/audit_logs", None).await.body.to_string();
+    assert!(!log.contains(&token), "the audit log does not know it");
+    world.refused(404, "POST", "/api/gateway_groups/nowhere/instance_token", None).await;
+}
