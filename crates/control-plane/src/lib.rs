@@ -16,13 +16,12 @@ mod distribution;
 mod store;
 
 mod admin_tls;
+mod directory_lock;
 mod first_start;
 mod listener;
 mod secret_key;
 
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
-use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -30,6 +29,7 @@ use std::time::{Duration, SystemTime};
 use app::{ACCESS_TOKEN_PREFIX, App, Digest, INSTANCE_TOKEN_PREFIX, ProcessSecrets, World, token_new};
 pub use config::{API_VERSION_DEFAULT, AUDIT_RETENTION_DEFAULT, AdminTls};
 pub use config::{CreatedSecrets, Settings, StartError};
+use directory_lock::DirectoryLock;
 use first_start::FirstStartError;
 use listener::Stopping;
 use store::Store;
@@ -53,9 +53,6 @@ const INSTANCES_WRITE_INTERVAL: Duration = Duration::from_millis(500);
 /// The database in the data directory.
 const DATABASE_FILE: &str = "gatewright.db";
 
-/// Held as long as a control plane uses the directory of a SQLite database.
-const LOCK_FILE: &str = "lock";
-
 /// A running control plane.
 pub struct ControlPlane {
     admin_address: SocketAddr,
@@ -68,8 +65,8 @@ pub struct ControlPlane {
     store: Store,
     /// Dropped without [`ControlPlane::stop`], it stops without waiting.
     _stops_on_drop: DropGuard,
-    /// Unlocked when it is closed; none with PostgreSQL, which control planes may share.
-    _lock: Option<File>,
+    /// None with PostgreSQL, which control planes may share.
+    _lock: Option<DirectoryLock>,
 }
 
 /// Opens the store, creates what a first start needs, binds the listeners and starts serving.
@@ -198,31 +195,16 @@ async fn expire(app: App, retention: Duration, stopping: Stopping) {
     }
 }
 
-/// Creates the directory if needed and keeps every other control plane out of it.
-fn directory_take(path: &Path) -> Result<File, StartError> {
-    let failed = |source| StartError::DataDirectory { path: path.to_owned(), source };
-    first_start::directory_create(path).map_err(failed)?;
-    let lock = first_start::file_open_private(&path.join(LOCK_FILE)).map_err(failed)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(failed(io::Error::new(
-            io::ErrorKind::ResourceBusy,
-            "another control plane is using it; stop that process or choose another directory",
-        ))),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
-    }
-}
-
 /// Opens the store; the lock keeps other control planes from a SQLite database.
-async fn store_open(database: &DatabaseUrl) -> Result<(Store, Option<File>), StartError> {
+async fn store_open(database: &DatabaseUrl) -> Result<(Store, Option<DirectoryLock>), StartError> {
     let lock = database.sqlite_path().map(sqlite_take).transpose()?;
     let store = Store::open(database).await.map_err(|error| store_failed(database, &error))?;
     Ok((store, lock))
 }
 
-fn sqlite_take(path: &Path) -> Result<File, StartError> {
+fn sqlite_take(path: &Path) -> Result<DirectoryLock, StartError> {
     let directory = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-    let lock = directory_take(directory)?;
+    let lock = DirectoryLock::take(directory)?;
     // SQLite would create it readable by everybody; its companions take over this mode.
     let failed = |source| StartError::DataDirectory { path: directory.to_owned(), source };
     first_start::file_open_private(path).map_err(failed)?;

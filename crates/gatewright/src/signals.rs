@@ -1,5 +1,5 @@
 //! SIGTERM and SIGINT: the first one asks for an orderly stop, the second one for an immediate end. SIGHUP: the access
-//! log is opened anew.
+//! log is opened anew. SIGUSR2 upgrades a gateway ([`crate::upgrade`]) and is declined by every other process.
 
 use std::future::Future;
 use std::io;
@@ -8,14 +8,28 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::commands::Failure;
 
-/// Runs `reopen` on every SIGHUP from now on; without this call the signal would end the process.
+/// Runs `reopen` on every SIGHUP from now on.
 #[cfg(feature = "gateway")]
 pub(crate) fn on_hangup(reopen: impl Fn() + Send + 'static) -> Result<(), Failure> {
-    let listening = signal(SignalKind::hangup());
-    let mut hangup = listening.map_err(|source| Failure::Start { what: "listening for signals", source })?;
+    on_each(SignalKind::hangup(), reopen)
+}
+
+/// Answers SIGUSR2 in a process that cannot be replaced while it runs.
+pub(crate) fn decline_upgrade() -> Result<(), Failure> {
+    on_each(SignalKind::user_defined2(), || {
+        tracing::warn!(
+            "SIGUSR2 is ignored: only `gatewright gateway` is upgraded while it runs; restart this process"
+        );
+    })
+}
+
+/// Runs `act` on every signal of the kind from now on; without this call the signal would end the process.
+fn on_each(kind: SignalKind, act: impl Fn() + Send + 'static) -> Result<(), Failure> {
+    let listening = signal(kind);
+    let mut signals = listening.map_err(|source| Failure::Start { what: "listening for signals", source })?;
     tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            reopen();
+        while signals.recv().await.is_some() {
+            act();
         }
     });
     Ok(())

@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use gatewright_gateway::{Gateway, Inheritance};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::commands::Failure;
 
@@ -30,25 +30,32 @@ pub(crate) struct Origin {
     /// Asked for at the start: later it would name the file that was replaced.
     executable: PathBuf,
     arguments: Vec<OsString>,
+    /// Listened to from the start on: a signal that came earlier would end the process.
+    asked: Signal,
 }
 
 impl Origin {
-    /// Of this process.
-    pub(crate) fn of_this_process() -> io::Result<Self> {
-        Ok(Self { executable: std::env::current_exe()?, arguments: std::env::args_os().skip(1).collect() })
+    /// Of this process; from now on SIGUSR2 no longer ends it by itself.
+    pub(crate) fn of_this_process() -> Result<Self, Failure> {
+        let look = || -> io::Result<Self> {
+            Ok(Self {
+                executable: std::env::current_exe()?,
+                arguments: std::env::args_os().skip(1).collect(),
+                asked: signal(SignalKind::user_defined2())?,
+            })
+        };
+        look().map_err(|source| Failure::Start { what: "the upgrade on SIGUSR2", source })
     }
 
     /// Runs until a new process took over from `gateway`. Failures are logged and change nothing.
-    pub(crate) async fn until_replaced(self, gateway: &Gateway) -> Result<(), Failure> {
-        let listen = signal(SignalKind::user_defined2());
-        let mut asked = listen.map_err(|source| Failure::Start { what: "listening for signals", source })?;
+    pub(crate) async fn until_replaced(mut self, gateway: &Gateway) {
         loop {
-            asked.recv().await;
+            self.asked.recv().await;
             tracing::info!(executable = %self.executable.display(), "upgrading: a new process is started");
             match self.replace(gateway).await {
                 Ok(pid) => {
                     tracing::info!(pid, "the new process serves; this one finishes what it has begun");
-                    return Ok(());
+                    return;
                 }
                 Err(error) => tracing::error!(%error, "the upgrade failed; this process goes on"),
             }

@@ -8,11 +8,12 @@ use gatewright_model::rehearsal::Rehearse;
 use super::Failure;
 use crate::announce;
 use crate::arguments;
-use crate::signals::Signals;
+use crate::signals::{self, Signals};
 
 /// Runs a control plane until it is told to stop.
 pub(crate) async fn run(arguments: arguments::ControlPlane) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
+    signals::decline_upgrade()?;
     let settings = settings(&arguments.data, &arguments.database, &arguments.admin, Some(arguments.sync));
     let control_plane = Box::pin(gatewright_control_plane::start(settings)).await?;
 

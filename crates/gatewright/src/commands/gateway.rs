@@ -15,7 +15,7 @@ use crate::{announce, client_limits, upgrade};
 /// Runs a gateway until it is told to stop.
 pub(crate) async fn run(arguments: arguments::Gateway) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let origin = upgrade::Origin::of_this_process();
+    let origin = upgrade::Origin::of_this_process()?;
     let mut inheritance = upgrade::inheritance()?;
     client_limits::raise_descriptor_limit();
     let instance_token = match (arguments.token, arguments.token_file) {
@@ -45,8 +45,8 @@ pub(crate) async fn run(arguments: arguments::Gateway) -> Result<(), Failure> {
         }
         upgrade::notify_ready();
         announce::ready();
-        let origin = origin.map_err(|source| Failure::Start { what: "the upgrade on SIGUSR2", source })?;
-        origin.until_replaced(&gateway).await
+        origin.until_replaced(&gateway).await;
+        Ok(())
     };
     let outcome = signals.run_until(work).await;
     signals.stop(gateway.stop(arguments.shutdown.deadline())).await?;

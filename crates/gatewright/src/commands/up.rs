@@ -20,6 +20,7 @@ use crate::{announce, client_limits, probe};
 /// Runs both halves until they are told to stop.
 pub(crate) async fn run(arguments: Up) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
+    signals::decline_upgrade()?;
     client_limits::raise_descriptor_limit();
     let settings = control_plane::settings(&arguments.data, &arguments.database, &arguments.admin, None);
     let control_plane = Box::pin(gatewright_control_plane::start(settings)).await?;
