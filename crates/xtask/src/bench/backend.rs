@@ -1,7 +1,7 @@
 //! The backend of the bench: answers every request with the same bytes.
 //!
 //! It looks for the end of a head and for its Content-Length and for nothing else, so that it is never the slowest
-//! part.
+//! part. For WebSocket it accepts every connection and sends every message back.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -10,7 +10,8 @@ use anyhow::Context;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
-use super::cores;
+use super::scenario::{Protocol, Scenario};
+use super::{cores, websocket};
 
 const LISTENER: Token = Token(usize::MAX);
 /// Larger than the head any proxy forwards here; a request that does not fit is a broken peer.
@@ -19,15 +20,15 @@ const REQUEST_BYTES_MAX: usize = 16 * 1024;
 const READ_BYTES: usize = 256 * 1024;
 
 /// Starts the backend on a thread of the load's core; it lives as long as the process.
-pub(crate) fn start(body_bytes: usize) -> anyhow::Result<SocketAddr> {
+pub(crate) fn start(scenario: &Scenario) -> anyhow::Result<SocketAddr> {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut listener = TcpListener::bind(any).context("the backend cannot listen")?;
     let address = listener.local_addr().context("the backend cannot listen")?;
     let mut poll = Poll::new().context("the backend cannot poll")?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-    let answer = answer(body_bytes);
+    let script = Script::of(scenario);
     let serve = move || {
-        let ended = cores::pin(cores::LOAD).and_then(|()| serve(&mut poll, &listener, &answer));
+        let ended = cores::pin(cores::LOAD).and_then(|()| serve(&mut poll, &listener, &script));
         if let Err(error) = ended {
             eprintln!("the backend ended: {error:#}");
         }
@@ -39,6 +40,26 @@ pub(crate) fn start(body_bytes: usize) -> anyhow::Result<SocketAddr> {
     Ok(address)
 }
 
+/// What is said to each request.
+struct Script {
+    answer: Vec<u8>,
+    /// What is said to each message after that; none: the connection goes on with requests.
+    echo: Option<Vec<u8>>,
+}
+
+impl Script {
+    fn of(scenario: &Scenario) -> Self {
+        match scenario.protocol {
+            Protocol::Http1 | Protocol::Http2 { .. } => {
+                Self { answer: answer(scenario.answer_bytes), echo: None }
+            }
+            Protocol::WebSocket => {
+                Self { answer: websocket::accepted(), echo: Some(websocket::from_server()) }
+            }
+        }
+    }
+}
+
 fn answer(body_bytes: usize) -> Vec<u8> {
     let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {body_bytes}\r\n\r\n");
     let mut answer = head.into_bytes();
@@ -46,7 +67,7 @@ fn answer(body_bytes: usize) -> Vec<u8> {
     answer
 }
 
-fn serve(poll: &mut Poll, listener: &TcpListener, answer: &[u8]) -> anyhow::Result<()> {
+fn serve(poll: &mut Poll, listener: &TcpListener, script: &Script) -> anyhow::Result<()> {
     let mut events = Events::with_capacity(1024);
     let mut connections: Vec<Option<Connection>> = Vec::new();
     let mut buffer = vec![0; READ_BYTES];
@@ -57,7 +78,7 @@ fn serve(poll: &mut Poll, listener: &TcpListener, answer: &[u8]) -> anyhow::Resu
                 accept(poll, listener, &mut connections)?;
             } else if let Some(slot) = connections.get_mut(event.token().0)
                 && let Some(connection) = slot
-                && !connection.advance(answer, &mut buffer)
+                && !connection.advance(script, &mut buffer)
             {
                 *slot = None;
             }
@@ -79,8 +100,13 @@ fn accept(
         stream.set_nodelay(true)?;
         let free = connections.iter().position(Option::is_none).unwrap_or(connections.len());
         poll.registry().register(&mut stream, Token(free), Interest::READABLE | Interest::WRITABLE)?;
-        let connection =
-            Connection { stream, request: Vec::with_capacity(1024), body: 0, pending: Vec::new() };
+        let connection = Connection {
+            stream,
+            request: Vec::with_capacity(1024),
+            body: 0,
+            message: None,
+            pending: Vec::new(),
+        };
         if free == connections.len() {
             connections.push(Some(connection));
         } else {
@@ -94,13 +120,15 @@ struct Connection {
     request: Vec<u8>,
     /// Bytes of the request's body that are still to come.
     body: usize,
+    /// Bytes of the message that arrives, once the connection is one for messages.
+    message: Option<usize>,
     /// What did not fit into the socket yet.
     pending: Vec<u8>,
 }
 
 impl Connection {
     /// Reads and answers until the socket has nothing more; `false`: the connection is over.
-    fn advance(&mut self, answer: &[u8], buffer: &mut [u8]) -> bool {
+    fn advance(&mut self, script: &Script, buffer: &mut [u8]) -> bool {
         if !self.flush() {
             return false;
         }
@@ -108,14 +136,8 @@ impl Connection {
             match self.stream.read(buffer) {
                 Ok(0) => return false,
                 Ok(count) => {
-                    // Bodies are counted, not kept.
-                    let skipped = if self.request.is_empty() { count.min(self.body) } else { 0 };
-                    self.body -= skipped;
-                    if skipped > 0 && self.body == 0 {
-                        self.pending.extend_from_slice(answer);
-                    }
-                    self.request.extend_from_slice(&buffer[skipped..count]);
-                    if !self.answer_all(answer) || self.request.len() > REQUEST_BYTES_MAX {
+                    self.take(script, &buffer[..count]);
+                    if !self.flush() || self.request.len() > REQUEST_BYTES_MAX {
                         return false;
                     }
                     if count < buffer.len() {
@@ -129,7 +151,26 @@ impl Connection {
         }
     }
 
-    fn answer_all(&mut self, answer: &[u8]) -> bool {
+    fn take(&mut self, script: &Script, bytes: &[u8]) {
+        if let (Some(have), Some(echo)) = (&mut self.message, &script.echo) {
+            *have += bytes.len();
+            while *have >= websocket::FROM_CLIENT_BYTES {
+                *have -= websocket::FROM_CLIENT_BYTES;
+                self.pending.extend_from_slice(echo);
+            }
+            return;
+        }
+        // Bodies are counted, not kept.
+        let skipped = if self.request.is_empty() { bytes.len().min(self.body) } else { 0 };
+        self.body -= skipped;
+        if skipped > 0 && self.body == 0 {
+            self.pending.extend_from_slice(&script.answer);
+        }
+        self.request.extend_from_slice(&bytes[skipped..]);
+        self.answer_all(script);
+    }
+
+    fn answer_all(&mut self, script: &Script) {
         while self.body == 0
             && let Some(end) = find_head_end(&self.request)
         {
@@ -139,10 +180,10 @@ impl Connection {
             self.request.drain(..arrived);
             self.body -= arrived;
             if self.body == 0 {
-                self.pending.extend_from_slice(answer);
+                self.pending.extend_from_slice(&script.answer);
+                self.message = script.echo.as_ref().map(|_| 0);
             }
         }
-        self.flush()
     }
 
     fn flush(&mut self) -> bool {
@@ -179,6 +220,7 @@ pub(crate) fn content_length(head: &[u8]) -> Option<usize> {
 mod tests {
     use std::net::TcpStream;
 
+    use super::super::scenario::PLAIN;
     use super::*;
 
     #[test]
@@ -189,7 +231,7 @@ mod tests {
 
     #[test]
     fn requests_are_answered_one_by_one_in_pieces_and_in_bulk() {
-        let mut client = TcpStream::connect(start(10).unwrap()).unwrap();
+        let mut client = TcpStream::connect(start(&Scenario { answer_bytes: 10, ..PLAIN }).unwrap()).unwrap();
         client.write_all(b"GET / HT").unwrap();
         client.write_all(b"TP/1.1\r\n\r\n").unwrap();
         assert_eq!(read_exact(&mut client, answer(10).len()), answer(10));

@@ -12,6 +12,7 @@ pub(crate) mod relay;
 mod report;
 mod scenario;
 mod tls;
+mod websocket;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ use anyhow::{Context, ensure};
 
 use peers::{Peer, Running, Site};
 use report::{Memory, Run};
-use scenario::{Connections, Scenario};
+use scenario::{Connections, Protocol, Scenario};
 
 /// What to measure.
 #[derive(clap::Args, Debug)]
@@ -58,9 +59,9 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
         let work_dir = repository.join("bench/.work").join(scenario.name);
         // What an earlier bench left behind belongs to peers that are gone.
         let _ = std::fs::remove_dir_all(&work_dir);
-        let backend = backend::start(scenario.answer_bytes)?;
+        let backend = backend::start(scenario)?;
         let files = scenario.tls.then(|| tls::Files::make(&work_dir.join("tls"))).transpose()?;
-        let site = Site { work_dir, backend, more_services: scenario.more_services, tls: files };
+        let site = Site { work_dir, backend, scenario, tls: files };
         let able: Vec<_> =
             peers.iter().copied().zip(&programs).filter(|(peer, _)| takes_part(peer, scenario)).collect();
         let table = measure_all(&able, &site, scenario, wish)?;
@@ -75,10 +76,11 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
 }
 
 /// The floor for CPU time says nothing about memory, for which it would need twice the open files of the others, and
-/// speaks no TLS.
+/// speaks neither TLS nor anything but what the backend speaks.
 fn takes_part(peer: &Peer, scenario: &Scenario) -> bool {
     let idle = matches!(scenario.connections, Connections::Idle(_));
-    peer.name != peers::FLOOR || !(idle || scenario.tls)
+    let http2 = matches!(scenario.protocol, Protocol::Http2 { .. });
+    peer.name != peers::FLOOR || !(idle || http2 || scenario.tls)
 }
 
 fn chosen<'a, T>(

@@ -1,8 +1,9 @@
 //! What is measured: requests, answers and connections of each scenario.
 //!
-//! A good addition is one entry in [`ALL`] that every peer can serve with the configuration its file writes. HTTP/2
-//! and WebSocket become scenarios together with the gateway's support for them: they need listeners in the peers'
-//! configurations and a client in `load`.
+//! A good addition is one entry in [`ALL`] that every peer can serve with the configuration its file writes. Another
+//! protocol needs listeners in the peers' configurations and a client in `load`.
+
+use super::websocket;
 
 /// Bytes of a large body.
 const LARGE: usize = 1024 * 1024;
@@ -20,6 +21,7 @@ pub(crate) struct Scenario {
     /// Services beside the one that is asked for.
     pub(crate) more_services: usize,
     pub(crate) connections: Connections,
+    pub(crate) protocol: Protocol,
     /// Whether clients come over TLS.
     pub(crate) tls: bool,
 }
@@ -35,13 +37,27 @@ pub(crate) enum Connections {
     Idle(usize),
 }
 
-const PLAIN: Scenario = Scenario {
+/// What clients speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    /// By prior knowledge, with so many requests at a time on each connection.
+    Http2 {
+        streams: usize,
+    },
+    /// Messages instead of requests, each sent back by the backend.
+    WebSocket,
+}
+
+/// What most scenarios have in common.
+pub(crate) const PLAIN: Scenario = Scenario {
     name: "",
     title: "",
     request_bytes: 0,
     answer_bytes: 1024,
     more_services: 0,
     connections: Connections::KeptAlive(64),
+    protocol: Protocol::Http1,
     tls: false,
 };
 
@@ -75,6 +91,20 @@ pub(crate) const ALL: &[Scenario] = &[
         connections: Connections::Idle(10_000),
         ..PLAIN
     },
+    Scenario {
+        name: "http2",
+        title: "HTTP/2, 1 KB answers, 8 connections with 8 streams each",
+        connections: Connections::KeptAlive(8),
+        protocol: Protocol::Http2 { streams: 8 },
+        ..PLAIN
+    },
+    Scenario {
+        name: "websocket",
+        title: "WebSocket, 1 KB messages there and back, 64 connections",
+        answer_bytes: websocket::MESSAGE_BYTES,
+        protocol: Protocol::WebSocket,
+        ..PLAIN
+    },
     Scenario { name: "tls", title: "TLS 1.3 keep-alive, 1 KB answers, 64 connections", tls: true, ..PLAIN },
     Scenario {
         name: "tls-connections",
@@ -103,13 +133,15 @@ pub(crate) const ALL: &[Scenario] = &[
 /// The host that is asked for.
 pub(crate) const HOST: &str = "petstore.example.com";
 
+/// The path that is asked for; what is behind the service's prefix reaches the backend.
+pub(crate) const PATH: &str = "/store/pets/1";
+
 impl Scenario {
-    /// The request that is sent: routed by host and path prefix.
+    /// The request of HTTP/1.1 that is sent: routed by host and path prefix.
     pub(crate) fn request(&self) -> Vec<u8> {
         let method = if self.request_bytes > 0 { "POST" } else { "GET" };
-        let mut head = format!(
-            "{method} /store/pets/1 HTTP/1.1\r\nHost: {HOST}\r\nUser-Agent: bench\r\nAccept: */*\r\n"
-        );
+        let mut head =
+            format!("{method} {PATH} HTTP/1.1\r\nHost: {HOST}\r\nUser-Agent: bench\r\nAccept: */*\r\n");
         if self.request_bytes > 0 {
             head += &format!("Content-Length: {}\r\n", self.request_bytes);
         }

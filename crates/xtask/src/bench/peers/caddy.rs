@@ -37,7 +37,7 @@ fn configure(listen: SocketAddr, site: &Site) -> String {
         Some(files) => ("https", format!(" tls {} {}\n", files.certificate.display(), files.key.display())),
     };
     format!(
-        "{{\n admin off\n auto_https off\n persist_config off\n log {{\n level ERROR\n }}\n}}\n\
+        "{{\n admin off\n auto_https off\n persist_config off\n servers {{\n protocols h1 h2c\n }}\n log {{\n level ERROR\n }}\n}}\n\
          {scheme}://petstore.example.com:{port} {{\n bind {ip}\n{tls}{more} handle_path /store/* {{\n {proxy}\n }}\n}}\n"
     )
 }

@@ -39,6 +39,7 @@ fn configure(listen: SocketAddr, site: &Site) -> Value {
         "stat_prefix": "bench",
         "use_remote_address": true,
         "generate_request_id": false,
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
         "route_config": {"virtual_hosts": [{
             "name": "petstore", "domains": ["petstore.example.com"], "routes": routes,
         }]},

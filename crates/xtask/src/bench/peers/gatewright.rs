@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use super::super::scenario::HOST;
+use super::super::scenario::{HOST, Protocol};
 use super::{ROUTES_PER_SERVICE, Running, Site};
 
 /// The administrator's key of an instance that lives as long as the bench and listens on loopback only.
@@ -62,8 +62,7 @@ pub(super) fn start(site: &Site, program: &Path) -> anyhow::Result<Running> {
     let mut child = Running::spawn(&mut command)?;
     let stdout = child.stdout.take().context("the output is not there")?;
     // From here on a failure must end the process, which `Running` does when it is dropped.
-    let mut running =
-        Running { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), tls: site.tls.is_some() };
+    let mut running = Running { child, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
     let mut lines = BufReader::new(stdout).lines();
     let mut addresses = Addresses { over_tls: site.tls.is_some(), ..Addresses::default() };
     while addresses.complete().is_none() {
@@ -75,7 +74,7 @@ pub(super) fn start(site: &Site, program: &Path) -> anyhow::Result<Running> {
     let (admin, proxy) = addresses.complete().context("no addresses")?;
     running.address = proxy;
     publish(admin, site)?;
-    running.until_served(&log)
+    running.until_served(site, &log)
 }
 
 fn said(log: &Path) -> String {
@@ -137,11 +136,13 @@ fn publish(admin: SocketAddr, site: &Site) -> anyhow::Result<()> {
         accepted(client.put(url).header("X-API-KEY", ADMIN_KEY).send_json(ssl)?)?;
     }
     put("services/template/pet-store", service("pet-store", "/store"))?;
-    let pets =
-        json!({"service_id": "pet-store", "name": "pets", "paths": ["/pets/*"], "methods": ["GET", "POST"]});
+    let pets = json!({
+        "service_id": "pet-store", "name": "pets", "paths": ["/pets/*"], "methods": ["GET", "POST"],
+        "enable_websocket": site.scenario.protocol == Protocol::WebSocket,
+    });
     put("routes/template/pets", pets)?;
     let mut wishes = vec![json!({"service_id": "pet-store", "version": "1.0.0"})];
-    for number in 0..site.more_services {
+    for number in 0..site.scenario.more_services {
         let id = format!("team-{number}");
         put(&format!("services/template/{id}"), service(&id, &format!("/{id}")))?;
         for route in 0..ROUTES_PER_SERVICE {

@@ -32,6 +32,7 @@ fn configure(listen: SocketAddr, site: &Site, routes: &Path) -> String {
     let ssl = site.tls.as_ref().map(|files| format!(" ssl crt {} alpn http/1.1", files.both.display()));
     let (ssl, scheme) =
         (ssl.as_deref().unwrap_or_default(), if site.tls.is_some() { "https" } else { "http" });
+    let proto = if site.http2() { " proto h2" } else { "" };
     format!(
         "global
   nbthread 1
@@ -44,8 +45,9 @@ defaults
   timeout connect 5s
   timeout client 60s
   timeout server 60s
+  timeout tunnel 60s
 frontend proxy
-  bind {listen}{ssl}
+  bind {listen}{ssl}{proto}
   acl petstore hdr(host),lower petstore.example.com
   http-request set-header X-Real-IP %[src]
   http-request set-header X-Forwarded-Proto {scheme}

