@@ -15,8 +15,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("gatewright-model", &[]),
     ("gatewright-plugins", &["gatewright-model"]),
     ("gatewright-discovery", &["gatewright-model"]),
-    ("gatewright-gateway", &["gatewright-model", "gatewright-plugins", "gatewright-discovery"]),
+    (
+        "gatewright-gateway",
+        &["gatewright-model", "gatewright-plugins", "gatewright-discovery", "gatewright-test-tls"],
+    ),
     ("gatewright-test-postgres", &[]),
+    ("gatewright-test-tls", &[]),
     (
         "gatewright-control-plane",
         &["gatewright-model", "gatewright-plugins", "gatewright-discovery", "gatewright-test-postgres"],
