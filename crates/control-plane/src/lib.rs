@@ -115,7 +115,8 @@ pub async fn start(settings: Settings) -> Result<ControlPlane, StartError> {
         serve(listener, None, watch.clone(), WATCH_CONNECTIONS_MAX);
         address
     });
-    tracing::info!(%admin_address, ?sync_address, "the control plane serves");
+    let sync = sync_address.map(tracing::field::display);
+    tracing::info!(%admin_address, sync_address = sync, "the control plane serves");
     Ok(ControlPlane {
         admin_address,
         admin_tls_address,

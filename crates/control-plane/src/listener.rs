@@ -47,7 +47,8 @@ impl Stopping {
         self.graceful.cancel();
         self.tasks.close();
         if tokio::time::timeout(deadline, self.tasks.wait()).await.is_err() {
-            tracing::warn!(?deadline, "requests were still in flight at the deadline and are dropped");
+            let seconds = deadline.as_secs();
+            tracing::warn!(seconds, "requests were still in flight at the deadline and are dropped");
             self.at_once.cancel();
             self.tasks.wait().await;
         }

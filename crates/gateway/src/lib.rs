@@ -98,6 +98,10 @@ const LOCK_FILE: &str = "gateway.lock";
 /// How often numbers of what has gone are looked through.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
+/// How long before the deadline of a stop those learn of it who would not end by themselves, such as WebSockets; less
+/// if the deadline is near.
+const GOODBYE: Duration = Duration::from_secs(3);
+
 /// How long the end of a gateway waits for the last lines of its access log.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -105,6 +109,8 @@ const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Gateway {
     addresses: Addresses,
     stop: watch::Sender<bool>,
+    /// Set when the deadline of a stop is near.
+    end: watch::Sender<bool>,
     /// Closes when the last worker ended.
     workers_ended: mpsc::Receiver<()>,
     access_log: Option<AccessLog>,
@@ -149,12 +155,11 @@ fn launch(
     let open = |path| DataDirectory::open(path, &settings, takes_over);
     let kept = settings.data_dir.as_deref().map(open).transpose()?;
     let DataDirectory { cache, lock } = kept.unwrap_or_default();
-    let reports = Reports::new();
-    let limits = settings.limits;
+    let (reports, limits) = (Reports::new(), settings.limits);
     let door = Arc::new(Door::new(&limits, settings.trust.clone()));
     let metrics = Arc::new(Metrics::new(settings.workers.get()));
     let current = Current::new(LiveConfig::unconfigured(Arc::clone(&metrics)));
-    let (stop, stopping) = watch::channel(false);
+    let ((stop, stopping), (end, ending)) = (watch::channel(false), watch::channel(false));
     let background = background_runtime()?;
     if let Some(limit) = settings.memory.clone() {
         background.spawn(memory::watch(limit, door.pressure.clone()));
@@ -207,12 +212,13 @@ fn launch(
             ),
             door: Arc::clone(&door),
             hours: Hours { open: opened.clone(), stop: stopping.clone() },
+            end: ending.clone(),
             alive: alive.clone(),
         };
         thread.spawn()?;
     }
     let (background, sockets, addresses) = (Some(background), Arc::new(listeners.kept), listeners.addresses);
-    Ok(Gateway { addresses, stop, workers_ended, access_log, background, current, sockets, _lock: lock })
+    Ok(Gateway { addresses, stop, end, workers_ended, access_log, background, current, sockets, _lock: lock })
 }
 
 fn background_runtime() -> Result<Runtime, StartError> {
@@ -312,6 +318,7 @@ struct Worker {
     recorder: Recorder,
     door: Arc<Door>,
     hours: Hours,
+    end: watch::Receiver<bool>,
     /// Dropped when the thread ends, which is all it is for.
     alive: mpsc::Sender<()>,
 }
@@ -324,9 +331,10 @@ impl Worker {
     }
 
     fn run(self) {
-        let Worker { index, plain, tls_listener, tls, current, limits, recorder, door, hours, alive } = self;
+        let Worker { index, plain, tls_listener, tls, current, limits, recorder, door, hours, end, alive } =
+            self;
         let live = current.reader();
-        let worker = worker::Worker::new(Setup { index, live, tls, limits, recorder, door });
+        let worker = worker::Worker::new(Setup { index, live, tls, limits, recorder, door, end });
         let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => runtime,
             Err(error) => return tracing::error!(index, %error, "a worker cannot start its runtime"),
@@ -403,12 +411,18 @@ impl Gateway {
         move || channel.iter().for_each(Channel::reopen)
     }
 
-    /// Stops accepting, lets requests in flight finish until `deadline`, and ends the threads.
+    /// Stops accepting, lets requests in flight finish until `deadline`, and ends the threads. WebSockets are told
+    /// shortly before.
     pub async fn stop(mut self, deadline: Duration) {
         // The workers close what they accept from; a copy would keep the sockets open with nobody to accept.
         self.sockets = Arc::default();
         self.stop.send_replace(true);
-        let ended = tokio::time::timeout(deadline, self.workers_ended.recv()).await;
+        let goodbye = GOODBYE.min(deadline / 2);
+        let mut ended = tokio::time::timeout(deadline - goodbye, self.workers_ended.recv()).await;
+        if ended.is_err() {
+            self.end.send_replace(true);
+            ended = tokio::time::timeout(goodbye, self.workers_ended.recv()).await;
+        }
         if ended.is_err() {
             tracing::warn!(seconds = deadline.as_secs(), "requests were still in flight at the deadline");
         }

@@ -105,6 +105,15 @@ enum Level {
 }
 
 impl Level {
+    /// What the gateway does at this level, for the log.
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "serve everything",
+            Self::Shed => "refuse new requests",
+            Self::Refuse => "refuse new connections",
+        }
+    }
+
     fn of(used: u64, max: u64) -> Self {
         let at = |percent: u64| u128::from(used) * 100 > u128::from(max) * u128::from(percent);
         if at(REFUSE_PERCENT) {
@@ -134,7 +143,12 @@ impl Pressure {
         let level = Level::of(used, limit.bytes_max);
         let before = self.0.swap(level as u8, Ordering::Relaxed);
         if before != level as u8 {
-            tracing::warn!(used, limit = limit.bytes_max, ?level, "the pressure on memory changed");
+            tracing::warn!(
+                used,
+                limit = limit.bytes_max,
+                does = level.name(),
+                "the pressure on memory changed"
+            );
         }
         Ok(())
     }

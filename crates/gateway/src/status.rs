@@ -92,6 +92,7 @@ fn metrics(shown: &Shown, exposition: Exposition) -> String {
         report: &shown.reports.now(),
         teller: &shown.teller,
         refusals: shown.door.refusals().collect(),
+        evictions: shown.door.evictions().collect(),
         handshake_failures: shown.tls.failures.counts().collect(),
         lines_lost: shown.access_log.as_ref().map(Channel::lost).unwrap_or_default(),
     };

@@ -17,12 +17,13 @@ const SWEEP_AFTER: usize = 4096;
 /// States by key.
 pub(crate) struct Counters<T> {
     states: HashMap<Box<[u8]>, Arc<T>>,
+    keys_max: usize,
     made: AtomicUsize,
 }
 
 impl<T> Default for Counters<T> {
     fn default() -> Self {
-        Self { states: HashMap::new(), made: AtomicUsize::new(0) }
+        Self { states: HashMap::new(), keys_max: KEYS_MAX, made: AtomicUsize::new(0) }
     }
 }
 
@@ -34,11 +35,11 @@ impl<T: Default> Counters<T> {
             return Some(Arc::clone(state));
         }
         let made = self.made.fetch_add(1, Ordering::Relaxed);
-        if made % SWEEP_AFTER == SWEEP_AFTER - 1 || states.len() >= KEYS_MAX {
+        if made % SWEEP_AFTER == SWEEP_AFTER - 1 || states.len() >= self.keys_max {
             // A state that somebody holds is in use, however idle it looks.
             states.retain(|_, state| Arc::strong_count(state) > 1 || !is_idle(state));
         }
-        if states.len() >= KEYS_MAX {
+        if states.len() >= self.keys_max {
             return None;
         }
         Some(Arc::clone(states.get_or_insert_with(key.into(), Arc::default)))
@@ -209,6 +210,16 @@ mod tests {
         assert_eq!(bucket.add(500_000, second, 1.0), None);
         assert_eq!(bucket.add(1_000_000, second, 1.0), Some(1_000_000));
         assert!(!bucket.is_empty(1_000_000) && bucket.is_empty(3_000_000));
+    }
+
+    #[test]
+    fn c13_keys_that_a_client_invents_are_bounded() {
+        let counters: Counters<AtomicUsize> = Counters { keys_max: 1000, ..Counters::default() };
+        let of = |key: usize, is_idle: bool| counters.of(&key.to_be_bytes(), |_| is_idle).is_some();
+        assert_eq!((0..10_000).filter(|key| of(*key, false)).count(), 1000);
+        assert!(of(7, false), "those that are known still count");
+        assert!(of(10_000, true), "there is room again once some are idle");
+        assert!(counters.states.len() <= 1000);
     }
 
     #[test]

@@ -65,7 +65,8 @@ async fn watch_open(
     if let Some(refused) = query.version.as_deref().and_then(refuse_newer) {
         return refused;
     }
-    tracing::info!(%group, have = ?query.have, epoch = ?query.epoch, "a gateway watches");
+    let (have, epoch) = (query.have.map(|have| have.0), query.epoch.as_ref().map(tracing::field::display));
+    tracing::info!(%group, have, epoch, "a gateway watches");
     let have = Have { epoch: query.epoch, revision: query.have, digest: query.digest };
     let lines = Lines::new(watch, group, have);
     let stream = futures_util::stream::unfold(lines, |mut lines| async {
@@ -112,7 +113,7 @@ async fn group(app: &App, headers: &HeaderMap) -> Result<GatewayGroupId, Respons
             Err(answer(StatusCode::UNAUTHORIZED, "the instance token is missing or unknown"))
         }
         Err(refusal) => {
-            tracing::error!(?refusal, "a gateway could not be identified");
+            tracing::error!(error = %refusal, "a gateway could not be identified");
             Err(answer(StatusCode::SERVICE_UNAVAILABLE, "the store is unavailable"))
         }
     }

@@ -66,6 +66,16 @@ pub(crate) enum Malformed {
 }
 
 impl Malformed {
+    /// The name by which logs and metrics know it: a limit has its own, whatever else is wrong is one thing.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::TargetTooLong => "target_too_long",
+            Self::HeadTooLong => "head_too_large",
+            Self::TooManyFields => "too_many_fields",
+            _ => "malformed",
+        }
+    }
+
     /// The status that tells a client what was wrong with its request.
     pub(crate) fn status(self) -> u16 {
         match self {

@@ -3,7 +3,8 @@
 //! A client may send a ping, change its settings or give up a request, but one that does little else is working
 //! against the gateway. Every kind has a bucket that refills with time; a client that empties one is told to calm
 //! down and loses its connection. The frames are counted in the bytes under the `h2` crate, which answers most of
-//! them by itself and tells nobody.
+//! them by itself and tells nobody. The head of a request that has begun and does not end is noticed here as well: the
+//! crate waits for it for ever, and with it whatever else the connection is to bring.
 
 use crate::worker::timer::TICK;
 
@@ -57,6 +58,10 @@ pub(crate) struct Counter {
     head_bytes: usize,
     resets: Bucket,
     controls: Bucket,
+    /// The tick at which the head of a request began that is not here as a whole.
+    block_since: Option<u64>,
+    /// Whether the frame that is being skipped is the last one of a head.
+    ends_block: bool,
 }
 
 impl Counter {
@@ -68,7 +73,14 @@ impl Counter {
             head_bytes: 0,
             resets: Bucket::new(RESETS),
             controls: Bucket::new(CONTROLS),
+            block_since: None,
+            ends_block: false,
         }
+    }
+
+    /// Since which tick the head of a request has been arriving.
+    pub(crate) fn head_since(&self) -> Option<u64> {
+        self.block_since
     }
 
     /// Counts the frames in the next bytes of the connection, at the tick `now`; `false`: it is too much.
@@ -79,6 +91,7 @@ impl Counter {
                 let skipped = self.skipping.min(bytes.len());
                 self.skipping -= skipped;
                 bytes = &bytes[skipped..];
+                self.settle_block();
                 continue;
             }
             let count = (FRAME_HEAD_BYTES - self.head_bytes).min(bytes.len());
@@ -88,20 +101,35 @@ impl Counter {
             if self.head_bytes == FRAME_HEAD_BYTES {
                 self.head_bytes = 0;
                 allowed &= self.frame(now);
+                self.settle_block();
             }
         }
         allowed
     }
 
+    /// The head of a request is here once the last byte of its last frame is.
+    fn settle_block(&mut self) {
+        if self.skipping == 0 && std::mem::take(&mut self.ends_block) {
+            self.block_since = None;
+        }
+    }
+
     fn frame(&mut self, now: u64) -> bool {
         const END_STREAM: u8 = 0x1;
+        const END_HEADERS: u8 = 0x4;
         let [high, middle, low, kind, flags, ..] = self.head;
         self.skipping = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
         match kind {
             // DATA that neither carries anything nor ends anything.
             0x0 if self.skipping == 0 && flags & END_STREAM == 0 => self.controls.take(now),
-            // HEADERS, CONTINUATION, WINDOW_UPDATE: counted by what they ask for.
-            0x0 | 0x1 | 0x8 | 0x9 => true,
+            // HEADERS, CONTINUATION: counted by what they ask for.
+            0x1 | 0x9 => {
+                self.block_since.get_or_insert(now);
+                self.ends_block = flags & END_HEADERS != 0;
+                true
+            }
+            // DATA, WINDOW_UPDATE: so are they.
+            0x0 | 0x8 => true,
             // RST_STREAM
             0x3 => self.resets.take(now),
             // PRIORITY, SETTINGS, PING, and what nobody knows.
@@ -150,6 +178,27 @@ mod tests {
                 assert!((0..5000).all(|_| work.chunks(piece).all(|part| counter.see(part, 0))));
                 assert_eq!(passing(&mut counter, &frame(kind, 0, payload), piece, 0), allowed, "{kind}");
             }
+        }
+    }
+
+    #[test]
+    fn a_head_arrives_from_its_first_frame_to_the_last_byte_of_its_last() {
+        const HEADERS: u8 = 1;
+        const CONTINUATION: u8 = 9;
+        for piece in [1, 4, 100] {
+            let mut counter = Counter::new(0);
+            let mut arriving = |bytes: &[u8], now| {
+                assert!(bytes.chunks(piece).all(|part| counter.see(part, now)));
+                counter.head_since()
+            };
+            let (first, last) = (frame(HEADERS, 0, b"head"), frame(CONTINUATION, 4, b"rest"));
+            assert_eq!(arriving(&frame(DATA, 0, b"data"), 1), None);
+            assert_eq!(arriving(&first, 2), Some(2));
+            assert_eq!(arriving(&frame(CONTINUATION, 0, b""), 3), Some(2));
+            assert_eq!(arriving(&last[..last.len() - 1], 4), Some(2));
+            assert_eq!(arriving(&last[last.len() - 1..], 5), None);
+            assert_eq!(arriving(&frame(HEADERS, 4, b""), 6), None);
+            assert_eq!(arriving(&frame(HEADERS, 4, b"head"), 7), None);
         }
     }
 

@@ -6,10 +6,12 @@
 //!
 //! * [`request`], [`response`]: heads in and out.
 //! * [`inlet`], [`outlet`]: the two directions of a stream.
+//! * [`grpc`]: what gRPC adds.
 //! * [`flood`]: frames that cost much and carry nothing.
 //! * [`wire`]: the bytes under a connection, watched.
 
 pub(crate) mod flood;
+pub(crate) mod grpc;
 pub(crate) mod inlet;
 pub(crate) mod outlet;
 pub(crate) mod request;

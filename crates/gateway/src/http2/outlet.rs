@@ -41,6 +41,11 @@ impl Outlet {
         self.sent
     }
 
+    /// Whether the answer has begun.
+    pub(crate) fn has_begun(&self) -> bool {
+        matches!(self.half, Half::Body(_))
+    }
+
     /// Sends an interim answer that asks for the body.
     pub(crate) fn go_on(&mut self) -> Result<(), Closed> {
         let Half::Answer(answer) = &mut self.half else { return Err(Closed) };

@@ -6,6 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -13,7 +14,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::PREFACE;
 use super::flood::Counter;
 use crate::transport::Transport;
-use crate::worker::timer::Clock;
+use crate::worker::timer::{Timer, ticks};
+
+/// What a client does that costs it its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Abuse {
+    /// It sends too much that carries nothing.
+    Flood,
+    /// The head of a request did not arrive in time.
+    SlowHead,
+}
 
 /// A client's connection under the `h2` crate.
 pub(crate) struct Wire {
@@ -21,20 +31,44 @@ pub(crate) struct Wire {
     /// What was read before the crate took over.
     received: BytesMut,
     counter: Counter,
-    clock: Rc<Clock>,
-    /// Set once the client has sent too much that carries nothing; from then on nothing is read.
-    flooded: Rc<Cell<bool>>,
+    timer: Timer,
+    /// How long the head of a request may take.
+    head_timeout: Duration,
+    /// Set once the client has gone too far; from then on nothing is read.
+    abuse: Rc<Cell<Option<Abuse>>>,
 }
 
 impl Wire {
-    pub(crate) fn new(transport: Transport, received: BytesMut, clock: Rc<Clock>) -> Self {
+    pub(crate) fn new(
+        transport: Transport,
+        received: BytesMut,
+        timer: Timer,
+        head_timeout: Duration,
+    ) -> Self {
         let counter = Counter::new(PREFACE.len());
-        Self { transport, received, counter, clock, flooded: Rc::default() }
+        Self { transport, received, counter, timer, head_timeout, abuse: Rc::default() }
     }
 
-    /// Tells when the client has sent too much that carries nothing.
-    pub(crate) fn flooded(&self) -> Rc<Cell<bool>> {
-        Rc::clone(&self.flooded)
+    /// Tells when the client has gone too far.
+    pub(crate) fn abuse(&self) -> Rc<Cell<Option<Abuse>>> {
+        Rc::clone(&self.abuse)
+    }
+
+    /// The connection has to look at what its client does.
+    fn accuse(&self, abuse: Abuse, context: &Context<'_>) {
+        self.abuse.set(Some(abuse));
+        context.waker().wake_by_ref();
+    }
+
+    /// Reads what was received before, then from the connection.
+    fn poll_bytes(&mut self, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.received.is_empty() {
+            return Pin::new(&mut self.transport).poll_read(context, room);
+        }
+        let count = self.received.len().min(room.remaining());
+        room.put_slice(&self.received[..count]);
+        self.received.advance(count);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -45,23 +79,24 @@ impl AsyncRead for Wire {
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.flooded.get() {
+        if this.abuse.get().is_some() {
             return Poll::Pending;
         }
         let before = room.filled().len();
-        if this.received.is_empty() {
-            std::task::ready!(Pin::new(&mut this.transport).poll_read(context, room))?;
-        } else {
-            let count = this.received.len().min(room.remaining());
-            room.put_slice(&this.received[..count]);
-            this.received.advance(count);
+        let polled = this.poll_bytes(context, room);
+        if !this.counter.see(&room.filled()[before..], this.timer.now()) {
+            this.accuse(Abuse::Flood, context);
         }
-        if !this.counter.see(&room.filled()[before..], this.clock.now()) {
-            this.flooded.set(true);
-            // The connection has to look at the flag.
-            context.waker().wake_by_ref();
+        match this.counter.head_since() {
+            None => this.timer.disarm(),
+            Some(since) => {
+                let deadline = since.saturating_add(ticks(this.head_timeout));
+                if this.timer.poll_at(deadline, context).is_ready() {
+                    this.accuse(Abuse::SlowHead, context);
+                }
+            }
         }
-        Poll::Ready(Ok(()))
+        polled
     }
 }
 

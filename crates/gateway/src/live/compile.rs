@@ -97,7 +97,7 @@ pub(crate) fn compile(
     quarantined.extend(
         group.refused.into_iter().map(|(key, reason)| Quarantined { what: What::Object(key), reason }),
     );
-    for (id, service) in &before.services {
+    for (id, service) in before.services.iter() {
         if !snapshot.services.contains_key(id) {
             live.router.replace(placed(service).as_ref(), None);
             live.services.remove(id);
@@ -115,8 +115,9 @@ pub(crate) fn compile(
             continue;
         }
         let plugins = PluginGround { group: &live.plugins, changed: &group.changed };
+        let number = live.services.number_of(id);
         match compile_service(
-            (published, client_certificate),
+            (published, client_certificate, number),
             settings,
             known,
             plugins,
@@ -128,7 +129,7 @@ pub(crate) fn compile(
                     quarantined.push(Quarantined { what: What::Service(id.clone()), reason: unbuilt });
                 }
                 live.router.replace(known.and_then(placed).as_ref(), service.rules.as_ref());
-                live.services.insert(id.clone(), Arc::new(service));
+                live.services.insert(id, Arc::new(service));
             }
             Err(reason) => {
                 if rematched {
@@ -170,7 +171,7 @@ struct PluginGround<'g> {
 
 /// Compiles a service; says as well what is wrong with its plugins where it has no good form to keep.
 fn compile_service(
-    (published, client_certificate): (&Arc<PublishedService>, Option<&Arc<GroupObject>>),
+    (published, client_certificate, number): (&Arc<PublishedService>, Option<&Arc<GroupObject>>, usize),
     settings: MatchSettings,
     known: Option<&Arc<LiveService>>,
     ground: PluginGround<'_>,
@@ -179,7 +180,7 @@ fn compile_service(
 ) -> Result<(LiveService, Violations), Violations> {
     let takes_requests = published.kind == ServiceKind::Http && published.runtime.status == Status::Enabled;
     let rules = match takes_requests {
-        true => Some(Arc::new(ServiceRules::compile(published, settings)?)),
+        true => Some(Arc::new(ServiceRules::compile(published, settings)?.numbered(number))),
         false => None,
     };
     let same_upstream = known.filter(|known| {
@@ -311,11 +312,31 @@ mod tests {
     }
 
     #[test]
+    fn the_rules_of_a_service_lead_to_it_whatever_came_and_went() {
+        let background = Background::idle(1);
+        let mut snapshot = Snapshot::default();
+        let mut live = LiveConfig::empty();
+        for (revision, ids) in [(1, "abc"), (2, "c"), (3, "cde"), (4, "ea"), (5, "abcdef")] {
+            let ids = ids.chars().map(String::from);
+            let version = revision.to_string();
+            let services = ids.map(|id| service(&id, &version, json!({}))).collect();
+            snapshot = next(&snapshot, revision, true, services);
+            (live, _) = compile(&live, &snapshot, &background);
+            assert_eq!(live.services.len(), snapshot.services.len());
+            for (id, service) in live.services.iter() {
+                let found = live.services.numbered(service.rules.as_ref().unwrap().number());
+                assert!(found.is_some_and(|found| Arc::ptr_eq(found, service)), "{id}");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_gone_is_not_served() {
         let first = next(&Snapshot::default(), 1, true, vec![service("a", "1", json!({}))]);
         let (before, _) = compile(&LiveConfig::empty(), &first, &Background::idle(1));
         let (after, _) = compile(&before, &next(&first, 2, true, Vec::new()), &Background::idle(1));
-        assert!(after.services.is_empty());
+        assert_eq!(after.services.len(), 0);
+        assert!(after.services.numbered(0).is_none());
     }
 
     #[test]

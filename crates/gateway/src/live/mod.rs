@@ -2,21 +2,22 @@
 //!
 //! * [`compile`]: a snapshot into a live configuration, off the request path, reusing everything that did not
 //!   change.
+//! * [`services`]: the compiled services, and how a request finds its own.
 //! * [`plugins`]: instances of plugins and the layers they run in.
 //! * [`current`]: the one pointer that is swapped, and how a worker reads it without touching shared counters.
 
 pub(crate) mod compile;
 pub(crate) mod current;
 pub(crate) mod plugins;
+pub(crate) mod services;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gatewright_model::id::ServiceId;
 use gatewright_model::resource::group_object::GroupObject;
 use gatewright_model::snapshot::{PublishedService, Revision};
 
 use self::plugins::{GroupPlugins, ServicePlugins};
+use self::services::Services;
 use crate::proxy::reject::RejectReason;
 use crate::router::{MatchSettings, Router, ServiceRules};
 use crate::telemetry::metrics::Metrics;
@@ -30,7 +31,7 @@ pub(crate) struct LiveConfig {
     /// `None` until the first configuration arrived.
     pub(crate) revision: Option<Revision>,
     pub(crate) router: Router,
-    pub(crate) services: BTreeMap<ServiceId, Arc<LiveService>>,
+    pub(crate) services: Services,
     pub(crate) server_names: Arc<ServerNames>,
     /// Where requests are counted; outlives every configuration.
     pub(crate) metrics: Arc<Metrics>,
@@ -44,7 +45,7 @@ impl LiveConfig {
             metrics,
             revision: None,
             router: Router::new(MatchSettings::default()),
-            services: BTreeMap::new(),
+            services: Services::default(),
             server_names: Arc::default(),
             plugins: Arc::default(),
         }

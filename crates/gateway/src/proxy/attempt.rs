@@ -190,9 +190,9 @@ impl Attempt<'_, '_, '_, '_> {
             let node =
                 tunnel::End { reader: &mut node_reader, writer: &mut node_writer, said, timer: upload_timer };
             let client = tunnel::End { reader, writer, said: inbound, timer };
-            let drain = limits.websocket_drain;
-            let life = Life { clock, silence_max: timeouts.read, is_served, drain };
-            tunnel::run(client, node, life).await;
+            let (drain, end) = (limits.websocket_drain, worker.end.clone());
+            let life = Life { clock, silence_max: timeouts.read, is_served, drain, end };
+            tunnel::run(client, node, life).await.into_iter().for_each(|reason| record.cut(reason));
             return Ok(Done { persists: false, reusable: None });
         }
         let whole = *unread == Unread::Nothing;
@@ -307,7 +307,8 @@ pub(super) fn answer_failure(broken: Broken) -> Failure {
         Broken::SourceClosed => RejectReason::UpstreamClosed,
         Broken::SourceTimeout => RejectReason::UpstreamReadTimeout,
         Broken::SourceMalformed | Broken::SourceTooLarge => RejectReason::UpstreamMalformed,
-        Broken::SinkClosed | Broken::SinkTimeout => RejectReason::ClientClosed,
+        Broken::SinkClosed => RejectReason::ClientClosed,
+        Broken::SinkTimeout => RejectReason::ClientStalled,
     })
 }
 

@@ -28,6 +28,7 @@ use crate::telemetry::record::Record;
 use crate::transport::{ReadHalf, Traffic, Transport, WriteHalf};
 use crate::worker::Worker;
 use crate::worker::buffers::Workspace;
+use crate::worker::door::Eviction;
 use crate::worker::timer::{Timer, ticks};
 
 /// How long, and for how many bytes, the rest of a refused request is read before the connection is closed; closing
@@ -87,7 +88,7 @@ async fn serve_http1(
     let (timer, upload_timer) = (worker.clock.timer(), worker.clock.timer());
     let (limits, traffic) = (&worker.limits, &traffic);
     let mut client = ClientConnection { reader, writer, address, limits, timer, upload_timer, traffic };
-    let mut first = first_bytes(worker, &mut client, worker.limits.head_timeout).await?;
+    let mut first = first_bytes(worker, &mut client, (worker.limits.head_timeout, Eviction::Silent)).await?;
     if begins_http2(worker, &mut client, &mut first.inbound).await {
         return Some(std::mem::take(&mut first.inbound));
     }
@@ -95,7 +96,7 @@ async fn serve_http1(
     loop {
         let mut workspace = match kept.take() {
             Some(workspace) => workspace,
-            None => first_bytes(worker, &mut client, worker.limits.idle_timeout).await?,
+            None => first_bytes(worker, &mut client, (worker.limits.idle_timeout, Eviction::Idle)).await?,
         };
         match serve_request(worker, &mut client, &mut workspace).await {
             Next::Request if workspace.inbound.is_empty() => worker.buffers.give_back(workspace),
@@ -117,12 +118,20 @@ async fn serve_http1(
 async fn first_bytes(
     worker: &Worker,
     client: &mut ClientConnection<'_>,
-    patience: Duration,
+    (patience, eviction): (Duration, Eviction),
 ) -> Option<Box<Workspace>> {
     loop {
         let stopping = worker.stopping.get();
         let patience = if stopping { patience.min(worker.limits.shutdown_grace) } else { patience };
-        client.timer.limit_idle(patience, client.reader.readable()).await.ok()?.ok()?;
+        match client.timer.limit_idle(patience, client.reader.readable()).await {
+            Ok(readable) => readable.ok()?,
+            Err(_) => {
+                if !worker.stopping.get() {
+                    worker.door.evict(eviction, client.address.peer);
+                }
+                return None;
+            }
+        }
         let mut workspace = worker.buffers.take();
         workspace.inbound.reserve(READ_BYTES_SMALL);
         match client.reader.try_read_buf(&mut workspace.inbound) {

@@ -49,8 +49,7 @@ pub(super) fn find<'l>(
         variables: &variables,
     };
     let matched = live.router.find(&wanted).ok_or(RejectReason::RouteNotFound)?;
-    let published = matched.rules.service();
-    let service = live.services.get(&published.service_id).ok_or(RejectReason::RouteNotFound)?;
+    let service = live.services.numbered(matched.rules.number()).ok_or(RejectReason::RouteNotFound)?;
     let route = service.routes.get(matched.route).ok_or(RejectReason::RouteNotFound)?;
     record.matched(service, matched.route);
     match route.refusal {

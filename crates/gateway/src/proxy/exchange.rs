@@ -79,6 +79,7 @@ pub(super) async fn forward<'l>(
     record: &Record<'l>,
 ) -> Result<bool, Failure> {
     bear(worker, *unread)?;
+    headers::remove_claims(&mut workspace.request.fields, client.address.is_trusted);
     let mut body = Body::unread();
     let mut found = find(record, &workspace.request, client, &body);
     // A condition on the way wanted to know the body, so the answer is not certain yet.

@@ -64,6 +64,16 @@ pub(crate) fn remove_hop_by_hop(fields: &mut Fields) -> ConnectionOptions {
     options
 }
 
+/// Removes what a client must not claim: what only the gateway says of a caller, unless the client is trusted, and
+/// twins of whatever the gateway acts on. To be called before anything reads the fields.
+pub(crate) fn remove_claims(fields: &mut Fields, is_trusted: bool) {
+    fields.remove_if(|field, name| match field.known {
+        Known::Other => is_twin(name),
+        Known::XConsumerUsername | Known::XConsumerCustomId | Known::XCredentialIdentifier => !is_trusted,
+        _ => false,
+    });
+}
+
 /// Whether the sender of a request reads trailers (RFC 9110 section 10.1.4). To be asked before hop-by-hop fields are
 /// removed.
 pub(crate) fn reads_trailers(fields: &Fields) -> bool {
@@ -166,9 +176,6 @@ fn upstream_fields(head: &RequestHead, client: &ClientAddress, mut put: impl FnM
     let fields = &head.fields;
     let believed = |known| client.is_trusted && is_about_origin(known);
     for field in fields.iter().filter(|field| !is_set_by_gateway(field.known) || believed(field.known)) {
-        if field.known == Known::Other && is_twin(fields.bytes(field.name)) {
-            continue;
-        }
         put(fields.bytes(field.name), fields.bytes(field.value));
     }
     put(b"X-Real-IP", client.address.as_bytes());

@@ -10,7 +10,7 @@
 //! * [`headers`]: what changes in a head on its way through.
 //! * [`relay`]: a body from one connection to another; [`pace`]: how long its sender is waited for; [`sink`]: where
 //!   it goes.
-//! * [`tunnel`]: a WebSocket.
+//! * [`tunnel`]: a WebSocket; [`frames`]: where its frames end.
 //! * [`variables`], [`body`]: what conditions can read of a request.
 //! * [`reject`]: answers the gateway gives itself.
 
@@ -21,6 +21,7 @@ mod client;
 mod connection;
 mod destination;
 mod exchange;
+mod frames;
 mod headers;
 mod multiplexed;
 mod pace;

@@ -4,7 +4,7 @@
 //! one up ends it at once, wherever it is; a client that does little else loses its connection.
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -14,9 +14,8 @@ use bytes::{Bytes, BytesMut};
 use gatewright_model::message::Known;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
-use http::header::CONTENT_TYPE;
+use http::Request;
 use http::request::Parts;
-use http::{HeaderValue, Request};
 
 use super::client::{Client, Incoming, Outgoing};
 use super::connection::{Unread, is_too_large};
@@ -29,14 +28,16 @@ use super::sink::{Http2Sink, Sink, send_whole};
 use crate::http1::Malformed;
 use crate::http1::framing::Framing;
 use crate::http2;
+use crate::http2::grpc;
 use crate::http2::inlet::Inlet;
 use crate::http2::outlet::{Closed, Outlet};
 use crate::http2::request::{self, Refusal};
-use crate::http2::wire::Wire;
+use crate::http2::wire::{Abuse, Wire};
 use crate::telemetry::record::Record;
 use crate::transport::Transport;
 use crate::worker::Worker;
 use crate::worker::buffers::Workspace;
+use crate::worker::door::Eviction;
 
 /// How long a connection that was told to end may take to do so once nothing is in flight.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,32 +57,40 @@ pub(super) async fn serve(
     address: ClientAddress,
 ) {
     let timer = worker.clock.timer();
-    let wire = Wire::new(transport, received, Rc::clone(&worker.clock));
-    let flooded = wire.flooded();
+    let wire = Wire::new(transport, received, worker.clock.timer(), worker.limits.head_timeout);
+    let abuse = wire.abuse();
     let shaking = http2::server().handshake::<_, Bytes>(wire);
     let Ok(Ok(mut connection)) = timer.limit(worker.limits.head_timeout, shaking).await else { return };
     let shared = Rc::new(Shared { worker: Rc::clone(worker), address, in_flight: Cell::new(0) });
     let mut patience = worker.limits.head_timeout;
-    let mut closing = false;
+    let (mut closing, mut idle) = (false, false);
     loop {
-        match timer.limit_idle(patience, next(&mut connection, &flooded)).await {
+        if !closing && (idle || worker.stopping.get()) {
+            // What is in flight may finish, and so may what the client sent before it heard of this.
+            connection.graceful_shutdown();
+            (closing, patience) = (true, CLOSING_TIMEOUT);
+        }
+        match timer.limit_until_stop(patience, next(&mut connection, &abuse)).await {
             Ok(Ok((request, respond))) => {
                 shared.in_flight.set(shared.in_flight.get() + 1);
                 tokio::task::spawn_local(serve_stream(Rc::clone(&shared), request, respond));
-                patience = worker.limits.idle_timeout;
+                patience = if closing { CLOSING_TIMEOUT } else { worker.limits.idle_timeout };
             }
             Ok(Err(End::Gone)) => return,
-            Ok(Err(End::Flood)) => {
-                tracing::debug!(client = %shared.address.peer, "a client floods its connection");
+            Ok(Err(End::Abuse(abuse))) => {
+                let eviction = match abuse {
+                    Abuse::Flood => Eviction::Http2Flood,
+                    Abuse::SlowHead => Eviction::Http2SlowHead,
+                };
+                worker.door.evict(eviction, shared.address.peer);
                 connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 break;
             }
-            Err(_) if shared.in_flight.get() > 0 && (closing || !worker.stopping.get()) => {}
+            Err(_) if shared.in_flight.get() > 0 || worker.stopping.get() && !closing => {}
             Err(_) if closing => return,
             Err(_) => {
-                // What is in flight may finish, and so may what the client sent before it heard of this.
-                connection.graceful_shutdown();
-                (closing, patience) = (true, CLOSING_TIMEOUT);
+                worker.door.evict(Eviction::Idle, shared.address.peer);
+                idle = true;
             }
         }
     }
@@ -92,19 +101,19 @@ pub(super) async fn serve(
 enum End {
     /// It is gone.
     Gone,
-    /// The client sends too much that carries nothing.
-    Flood,
+    /// The client went too far.
+    Abuse(Abuse),
 }
 
 /// Keeps the connection going until it brings a stream.
 async fn next(
     connection: &mut Connection<Wire, Bytes>,
-    flooded: &Cell<bool>,
+    abuse: &Cell<Option<Abuse>>,
 ) -> Result<(Request<RecvStream>, SendResponse<Bytes>), End> {
     poll_fn(|context| {
         let accepted = connection.poll_accept(context);
-        if flooded.get() {
-            return Poll::Ready(Err(End::Flood));
+        if let Some(abuse) = abuse.get() {
+            return Poll::Ready(Err(End::Abuse(abuse)));
         }
         accepted.map(|accepted| match accepted {
             Some(Ok(stream)) => Ok(stream),
@@ -124,7 +133,7 @@ async fn serve_stream(shared: Rc<Shared>, request: Request<RecvStream>, respond:
     worker.recorder.counts().request_began();
     let record = Record::new(&live, begun);
     let mut workspace = worker.buffers.take();
-    let given_up = {
+    let ended = {
         let (timer, upload_timer) = (worker.clock.timer(), worker.clock.timer());
         let client = Client {
             incoming: Incoming::Http2(&mut inlet),
@@ -135,17 +144,23 @@ async fn serve_stream(shared: Rc<Shared>, request: Request<RecvStream>, respond:
             upload_timer: &upload_timer,
         };
         let mut answering = pin!(answer(worker, client, &mut workspace, &parts, &record));
+        let mut expiring = pin!(expiry(worker, &parts));
         poll_fn(|context| {
             if answering.as_mut().poll(context).is_ready() {
-                return Poll::Ready(false);
+                return Poll::Ready(Ok(()));
             }
             // Ending the exchange here also gives up whatever it asked of an upstream.
-            outlet.borrow_mut().poll_reset(context).map(|()| true)
+            if outlet.borrow_mut().poll_reset(context).is_ready() {
+                return Poll::Ready(Err(RejectReason::ClientClosed));
+            }
+            expiring.as_mut().poll(context).map(|()| Err(RejectReason::DeadlineExceeded))
         })
         .await
     };
-    if given_up {
-        record.cut(RejectReason::ClientClosed);
+    match ended {
+        Ok(()) => {}
+        Err(RejectReason::DeadlineExceeded) => expire(&mut outlet.borrow_mut(), &record),
+        Err(reason) => record.cut(reason),
     }
     let head_bytes = http2::bytes(&parts.headers) as u64;
     record.passed(head_bytes + inlet.received(), outlet.borrow().sent() + record.head_bytes());
@@ -220,11 +235,30 @@ fn read_request(parts: &Parts, incoming: &mut Inlet, workspace: &mut Workspace) 
     }
 }
 
-/// Whether a request comes from a gRPC client, and not from one of gRPC-Web.
-fn is_grpc(parts: &Parts) -> bool {
-    let kind = parts.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    kind.strip_prefix(b"application/grpc")
-        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+/// Ends when the time is over that the client gives its call.
+async fn expiry(worker: &Worker, parts: &Parts) {
+    let timeout = if grpc::is_call(&parts.headers) { grpc::timeout(&parts.headers) } else { None };
+    match timeout {
+        Some(timeout) => drop(worker.clock.timer().limit(timeout, pending::<()>()).await),
+        None => pending().await,
+    }
+}
+
+/// Tells the client of a call that its time is over, in whatever place the answer has left.
+fn expire(outlet: &mut Outlet, record: &Record<'_>) {
+    let reason = RejectReason::DeadlineExceeded;
+    let told = if outlet.has_begun() {
+        record.cut(reason);
+        outlet.send_trailers(reason.grpc_status())
+    } else {
+        let head = reason.grpc_answer();
+        record.rejected(reason);
+        record.head_written(http2::bytes(head.headers()));
+        outlet.send_head(head, true)
+    };
+    if told.is_err() {
+        outlet.reset(Reason::CANCEL);
+    }
 }
 
 async fn reject(
@@ -235,7 +269,7 @@ async fn reject(
     (client, record): (&Client<'_, '_>, &Record<'_>),
 ) -> Result<(), Closed> {
     // A gRPC client makes nothing of another body.
-    if is_grpc(parts) && reason.status() >= 400 {
+    if grpc::is_call(&parts.headers) && reason.status() >= 400 {
         let head = reason.grpc_answer();
         record.head_written(http2::bytes(head.headers()));
         return outlet.borrow_mut().send_head(head, true);

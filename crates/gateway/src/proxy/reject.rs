@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::http1::Malformed;
 use crate::http1::write;
@@ -24,12 +24,22 @@ pub(crate) enum RejectReason {
     BodyTimeout,
     /// The body is larger than a request may be.
     BodyTooLarge,
-    /// The client went away, or took nothing of its answer for too long; nobody is answered.
+    /// The client went away; nobody is answered.
     ClientClosed,
+    /// The client took nothing of its answer for too long; the rest is not sent.
+    ClientStalled,
     /// The request expects something the gateway does not do.
     ExpectationUnsupported,
     /// A WebSocket is asked for in a way that is not defined.
     WebSocketMalformed,
+    /// Nobody said anything on a WebSocket for too long.
+    WebSocketIdle,
+    /// The route of a WebSocket was removed, and the time it may go on without is over.
+    RouteGone,
+    /// The gateway stops, and cannot wait any longer for the end of a WebSocket.
+    Stopping,
+    /// The time a gRPC client gave its call is over.
+    DeadlineExceeded,
     /// The host demands a client certificate and the client showed none.
     ClientCertificateMissing,
     /// The host demands a client certificate and the client showed another one.
@@ -86,7 +96,9 @@ impl RejectReason {
             Self::BodyTooLarge => 413,
             Self::Overloaded => 503,
             // Only ever read in a log: by convention, a client that closed the request.
-            Self::ClientClosed => 499,
+            Self::ClientClosed | Self::ClientStalled => 499,
+            // What is open already is ended without an answer.
+            Self::WebSocketIdle | Self::RouteGone | Self::Stopping => 503,
             Self::ExpectationUnsupported => 417,
             Self::RouteNotFound => 404,
             Self::NotConfigured
@@ -99,7 +111,10 @@ impl RejectReason {
             | Self::UpstreamTlsFailed
             | Self::UpstreamClosed
             | Self::UpstreamMalformed => 502,
-            Self::UpstreamConnectTimeout | Self::UpstreamSendTimeout | Self::UpstreamReadTimeout => 504,
+            Self::UpstreamConnectTimeout
+            | Self::UpstreamSendTimeout
+            | Self::UpstreamReadTimeout
+            | Self::DeadlineExceeded => 504,
         }
     }
 
@@ -111,13 +126,18 @@ impl RejectReason {
     /// The name by which logs, metrics and answers know it.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Malformed(_) => "malformed",
+            Self::Malformed(malformed) => malformed.name(),
             Self::HeadTimeout => "head_timeout",
             Self::BodyTimeout => "body_timeout",
             Self::BodyTooLarge => "body_too_large",
             Self::ClientClosed => "client_closed",
+            Self::ClientStalled => "client_stalled",
             Self::ExpectationUnsupported => "expectation_unsupported",
             Self::WebSocketMalformed => "websocket_malformed",
+            Self::WebSocketIdle => "websocket_idle",
+            Self::RouteGone => "route_gone",
+            Self::Stopping => "stopping",
+            Self::DeadlineExceeded => "deadline_exceeded",
             Self::ClientCertificateMissing => "client_certificate_missing",
             Self::ClientCertificateRefused => "client_certificate_refused",
             Self::Misdirected => "misdirected",
@@ -150,10 +170,15 @@ impl RejectReason {
             Self::BodyTimeout => "the request body stopped arriving, or came too slowly".to_owned(),
             Self::BodyTooLarge => "the request body is larger than this gateway accepts".to_owned(),
             Self::ClientClosed => "the client closed the connection".to_owned(),
+            Self::ClientStalled => "the client took nothing of its answer".to_owned(),
             Self::ExpectationUnsupported => "only `Expect: 100-continue` is supported".to_owned(),
             Self::WebSocketMalformed => {
                 "a WebSocket needs `Sec-WebSocket-Version: 13` and one `Sec-WebSocket-Key`".to_owned()
             }
+            Self::WebSocketIdle => "nobody said anything on the WebSocket".to_owned(),
+            Self::RouteGone => "the route was removed".to_owned(),
+            Self::Stopping => "the gateway stops".to_owned(),
+            Self::DeadlineExceeded => "the deadline of the call is over".to_owned(),
             Self::ClientCertificateMissing => "no required client certificate was sent".to_owned(),
             Self::ClientCertificateRefused => "the client certificate is not accepted".to_owned(),
             Self::Misdirected => {
@@ -196,6 +221,14 @@ impl RejectReason {
 
     /// The answer for a gRPC client, which looks for its status nowhere but here: a head that ends the stream.
     pub(crate) fn grpc_answer(self) -> Response<()> {
+        let mut head = Response::new(());
+        *head.headers_mut() = self.grpc_status();
+        head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        head
+    }
+
+    /// What ends a call: its status, and why.
+    pub(crate) fn grpc_status(self) -> HeaderMap {
         // As gRPC maps HTTP statuses to its own, so that a client sees the same through any gateway.
         let status = match self.status() {
             400 | 431 => "13",
@@ -207,14 +240,12 @@ impl RejectReason {
             504 => "4",
             _ => "2",
         };
-        let mut head = Response::new(());
-        let headers = head.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from_static(status));
+        let mut fields = HeaderMap::new();
+        fields.insert("grpc-status", HeaderValue::from_static(status));
         if let Ok(message) = HeaderValue::from_str(&self.explanation().replace('%', "%25")) {
-            headers.insert("grpc-message", message);
+            fields.insert("grpc-message", message);
         }
-        head
+        fields
     }
 
     /// Writes the whole answer.

@@ -1,20 +1,25 @@
 //! WebSocket: who may open one, and what happens once it is open (RFC 6455).
 //!
 //! A tunnel is opened only if the route allows it, the client asked for it properly and the node agreed with `101`.
-//! From then on bytes pass both ways untouched until both sides are done, or until neither has said anything for as
-//! long as the route lets a node be silent.
+//! From then on bytes pass both ways untouched until both sides are done. The gateway ends a tunnel when neither side
+//! has said anything for as long as the route lets a node be silent, when its route has been gone for too long, and
+//! when it stops itself; both sides are told then.
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::transport::{ReadHalf, WriteHalf};
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use gatewright_model::message::{Fields, Known, Method, RequestHead, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{Notify, watch};
 
+use super::frames::{self, Frames};
+use super::reject::RejectReason;
 use super::relay::READ_BYTES_SMALL;
 use super::sink::write_all;
+use crate::transport::{ReadHalf, WriteHalf};
 use crate::worker::timer::{Clock, Timer, ticks};
 
 /// Whether the request asks to become a WebSocket. To be asked before hop-by-hop fields are removed.
@@ -57,6 +62,9 @@ pub(super) struct End<'a, 's> {
 /// How often a tunnel looks whether it may go on.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long the ends of a tunnel may take to finish a frame and to say goodbye once the gateway ends it.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// What a tunnel lives by.
 pub(super) struct Life<'a> {
     pub(super) clock: &'a Rc<Clock>,
@@ -66,35 +74,85 @@ pub(super) struct Life<'a> {
     pub(super) is_served: &'a dyn Fn() -> bool,
     /// How long it may go on without.
     pub(super) drain: Duration,
+    /// Set once the gateway cannot wait any longer for what is open.
+    pub(super) end: watch::Receiver<bool>,
 }
 
-/// Passes bytes between the ends until both are done, neither said anything for too long, or its route has been gone
-/// for too long.
-pub(super) async fn run(client: End<'_, '_>, node: End<'_, '_>, life: Life<'_>) {
-    let Life { clock, silence_max, .. } = life;
-    let last_heard = Cell::new(clock.now());
-    let silence = Silence { clock, last_heard: &last_heard, max: silence_max };
-    let up = pump(client.reader, client.said, node.writer, client.timer, &silence);
-    let down = pump(node.reader, node.said, client.writer, node.timer, &silence);
+/// Passes bytes between the ends until both are done, or until the gateway ends it: then both are told so between two
+/// of their frames. Hands back why the gateway ended it, if it did.
+pub(super) async fn run(client: End<'_, '_>, node: End<'_, '_>, life: Life<'_>) -> Option<RejectReason> {
+    let clock = life.clock;
+    let (last_heard, parting) = (Cell::new(clock.now()), Parting::default());
+    let silence = Silence { clock, last_heard: &last_heard, max: life.silence_max };
+    let up =
+        Way { silence: &silence, parting: &parting, timer: client.timer, goodbye: frames::goodbye_to_node };
+    let down = Way { timer: node.timer, goodbye: frames::goodbye_to_client, ..up };
+    let up = pump(client.reader, client.said, node.writer, up);
+    let down = pump(node.reader, node.said, client.writer, down);
+    let mut passing = pin!(async { tokio::join!(up, down) });
+    let reason = tokio::select! {
+        _ = &mut passing => return None,
+        reason = doomed(&life, &silence) => reason,
+    };
+    tracing::debug!(reason = reason.name(), "a WebSocket is ended");
+    parting.begin();
+    // Whoever does not say goodbye in time is cut off.
+    let _ = clock.timer().limit(GOODBYE_TIMEOUT, passing).await;
+    Some(reason)
+}
+
+/// Ends when the gateway has a reason to end the tunnel.
+async fn doomed(life: &Life<'_>, silence: &Silence<'_>) -> RejectReason {
+    let mut end = life.end.clone();
+    let stopping = async {
+        if end.wait_for(|end| *end).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
     tokio::select! {
-        _ = async { tokio::join!(up, down) } => {}
-        () = forsaken(&life) => tracing::debug!("a WebSocket outlived its route and was closed"),
+        () = stopping => RejectReason::Stopping,
+        reason = outlived(life, silence) => reason,
     }
 }
 
-/// Ends when the route has been gone for as long as its WebSockets may stay.
-async fn forsaken(life: &Life<'_>) {
+/// Ends when the route has been gone for as long as its WebSockets may stay, or both ends have been silent for too
+/// long.
+async fn outlived(life: &Life<'_>, silence: &Silence<'_>) -> RejectReason {
     let timer = life.clock.timer();
     let mut gone_since = None;
     loop {
-        let _ = timer.limit(LOOK_INTERVAL.min(life.drain), std::future::pending::<()>()).await;
+        let pause = LOOK_INTERVAL.min(life.drain).min(life.silence_max);
+        let _ = timer.limit(pause, std::future::pending::<()>()).await;
+        if silence.is_too_long() {
+            return RejectReason::WebSocketIdle;
+        }
         if (life.is_served)() {
             gone_since = None;
             continue;
         }
         let since = *gone_since.get_or_insert(life.clock.now());
         if life.clock.now() >= since.saturating_add(ticks(life.drain)) {
-            return;
+            return RejectReason::RouteGone;
+        }
+    }
+}
+
+/// Whether the gateway ends a tunnel.
+#[derive(Default)]
+struct Parting {
+    begun: Cell<bool>,
+    beginning: Notify,
+}
+
+impl Parting {
+    fn begin(&self) {
+        self.begun.set(true);
+        self.beginning.notify_waiters();
+    }
+
+    async fn begins(&self) {
+        if !self.begun.get() {
+            self.beginning.notified().await;
         }
     }
 }
@@ -116,31 +174,60 @@ impl Silence<'_> {
     }
 }
 
+/// What one direction goes by.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    silence: &'a Silence<'a>,
+    parting: &'a Parting,
+    timer: &'a Timer,
+    /// What the receiver is told if the gateway ends the tunnel.
+    goodbye: fn() -> Vec<u8>,
+}
+
 /// One direction: ends with its sender, and then tells the receiver that nothing more comes.
-async fn pump(
-    reader: &mut ReadHalf<'_>,
-    buffer: &mut BytesMut,
-    writer: &mut WriteHalf<'_>,
-    timer: &Timer,
-    silence: &Silence<'_>,
-) {
+async fn pump(reader: &mut ReadHalf<'_>, buffer: &mut BytesMut, writer: &mut WriteHalf<'_>, way: Way<'_>) {
+    let Way { silence, parting, timer, goodbye } = way;
+    let mut frames = Frames::default();
     loop {
-        if !buffer.is_empty() {
+        let parts = parting.begun.get();
+        let passing = if parts {
+            frames.finish(buffer)
+        } else {
+            frames.follow(buffer);
+            buffer.len()
+        };
+        if passing > 0 {
             silence.broken();
-            if write_all(writer, buffer, silence.max, timer).await.is_err() {
+            if write_all(writer, &buffer[..passing], silence.max, timer).await.is_err() {
                 break;
             }
-            buffer.clear();
+            buffer.advance(passing);
+        }
+        if parts && frames.is_between() {
+            if !frames.is_closed() {
+                let _ = write_all(writer, &goodbye(), silence.max, timer).await;
+            }
+            let _ = writer.shutdown().await;
+            return hear_out(reader, buffer).await;
         }
         buffer.reserve(READ_BYTES_SMALL);
-        match timer.limit(silence.max, reader.read_buf(buffer)).await {
-            Ok(Ok(1..)) => {}
-            // The other direction may be alive.
-            Err(_) if !silence.is_too_long() => {}
-            Ok(Ok(0) | Err(_)) | Err(_) => break,
+        tokio::select! {
+            read = reader.read_buf(buffer) => if !matches!(read, Ok(1..)) { break },
+            () = parting.begins(), if !parts => {}
         }
     }
     let _ = writer.shutdown().await;
+}
+
+/// Reads what is still said: closing without would reset the connection, and could destroy the goodbye on its way.
+async fn hear_out(reader: &mut ReadHalf<'_>, buffer: &mut BytesMut) {
+    loop {
+        buffer.clear();
+        buffer.reserve(READ_BYTES_SMALL);
+        if !matches!(reader.read_buf(buffer).await, Ok(1..)) {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]

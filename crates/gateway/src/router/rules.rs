@@ -21,6 +21,8 @@ use super::Request;
 #[derive(Debug)]
 pub struct ServiceRules {
     service: Arc<PublishedService>,
+    /// What whoever compiled them finds the service by.
+    number: usize,
     hosts: Box<[HostPattern]>,
     rules: Box<[Rule]>,
 }
@@ -70,7 +72,19 @@ impl ServiceRules {
             ));
         }
         violations.into_result()?;
-        Ok(Self { service: Arc::clone(service), hosts: hosts.into(), rules: rules.into() })
+        Ok(Self { service: Arc::clone(service), number: 0, hosts: hosts.into(), rules: rules.into() })
+    }
+
+    /// The same with a number, by which a match leads to what belongs to the service beside its rules.
+    #[must_use]
+    pub fn numbered(self, number: usize) -> Self {
+        Self { number, ..self }
+    }
+
+    /// The number that was given to them; 0: none was.
+    #[must_use]
+    pub fn number(&self) -> usize {
+        self.number
     }
 
     /// The published service these rules were compiled from.

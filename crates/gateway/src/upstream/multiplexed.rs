@@ -2,16 +2,19 @@
 //!
 //! A request takes a [`Seat`] on an open connection, and only if all are taken another one is opened; while it is
 //! being opened, nobody opens a third. A connection that the node is about to close, or that has served enough, takes
-//! nobody in any more and ends with the last request on it.
+//! nobody in any more and ends with the last request on it. One that nobody uses is asked now and then whether it still
+//! stands.
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::future::pending;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
+use h2::{Ping, PingPong};
 use tokio::sync::Notify;
 
 use super::Keepalive;
@@ -22,10 +25,15 @@ use crate::proxy::reject::RejectReason;
 use crate::telemetry::record::Record;
 use crate::transport::Transport;
 use crate::worker::Worker;
-use crate::worker::timer::{Clock, ticks};
+use crate::worker::timer::{Clock, Timer, ticks};
 
 /// Requests on one connection at a time, however many the node allows.
 const SEATS_MAX: usize = 100;
+
+/// How often a connection that nobody uses is asked whether it still stands, and how long its answer may take. Not
+/// oftener: servers of gRPC close connections that are pinged for no reason.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The connections of one worker.
 #[derive(Default)]
@@ -155,7 +163,7 @@ pub(crate) async fn seat(
         let opening = Opening(worker, endpoint);
         let transport = node.connect(endpoint.address).await?;
         let opened = open(worker, transport, limits).await;
-        let line = Rc::new(opened.map_err(|_| RejectReason::UpstreamConnectFailed)?);
+        let line = opened.map_err(|_| RejectReason::UpstreamConnectFailed)?;
         record.connected();
         let seat = Seat::take(&line);
         worker.lines.borrow_mut().open.entry(endpoint).or_default().push(line);
@@ -164,26 +172,99 @@ pub(crate) async fn seat(
     }
 }
 
-async fn open(worker: &Rc<Worker>, transport: Transport, limits: Keepalive) -> Result<Line, h2::Error> {
-    let (sender, connection) = http2::client().handshake::<_, Bytes>(transport).await?;
-    tokio::task::spawn_local(async move {
-        // Whoever is on it learns of its end by the end of their streams.
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection to a node ended");
-        }
-    });
-    Ok(Line {
+async fn open(worker: &Rc<Worker>, transport: Transport, limits: Keepalive) -> Result<Rc<Line>, h2::Error> {
+    let (sender, mut connection) = http2::client().handshake::<_, Bytes>(transport).await?;
+    let idle_ticks_max = match limits.idle_timeout {
+        Duration::ZERO => u64::MAX,
+        timeout => ticks(timeout),
+    };
+    let line = Rc::new(Line {
         sender,
         taken: Cell::new(0),
         served: Cell::new(0),
         served_max: limits.requests_max,
         retired: Cell::new(false),
         idle_since: Cell::new(worker.clock.now()),
-        idle_ticks_max: if limits.idle_timeout == Duration::ZERO {
-            u64::MAX
-        } else {
-            ticks(limits.idle_timeout)
-        },
+        idle_ticks_max,
         clock: Rc::clone(&worker.clock),
-    })
+    });
+    let (pings, watched) = (connection.ping_pong(), Rc::downgrade(&line));
+    let timer = worker.clock.timer();
+    tokio::task::spawn_local(async move {
+        // Whoever is on it learns of its end by the end of their streams.
+        tokio::select! {
+            ended = connection => if let Err(error) = ended {
+                tracing::debug!(%error, "a connection to a node ended");
+            },
+            () = deaf(pings, &watched, &timer) => tracing::debug!("a connection to a node is dead"),
+        }
+    });
+    Ok(line)
+}
+
+/// Ends when a connection that nobody uses no longer answers: what lies between may have forgotten it, and nothing
+/// would tell the next request but silence.
+async fn deaf(pings: Option<PingPong>, line: &Weak<Line>, timer: &Timer) {
+    let Some(mut pings) = pings else { return pending().await };
+    loop {
+        let _ = timer.limit(PING_INTERVAL, pending::<()>()).await;
+        let is_idle = line.upgrade().is_some_and(|line| line.taken.get() == 0);
+        if is_idle && timer.limit(PING_TIMEOUT, pings.ping(Ping::opaque())).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::{LocalSet, spawn_local, yield_now};
+
+    use super::*;
+
+    const LIMITS: Keepalive = Keepalive { idle_max: 1, idle_timeout: Duration::ZERO, requests_max: 1000 };
+
+    /// Lets time pass, and others work so many times in each tick.
+    async fn pass(worker: &Worker, time: Duration, turns: usize) {
+        for _ in 0..ticks(time) {
+            worker.clock.tick();
+            for _ in 0..turns {
+                yield_now().await;
+            }
+        }
+    }
+
+    /// Whether an idle connection to a node is given up after two rounds of asking.
+    async fn is_given_up(node_answers: bool) -> bool {
+        let worker = Rc::new(Worker::showing(Arc::default()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        spawn_local(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            if node_answers {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while connection.accept().await.is_some() {}
+            } else {
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+        });
+        let transport = Transport::Plain(TcpStream::connect(address).await.unwrap());
+        let line = open(&worker, transport, LIMITS).await.unwrap();
+        for _ in 0..2 {
+            pass(&worker, PING_INTERVAL, 1).await;
+            // Time enough for a ping and its answer.
+            pass(&worker, PING_TIMEOUT, 400).await;
+        }
+        line.is_done()
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_nobody_uses_is_given_up_once_nothing_answers_on_it() {
+        let local = LocalSet::new();
+        assert!(!local.run_until(is_given_up(true)).await);
+        assert!(local.run_until(is_given_up(false)).await);
+    }
 }

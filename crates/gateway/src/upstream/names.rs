@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_last_good_addresses_stay_while_dns_fails() {
+    async fn d8_the_last_good_addresses_stay_while_dns_fails() {
         let failure = || Err("server failure".to_owned());
         let (names, mut asked) =
             names(vec![found(&["10.0.0.1"], 5), failure(), failure(), found(&[], 5), failure()]);

@@ -1,4 +1,5 @@
-//! Who is let in: decided when a connection is accepted, for all workers together, before it has cost anything.
+//! Who is let in: decided when a connection is accepted, for all workers together, before it has cost anything. And
+//! who is shown out again.
 //!
 //! Everything here is touched once per connection and not on the path of a request, but for the pressure on memory,
 //! which is one number.
@@ -52,6 +53,33 @@ impl Refusal {
     }
 }
 
+/// Why a connection that was let in was closed: a limit that is about no single request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Eviction {
+    /// Its first request did not begin in time.
+    Silent,
+    /// It waited too long for its next request.
+    Idle,
+    /// Over HTTP/2, it sent too much that carries nothing.
+    Http2Flood,
+    /// Over HTTP/2, the head of a request did not arrive in time.
+    Http2SlowHead,
+}
+
+impl Eviction {
+    const ALL: [Self; 4] = [Self::Silent, Self::Idle, Self::Http2Flood, Self::Http2SlowHead];
+
+    /// The name by which logs and metrics know it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Idle => "idle",
+            Self::Http2Flood => "http2_flood",
+            Self::Http2SlowHead => "http2_slow_head",
+        }
+    }
+}
+
 /// What all workers know of who is in and who may come in.
 pub(crate) struct Door {
     connections_max: NonZeroUsize,
@@ -59,6 +87,7 @@ pub(crate) struct Door {
     pub(crate) pressure: Pressure,
     open: AtomicUsize,
     refusals: [AtomicU64; Refusal::ALL.len()],
+    evictions: [AtomicU64; Eviction::ALL.len()],
 }
 
 /// Somebody who was let in; dropped, there is room for another.
@@ -78,6 +107,7 @@ impl Door {
             pressure: Pressure::default(),
             open: AtomicUsize::new(0),
             refusals: Default::default(),
+            evictions: Default::default(),
         }
     }
 
@@ -136,6 +166,12 @@ impl Door {
         tracing::debug!(client = %peer, reason = refusal.name(), "a connection was refused");
     }
 
+    /// A connection that was let in is closed for this.
+    pub(crate) fn evict(&self, eviction: Eviction, client: SocketAddr) {
+        self.evictions[eviction as usize].fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(%client, reason = eviction.name(), "a connection is closed");
+    }
+
     /// Connections that are open now.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
@@ -145,5 +181,11 @@ impl Door {
     pub(crate) fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = Refusal::ALL.into_iter().zip(&self.refusals);
         counts.map(|(refusal, count)| (refusal.name(), count.load(Ordering::Relaxed)))
+    }
+
+    /// How many connections were closed for a limit, by reason.
+    pub(crate) fn evictions(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = Eviction::ALL.into_iter().zip(&self.evictions);
+        counts.map(|(eviction, count)| (eviction.name(), count.load(Ordering::Relaxed)))
     }
 }

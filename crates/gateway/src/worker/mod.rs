@@ -52,13 +52,15 @@ pub(crate) struct Worker {
     pub(crate) recorder: Recorder,
     /// Set once the gateway stops: connections close after the request they are on.
     pub(crate) stopping: Cell<bool>,
+    /// Set once it cannot wait any longer for what is open.
+    pub(crate) end: watch::Receiver<bool>,
     connections: Cell<usize>,
     connection_closed: Notify,
 }
 
 impl Worker {
     pub(crate) fn new(setup: Setup) -> Self {
-        let Setup { index, live, tls, limits, recorder, door } = setup;
+        let Setup { index, live, tls, limits, recorder, door, end } = setup;
         Self {
             index,
             live,
@@ -71,6 +73,7 @@ impl Worker {
             buffers: Buffers::default(),
             recorder,
             stopping: Cell::new(false),
+            end,
             connections: Cell::new(0),
             connection_closed: Notify::new(),
         }
@@ -84,7 +87,8 @@ impl Worker {
         let live = crate::live::current::Current::new(live).reader();
         let limits = Limits::default();
         let door = Arc::new(Door::new(&limits, crate::config::Trust::default()));
-        Self::new(Setup { index: 0, live, tls: Arc::new(tls), limits, recorder: Recorder::silent(), door })
+        let (tls, recorder, end) = (Arc::new(tls), Recorder::silent(), watch::channel(false).1);
+        Self::new(Setup { index: 0, live, tls, limits, recorder, door, end })
     }
 }
 
@@ -96,6 +100,7 @@ pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) recorder: Recorder,
     pub(crate) door: Arc<Door>,
+    pub(crate) end: watch::Receiver<bool>,
 }
 
 /// Where a worker accepts.
@@ -143,7 +148,7 @@ pub(crate) async fn run(worker: Worker, listeners: Listeners, hours: Hours) {
     if *open.borrow() {
         accept_waiting(&worker, listeners);
     }
-    worker.clock.hasten_idle(worker.limits.shutdown_grace);
+    worker.clock.hasten(worker.limits.shutdown_grace);
     while worker.connections.get() > 0 {
         worker.connection_closed.notified().await;
     }

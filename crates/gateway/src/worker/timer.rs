@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// How far apart the clock ticks.
@@ -32,8 +32,20 @@ pub(crate) struct Clock {
 #[derive(Default)]
 struct Slot {
     deadline: Cell<u64>,
-    idle: Cell<bool>,
+    haste: Cell<Haste>,
     waker: RefCell<Option<Waker>>,
+}
+
+/// What a stop makes of a wait.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Haste {
+    /// Nothing.
+    #[default]
+    None,
+    /// It has the time of grace left.
+    Grace,
+    /// It is over.
+    AtOnce,
 }
 
 impl Slot {
@@ -61,12 +73,17 @@ impl Clock {
         }
     }
 
-    /// Ends every wait that is marked idle after `grace` at the latest.
-    pub(crate) fn hasten_idle(&self, grace: Duration) {
+    /// Ends every wait for what need not come: at once, or after `grace` at the latest.
+    pub(crate) fn hasten(&self, grace: Duration) {
         let deadline = self.now().saturating_add(ticks(grace));
         for slot in self.timers.borrow().iter().flatten() {
-            if slot.idle.get() {
-                slot.deadline.set(slot.deadline.get().min(deadline));
+            match slot.haste.get() {
+                Haste::None => {}
+                Haste::Grace => slot.deadline.set(slot.deadline.get().min(deadline)),
+                Haste::AtOnce => {
+                    slot.deadline.set(slot.deadline.get().min(self.now()));
+                    slot.wake();
+                }
             }
         }
     }
@@ -122,9 +139,27 @@ impl Timer {
         limit: Duration,
         future: F,
     ) -> Result<F::Output, Elapsed> {
-        self.slot.idle.set(true);
+        self.hastily(Haste::Grace, limit, future).await
+    }
+
+    /// Like [`Timer::limit`], but no longer than until the worker stops.
+    pub(crate) async fn limit_until_stop<F: Future>(
+        &self,
+        limit: Duration,
+        future: F,
+    ) -> Result<F::Output, Elapsed> {
+        self.hastily(Haste::AtOnce, limit, future).await
+    }
+
+    async fn hastily<F: Future>(
+        &self,
+        haste: Haste,
+        limit: Duration,
+        future: F,
+    ) -> Result<F::Output, Elapsed> {
+        self.slot.haste.set(haste);
         let result = self.limit(limit, future).await;
-        self.slot.idle.set(false);
+        self.slot.haste.set(Haste::None);
         result
     }
 
@@ -139,18 +174,34 @@ impl Timer {
             if let Poll::Ready(output) = future.as_mut().poll(context) {
                 return Poll::Ready(Ok(output));
             }
-            if self.clock.now() >= self.slot.deadline.get() {
-                return Poll::Ready(Err(Elapsed));
-            }
-            let mut waker = self.slot.waker.borrow_mut();
-            if !waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
-                *waker = Some(context.waker().clone());
-            }
-            Poll::Pending
+            self.poll_elapsed(context).map(Err)
         })
         .await;
         self.slot.deadline.set(NEVER);
         result
+    }
+
+    /// Whether the tick `deadline` has come; otherwise the task is woken when it does, unless [`Timer::disarm`] comes
+    /// first. For those who are polled themselves; not to be mixed with the other waits of one timer.
+    pub(crate) fn poll_at(&self, deadline: u64, context: &mut Context<'_>) -> Poll<Elapsed> {
+        self.slot.deadline.set(deadline);
+        self.poll_elapsed(context)
+    }
+
+    /// Wakes nobody any more.
+    pub(crate) fn disarm(&self) {
+        self.slot.deadline.set(NEVER);
+    }
+
+    fn poll_elapsed(&self, context: &mut Context<'_>) -> Poll<Elapsed> {
+        if self.clock.now() >= self.slot.deadline.get() {
+            return Poll::Ready(Elapsed);
+        }
+        let mut waker = self.slot.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
+            *waker = Some(context.waker().clone());
+        }
+        Poll::Pending
     }
 }
 
@@ -217,7 +268,7 @@ mod tests {
             };
             let expire = async {
                 tokio::task::yield_now().await;
-                clock.hasten_idle(Duration::from_millis(200));
+                clock.hasten(Duration::from_millis(200));
                 for _ in 0..5 {
                     tokio::task::yield_now().await;
                     clock.tick();
@@ -227,6 +278,17 @@ mod tests {
             assert_eq!(idle_result, Err(Elapsed));
             assert!(busy_result.is_ok());
         });
+    }
+
+    #[test]
+    fn what_waits_for_a_stop_ends_with_it() {
+        let clock = Rc::new(Clock::default());
+        let timer = clock.timer();
+        let (waited, ()) = run(async {
+            let waiting = timer.limit_until_stop(Duration::from_secs(3600), pending::<()>());
+            tokio::join!(waiting, async { clock.hasten(Duration::from_secs(3600)) })
+        });
+        assert_eq!((waited, clock.now()), (Err(Elapsed), 0));
     }
 
     #[test]

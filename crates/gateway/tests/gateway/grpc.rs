@@ -187,6 +187,29 @@ fn b13_metadata_statuses_and_trailers_only_answers_come_through() {
 }
 
 #[test]
+fn b13_the_deadline_of_a_call_ends_it_at_the_node_and_with_its_status_at_the_client() {
+    let Scene { world, gone, .. } = scene();
+    let limited = |path| grpc(path).header("grpc-timeout", "200m").body(()).unwrap();
+    talk(async {
+        let mut sender = connect(world.gateway.proxy_address()).await;
+        let answer = ask(&mut sender, limited("/t/Sleep"), &message(b"")).await.unwrap();
+        assert_eq!((status(&answer), answer.body.len(), answer.trailers.is_none()), ("4", 0, true));
+        let answer = ask(&mut sender, limited("/t/SleepLater"), &message(b"")).await.unwrap();
+        assert_eq!((status(&answer), &answer.body), ("4", &message(b"first")));
+        let answer = ask(&mut sender, limited("/t/Echo"), &message(b"quick")).await.unwrap();
+        assert_eq!((status(&answer), &answer.body), ("0", &message(b"quick")));
+    });
+    for path in ["/t/Sleep", "/t/SleepLater"] {
+        assert_eq!(gone.lock().unwrap().recv_timeout(crate::world::PATIENCE).unwrap(), path);
+    }
+    let metrics = || world.status_text("/metrics");
+    for family in ["rejects", "http_cuts"] {
+        let sample = format!("gatewright_{family}_total{{reason=\"deadline_exceeded\"}} 1");
+        until(|| metrics().contains(&sample), metrics);
+    }
+}
+
+#[test]
 fn b13_a_call_that_is_cancelled_is_cancelled_at_the_node_at_once() {
     let Scene { world, gone, .. } = scene();
     let gone = Arc::new(gone);

@@ -1,11 +1,12 @@
 //! Change and end: configurations are swapped and the gateway stops while requests run.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::time::Duration;
 
 use gatewright_gateway::Limits;
 use serde_json::json;
 
+use crate::http2::raw::{ACK, END_STREAM, HEADERS, Outcome, PING, Raw};
 use crate::world::{Node, World, gate, service};
 
 fn stop(world: World) {
@@ -60,34 +61,41 @@ fn stopping_lets_requests_finish_and_closes_idle_connections() {
 }
 
 #[test]
-fn a_websocket_outlives_its_route_until_the_deadline_and_no_longer() {
-    let node = Node::with(|stream, _| {
-        stream
-            .write_all(
-                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
-            )
-            .unwrap();
-        let mut buffer = [0; 1024];
-        while let Ok(count @ 1..) = stream.read(&mut buffer) {
-            stream.write_all(&buffer[..count]).unwrap();
-        }
-        false
+fn over_http_2_a_stop_says_goaway_at_once_and_lets_requests_finish() {
+    let (open, wait) = gate();
+    let (arrived, arrival) = gate();
+    let slow = Node::with(move |stream, _| {
+        let _ = arrived.send(());
+        wait.lock().unwrap().recv().is_ok()
+            && stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_ok()
     });
-    let route = json!([{"route_id": "r", "name": "r", "paths": ["/*"], "enable_websocket": true}]);
-    let served = service(&[node.address], json!({"routes": route}));
-    let limits = Limits { websocket_drain: Duration::from_millis(300), ..Limits::default() };
-    let mut world = World::limited(limits, std::slice::from_ref(&served));
-    let mut client = world.client();
-    client.send(
-        "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\nfirst",
-    );
-    client.wait_for("first");
-    let newer =
-        service(&[node.address], json!({"routes": route, "version": "2", "service_version_id": "s-2"}));
-    world.publish(&[newer]);
-    client.send("second");
-    client.wait_for("second");
-    world.publish(&[]);
-    assert!(client.rest().ends_with(b"second"), "closed, but not before");
+    let limits = Limits { shutdown_grace: Duration::from_secs(3600), ..Limits::default() };
+    let world = World::limited(limits, &[service(&[slow.address], json!({}))]);
+    let (mut busy, mut idle) =
+        (Raw::to(world.gateway.proxy_address()), Raw::to(world.gateway.proxy_address()));
+    let get = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a")];
+    idle.send(PING, 0, 0, &[0; 8]);
+    while idle.frame().expect("an open connection").kind != PING {}
+    busy.headers(1, END_STREAM, &get);
+    arrival.lock().unwrap().recv().unwrap();
+    let stopping = std::thread::spawn(move || stop(world));
+    for raw in [&mut busy, &mut idle] {
+        assert_eq!(raw.outcome(1), Outcome::Ended(0), "GOAWAY without an error comes before anything else");
+    }
+    // What the client sent before it heard of the end is served as well.
+    busy.headers(3, END_STREAM, &get);
+    arrival.lock().unwrap().recv().unwrap();
+    open.send(()).unwrap();
+    open.send(()).unwrap();
+    let mut answered = Vec::new();
+    while let Some(frame) = busy.frame() {
+        match frame.kind {
+            HEADERS => answered.push(frame.stream),
+            PING => busy.send(PING, ACK, 0, &frame.payload),
+            _ => {}
+        }
+    }
+    assert_eq!(answered, [1, 3]);
+    drop(idle);
+    stopping.join().unwrap();
 }

@@ -21,3 +21,4 @@ mod tls;
 mod tls_nodes;
 mod trusting;
 mod upstreams;
+mod websockets;

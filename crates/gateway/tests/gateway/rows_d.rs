@@ -268,3 +268,125 @@ fn d17_near_the_memory_limit_requests_and_then_connections_are_refused() {
     world.publish(&[service(&[node.address], json!({}))]);
     crate::world::until(|| world.client().rest().is_empty(), || "connections are still accepted".to_owned());
 }
+
+#[test]
+fn d5_a_client_that_takes_nothing_costs_bounded_memory_and_is_cut_in_time() {
+    const ANSWER_BYTES: usize = 64 << 20;
+    let (tell, written) = channel();
+    let node = Node::with(move |stream, _| {
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {ANSWER_BYTES}\r\n\r\n").unwrap();
+        let mut count = 0;
+        while count < ANSWER_BYTES && stream.write_all(&[b'x'; 64 << 10]).is_ok() {
+            count += 64 << 10;
+        }
+        tell.send(count).is_ok()
+    });
+    let limits = Limits { body_timeout: Duration::from_millis(500), ..Limits::default() };
+    let world = World::limited(limits, &[service(&[node.address], json!({}))]);
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(1).unwrap();
+    socket.connect(&world.gateway.proxy_address().into()).unwrap();
+    let mut client = TcpStream::from(socket);
+    client.write_all(GET.as_bytes()).unwrap();
+    let count = written.recv_timeout(PATIENCE).expect("the node learns of it");
+    // What the systems keep for both connections, and a buffer.
+    assert!(count < ANSWER_BYTES / 2, "{count} bytes for a client that takes none");
+    let sample = "gatewright_http_cuts_total{reason=\"client_stalled\"} 1";
+    crate::world::until(|| world.status_text("/metrics").contains(sample), || world.status_text("/metrics"));
+    drop(client);
+}
+
+/// An address that neither takes connections nor refuses them: the queue in front of it is full. With what fills it.
+fn black_hole() -> (SocketAddr, Vec<socket2::Socket>) {
+    let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let listener = socket();
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut sockets = vec![listener];
+    // The first one waits to be accepted; as soon as one gets no answer, nobody does.
+    loop {
+        let waiting = socket();
+        let connected = waiting.connect_timeout(&address, Duration::from_millis(200));
+        sockets.push(waiting);
+        if connected.is_err() {
+            return (address.as_socket().unwrap(), sockets);
+        }
+    }
+}
+
+#[test]
+fn d8_a_node_that_refuses_or_swallows_connections_or_has_no_address_is_told_apart() {
+    let refusing = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (swallowing, _full) = black_hole();
+    let node = |host: String, port| json!([{"host": host, "port": port, "weight": 1}]);
+    for (nodes, expected) in [
+        (node(refusing.ip().to_string(), refusing.port()), (502, "upstream_connect_failed")),
+        (node(swallowing.ip().to_string(), swallowing.port()), (504, "upstream_connect_timeout")),
+        (node("no-such-name.invalid".to_owned(), 80), (503, "name_unresolved")),
+    ] {
+        let timeout = json!({"connect": 0.3, "send": 5, "read": 5});
+        let upstream = json!({"upstream": {"nodes": nodes, "timeout": timeout}});
+        let world = World::serving(&[service(&[], upstream)]);
+        let answer = world.ask(GET);
+        assert_eq!((answer.status, reason(&answer.body)), (expected.0, json!(expected.1)));
+    }
+}
+
+#[test]
+fn d9_what_is_not_one_answer_never_reaches_a_client_and_its_connection_is_dropped() {
+    let endless = "HTTP/1.1 200 OK\r\n".to_owned() + &"X: y\r\n".repeat(200_000);
+    let large = format!("HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 0\r\n\r\n", "y".repeat(1 << 20));
+    let storm =
+        "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1000) + "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    for answer in [
+        "garbage\r\n\r\n",
+        "\0\x01\x02\x03\r\n\r\n",
+        "<html>HTTP/0.9 has no head</html>\r\n\r\n",
+        "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX : y\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: y\r\n z\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        "HTTP/1.1 0 Zero\r\n\r\n",
+        "HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+        &endless,
+        &large,
+        &storm,
+    ] {
+        let ((ended, end), said) = (gate(), answer.as_bytes().to_vec());
+        let node = Node::with(move |stream, _| {
+            let _ = stream.write_all(&said);
+            let _ = std::io::copy(stream, &mut std::io::sink());
+            ended.send(()).unwrap();
+            false
+        });
+        let shown = &answer[..answer.len().min(100)];
+        let received = World::serving(&[service(&[node.address], json!({}))]).ask(GET);
+        assert_eq!(
+            (received.status, reason(&received.body)),
+            (502, json!("upstream_malformed")),
+            "{shown:?}"
+        );
+        assert!(end.lock().unwrap().recv_timeout(PATIENCE).is_ok(), "{shown:?}: the connection is kept");
+    }
+}
+
+#[test]
+fn d9_chunks_that_are_malformed_cut_the_answer_that_has_begun() {
+    for rest in ["x\r\n", "5 \r\nhello\r\n0\r\n\r\n", "2\r\nhello\r\n0\r\n\r\n", "ffffffffffffffff1\r\nx"] {
+        let node = Node::with(move |stream, _| {
+            write!(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n{rest}").is_ok()
+        });
+        let world = World::serving(&[service(&[node.address], json!({}))]);
+        let mut client = world.client();
+        client.send(GET);
+        let received = String::from_utf8(client.rest()).unwrap();
+        assert!(!received.ends_with("0\r\n\r\n"), "{rest:?}: {received:?}");
+    }
+}

@@ -149,7 +149,7 @@ fn a_node_that_does_not_answer_in_time_is_left_for_another() {
 }
 
 #[test]
-fn repeats_of_sent_requests_are_a_fifth_of_the_requests_at_most() {
+fn d14_repeats_of_sent_requests_are_a_fifth_of_the_requests_at_most() {
     let silent = Node::with(|_, _| false);
     let other = Node::with(|_, _| false);
     let more = json!({"upstream": {"retries": 1}});
@@ -162,7 +162,7 @@ fn repeats_of_sent_requests_are_a_fifth_of_the_requests_at_most() {
 }
 
 #[test]
-fn an_unhealthy_node_gets_no_requests_until_its_probes_succeed() {
+fn d13_an_unhealthy_node_is_left_out_until_a_probe_succeeds_and_if_all_are_all_are_used() {
     let (a, b) = (switched(), switched());
     let more = json!({"upstream": {"checks": quick_checks(json!({}))}});
     let world = World::serving(&[service(&[a.0.address, b.0.address], more)]);

@@ -74,6 +74,9 @@ pub enum Known {
     XForwardedHost,
     XForwardedPort,
     Forwarded,
+    XConsumerUsername,
+    XConsumerCustomId,
+    XCredentialIdentifier,
 }
 
 impl Known {
@@ -98,7 +101,12 @@ impl Known {
                 &[("transfer-encoding", Self::TransferEncoding), ("x-forwarded-proto", Self::XForwardedProto)]
             }
             18 => &[("proxy-authenticate", Self::ProxyAuthenticate)],
-            19 => &[("proxy-authorization", Self::ProxyAuthorization)],
+            19 => &[
+                ("proxy-authorization", Self::ProxyAuthorization),
+                ("x-consumer-username", Self::XConsumerUsername),
+            ],
+            20 => &[("x-consumer-custom-id", Self::XConsumerCustomId)],
+            23 => &[("x-credential-identifier", Self::XCredentialIdentifier)],
             _ => return Self::Other,
         };
         let found = candidates.iter().find(|(text, _)| text.as_bytes().eq_ignore_ascii_case(name));

@@ -25,6 +25,8 @@ pub(crate) struct Scraped<'a> {
     pub(crate) teller: &'a Teller,
     /// Connections that were refused at the door, by reason.
     pub(crate) refusals: Vec<(&'static str, u64)>,
+    /// Connections that were closed for a limit, by reason.
+    pub(crate) evictions: Vec<(&'static str, u64)>,
     /// TLS handshakes that failed, by reason.
     pub(crate) handshake_failures: Vec<(&'static str, u64)>,
     /// Lines of the access log that were lost: for lack of room, and for lack of a disk that takes them.
@@ -152,12 +154,14 @@ fn workers(workers: &[WorkerCounts], text: &mut Text) {
     }
 }
 
-/// Clients that got no further than the door.
+/// Clients that got no further than the door, or were shown to it.
 fn connections(scraped: &Scraped<'_>, text: &mut Text) {
     let refused = "Connections of clients that were turned away, by reason.";
+    let evicted = "Connections of clients that were closed for a limit, by reason.";
     let failed = "TLS handshakes with clients that failed, by reason.";
     for (name, help, counts) in [
         ("gatewright_client_connections_refused_total", refused, &scraped.refusals),
+        ("gatewright_client_connections_evicted_total", evicted, &scraped.evictions),
         ("gatewright_client_tls_failures_total", failed, &scraped.handshake_failures),
     ] {
         let mut family = text.family(name, Kind::Counter, help);
@@ -169,7 +173,7 @@ fn connections(scraped: &Scraped<'_>, text: &mut Text) {
 
 /// The names of what the other families know by id: joined in a query, so that renaming breaks no series.
 fn names(scraped: &Scraped<'_>, text: &mut Text) {
-    let services = scraped.live.services.values().take(super::series::SERIES_MAX);
+    let services = scraped.live.services.iter().map(|(_, service)| service).take(super::series::SERIES_MAX);
     let help = "Name and active version of a service; always 1.";
     let mut family = text.family("gatewright_service_info", Kind::Gauge, help);
     for service in services.clone() {

@@ -169,7 +169,7 @@ fn note(node: &NodeName, health: &Health, seen: Seen, thresholds: Thresholds) {
     let (host, port) = node;
     match health.note(seen, thresholds) {
         Some(true) => tracing::info!(%host, port, "node is healthy again"),
-        Some(false) => tracing::warn!(%host, port, last = ?seen, "node is unhealthy"),
+        Some(false) => tracing::warn!(%host, port, last = seen.name(), "node is unhealthy"),
         None => {}
     }
 }

@@ -16,6 +16,18 @@ pub(crate) enum Seen {
     Timeout,
 }
 
+impl Seen {
+    /// The name by which logs know it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::HttpFailure => "http_failure",
+            Self::TcpFailure => "tcp_failure",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
 /// How often something must be seen in a row until it counts; 0: it never does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Thresholds {

@@ -137,7 +137,7 @@ fn a_body_of_unknown_length_is_sent_in_chunks_unless_it_is_here_already() {
 }
 
 #[test]
-fn an_answer_that_breaks_off_is_never_a_clean_end() {
+fn d10_an_answer_that_breaks_off_is_never_a_clean_end() {
     for answer in [
         "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",

@@ -1,14 +1,16 @@
 //! What is wrong with HTTP/2 on purpose, written by hand. Nothing of it reaches an upstream.
 
 use std::io::{Read, Write};
+use std::time::Duration;
 
+use gatewright_gateway::Limits;
 use serde_json::json;
 
 use super::raw::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GOAWAY, HEADERS, Outcome, PING, PRIORITY,
     PROTOCOL_ERROR, REFUSED_STREAM, RST_STREAM, Raw, SETTINGS, WINDOW_UPDATE, block, frame, number,
 };
-use crate::world::{Node, World, gate, service};
+use crate::world::{Node, PATIENCE, World, gate, service};
 
 const GET: [(&str, &str); 4] = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a")];
 
@@ -205,6 +207,29 @@ fn b3_a_flood_of_continuations_is_ended() {
 }
 
 #[test]
+fn b3_a_head_that_drips_is_ended_in_time_however_it_is_cut() {
+    let (open, wait) = gate();
+    let (arrived, arrival) = gate();
+    let node = Node::with(move |_, _| arrived.send(()).is_ok() && wait.lock().unwrap().recv().is_ok());
+    let limits = Limits { head_timeout: Duration::from_millis(500), ..Limits::default() };
+    let world = World::limited(limits, &[service(&[node.address], json!({}))]);
+    let head = block(&GET);
+    let whole = frame(HEADERS, END_STREAM | END_HEADERS, 3, &head);
+    let begun = frame(HEADERS, END_STREAM, 3, &head);
+    for dripping in [whole[..whole.len() - 1].to_vec(), begun] {
+        let mut raw = Raw::to(world.gateway.proxy_address());
+        // Another request is on its way meanwhile: the connection is not idle.
+        raw.headers(1, END_STREAM, &GET);
+        arrival.lock().unwrap().recv().unwrap();
+        raw.stream.write_all(&dripping).unwrap();
+        assert_eq!(ended(&mut raw), Some(ENHANCE_YOUR_CALM));
+    }
+    let sample = "gatewright_client_connections_evicted_total{reason=\"http2_slow_head\"} 2";
+    assert!(world.status_text("/metrics").contains(sample), "{}", world.status_text("/metrics"));
+    drop(open);
+}
+
+#[test]
 fn b4_a_head_that_unpacks_to_megabytes_is_refused() {
     let node = Node::greeting();
     let world = World::serving(&[service(&[node.address], json!({}))]);
@@ -312,4 +337,38 @@ fn ended(raw: &mut Raw) -> Option<u32> {
             return Some(number(&frame.payload[4..]));
         }
     }
+}
+
+#[test]
+fn b8_a_client_that_takes_nothing_costs_bounded_memory_and_loses_its_streams() {
+    const ANSWER_BYTES: usize = 16 << 20;
+    let (tell, written) = std::sync::mpsc::channel();
+    let node = Node::with(move |stream, _| {
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {ANSWER_BYTES}\r\n\r\n").unwrap();
+        let mut count = 0;
+        while count < ANSWER_BYTES && stream.write_all(&[b'x'; 16 << 10]).is_ok() {
+            count += 16 << 10;
+        }
+        tell.send(count).is_ok()
+    });
+    let limits = Limits { body_timeout: Duration::from_millis(500), ..Limits::default() };
+    let world = World::limited(limits, &[service(&[node.address], json!({}))]);
+    let mut raw = Raw::to(world.gateway.proxy_address());
+    // SETTINGS_INITIAL_WINDOW_SIZE
+    raw.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    for stream in (1..201).step_by(2) {
+        raw.headers(stream, END_STREAM, &GET);
+    }
+    let mut resets = 0;
+    while resets < 100 {
+        let frame = raw.frame().expect("an open connection");
+        assert!(!matches!(frame.kind, DATA | GOAWAY), "{frame:?}");
+        resets += usize::from(frame.kind == RST_STREAM);
+    }
+    for _ in 0..100 {
+        let count = written.recv_timeout(PATIENCE).expect("the node learns of it");
+        assert!(count < ANSWER_BYTES / 2, "{count} bytes for a client that takes none");
+    }
+    let sample = "gatewright_http_cuts_total{reason=\"client_stalled\"} 100";
+    crate::world::until(|| world.status_text("/metrics").contains(sample), || world.status_text("/metrics"));
 }
