@@ -87,6 +87,11 @@ impl Consumers {
         self.credentials.get(kind.name)?.get(shown)?.first()
     }
 
+    /// What the consumers add to the plugins of routes.
+    pub fn layers(&self) -> impl Iterator<Item = &Layer> {
+        self.consumers.values().filter_map(|consumer| consumer.plugins.as_ref().ok())
+    }
+
     /// How many consumers there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -147,6 +147,9 @@ fn rule_of(config: RuleConfig, at: &str, violations: &mut Violations) -> Rule {
         };
         entries.push(Entry { choice, weight: entry.weight.into() });
     }
+    // Fifty to fifty is one to one: the sooner the shares are exact, the better.
+    let common = entries.iter().fold(0, |common, entry| gcd(common, entry.weight)).max(1);
+    entries.iter_mut().for_each(|entry| entry.weight /= common);
     let total: u64 = entries.iter().map(|entry| entry.weight).sum();
     Rule {
         conditions: conditions.into(),
@@ -162,6 +165,12 @@ fn rule_of(config: RuleConfig, at: &str, violations: &mut Violations) -> Rule {
 fn stride(total: u64) -> u64 {
     let start = (total.saturating_mul(618) / 1000).max(1);
     (start..).find(|step| gcd(*step, total) == 1).unwrap_or(1)
+}
+
+/// The place after so many steps.
+fn step(steps: u64, stride: u64, total: u64) -> u64 {
+    let place = u128::from(steps) * u128::from(stride) % u128::from(total);
+    u64::try_from(place).unwrap_or_default()
 }
 
 fn gcd(one: u64, other: u64) -> u64 {
@@ -181,7 +190,7 @@ impl Rule {
             [_] => 0,
             _ => self.turn.fetch_add(1, Ordering::Relaxed),
         };
-        let mut place = (turn % self.total) * self.stride % self.total;
+        let mut place = step(turn % self.total, self.stride, self.total);
         for entry in &self.entries {
             match place.checked_sub(entry.weight) {
                 Some(rest) => place = rest,
@@ -260,6 +269,20 @@ mod tests {
         assert_eq!((count("a"), count("b"), count("own"), count("never")), (6, 10, 4, 0));
         let half: Vec<&String> = turns[..10].iter().filter(|turn| *turn == "b").collect();
         assert_eq!(half.len(), 5, "{turns:?}");
+    }
+
+    #[test]
+    fn shares_are_exact_over_the_shortest_period() {
+        let of = |weights: [u32; 2]| {
+            let [a, own] = weights;
+            let entries = json!([{"upstream_id": "a", "weight": a}, {"weight": own}]);
+            let trial = Trial::of("traffic-split", json!({"rules": [{"weighted_upstreams": entries}]}));
+            (0..12).map(|_| chosen(&trial, "GET /")).filter(|turn| turn == "a").count()
+        };
+        assert_eq!(of([50, 50]), 6);
+        assert_eq!(of([1000, 2000]), 4);
+        assert_eq!(of([u32::MAX, u32::MAX]), 6);
+        assert!((4..=8).contains(&of([u32::MAX, u32::MAX - 1])), "as smooth as large weights allow");
     }
 
     #[test]

@@ -1,29 +1,29 @@
 //! A snapshot into a live configuration.
 //!
-//! The unit is the published service: one that did not change is taken over as it is, with its upstream's
+//! The unit is the published service: one that did not change is taken over as it is, with its upstreams'
 //! counters, so publishing one service among many costs one service; only other match settings cost all of them.
 //! A service that does not compile is quarantined: its last good form keeps serving, it is named with the reason,
 //! and everything else moves on.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use gatewright_model::id::{ObjectId, ServiceId};
 use gatewright_model::lifecycle::Status;
-use gatewright_model::resource::group_object::{GroupObject, ObjectKey, ObjectKind};
+use gatewright_model::resource::Plugins;
+use gatewright_model::resource::group_object::{ObjectKey, ObjectKind};
 use gatewright_model::resource::service::ServiceKind;
-use gatewright_model::resource::{self, Plugins};
 use gatewright_model::snapshot::{PublishedService, Snapshot};
 use gatewright_model::validation::Violations;
 
 use super::plugins::{GroupPlugins, ServicePlugins, is_unknown};
+use super::upstreams::{self, Objects, ServiceUpstreams};
 use super::{LiveConfig, LiveRoute, LiveService};
 use crate::proxy::reject::RejectReason;
 use crate::router::{MatchSettings, Router, ServiceRules};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::server_names::ServerNames;
-use crate::upstream::{Background, Upstream};
+use crate::upstream::Background;
 
 /// What did not compile, and why.
 #[derive(Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ pub(crate) fn compile(
     let (server_names, unusable) =
         ServerNames::compile(&before.server_names, &snapshot.objects, &background.tls);
     live.server_names = server_names;
-    let group = GroupPlugins::compile(&before.plugins, &snapshot.objects);
+    let group = GroupPlugins::compile(&before.plugins, &snapshot.objects, background);
     live.plugins = group.plugins;
     let unusable = unusable.into_iter();
     let mut quarantined: Vec<_> =
@@ -105,25 +105,19 @@ pub(crate) fn compile(
     }
     for (id, published) in &snapshot.services {
         let known = before.services.get(id);
-        let client_certificate = client_certificate(&published.runtime.upstream, &snapshot.objects);
         let same = |known: &Arc<LiveService>| {
             Arc::ptr_eq(&known.published, published)
                 && !group.changed.iter().any(|plugin| uses(published, plugin))
-                && is_same(known.client_certificate.as_ref(), client_certificate)
+                && known.upstreams.show_certificates_of(published, &snapshot.objects)
         };
         if !rematched && known.is_some_and(same) {
             continue;
         }
-        let plugins = PluginGround { group: &live.plugins, changed: &group.changed };
+        let (objects, metrics) = (&snapshot.objects, &*live.metrics);
+        let ground =
+            Ground { settings, group: &live.plugins, changed: &group.changed, objects, background, metrics };
         let number = live.services.number_of(id);
-        match compile_service(
-            (published, client_certificate, number),
-            settings,
-            known,
-            plugins,
-            background,
-            &live.metrics,
-        ) {
+        match compile_service((published, number), known, ground) {
             Ok((service, unbuilt)) => {
                 if !unbuilt.is_empty() {
                     quarantined.push(Quarantined { what: What::Service(id.clone()), reason: unbuilt });
@@ -142,66 +136,47 @@ pub(crate) fn compile(
     (live, quarantined)
 }
 
-/// The SSL object whose certificate the nodes of `upstream` are shown.
-fn client_certificate<'o>(
-    upstream: &resource::upstream::Upstream,
-    objects: &'o BTreeMap<ObjectKey, Arc<GroupObject>>,
-) -> Option<&'o Arc<GroupObject>> {
-    let id = upstream.tls.as_ref()?.client_cert_id.clone()?;
-    objects.get(&ObjectKey { kind: ObjectKind::Ssl, consumer: None, id })
-}
-
-fn is_same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
-    one.map(Arc::as_ptr) == other.map(Arc::as_ptr)
-}
-
 /// Whether the service or one of its routes uses `plugin`.
 fn uses(published: &PublishedService, plugin: &str) -> bool {
     published.plugins.contains_key(plugin)
         || published.routes.iter().any(|route| route.route.plugins.contains_key(plugin))
 }
 
-/// What the plugins of services are built from.
+/// What services are compiled from, beside themselves.
 #[derive(Clone, Copy)]
-struct PluginGround<'g> {
+struct Ground<'g> {
+    settings: MatchSettings,
     group: &'g GroupPlugins,
     /// Plugins whose metadata changed.
     changed: &'g [String],
+    objects: &'g Objects,
+    background: &'g Background,
+    metrics: &'g Metrics,
 }
 
 /// Compiles a service; says as well what is wrong with its plugins where it has no good form to keep.
 fn compile_service(
-    (published, client_certificate, number): (&Arc<PublishedService>, Option<&Arc<GroupObject>>, usize),
-    settings: MatchSettings,
+    (published, number): (&Arc<PublishedService>, usize),
     known: Option<&Arc<LiveService>>,
-    ground: PluginGround<'_>,
-    background: &Background,
-    metrics: &Metrics,
+    ground: Ground<'_>,
 ) -> Result<(LiveService, Violations), Violations> {
+    let Ground { background, metrics, .. } = ground;
     let takes_requests = published.kind == ServiceKind::Http && published.runtime.status == Status::Enabled;
     let rules = match takes_requests {
-        true => Some(Arc::new(ServiceRules::compile(published, settings)?.numbered(number))),
+        true => Some(Arc::new(ServiceRules::compile(published, ground.settings)?.numbered(number))),
         false => None,
-    };
-    let same_upstream = known.filter(|known| {
-        known.published.runtime.upstream == published.runtime.upstream
-            && is_same(known.client_certificate.as_ref(), client_certificate)
-    });
-    let upstream = match same_upstream {
-        Some(known) => known.upstream.clone(),
-        None => {
-            let object = client_certificate.map(|object| &**object);
-            Upstream::compile(&published.runtime.upstream, object, background).map(Arc::new)
-        }
     };
     let service_id = published.service_id.as_str();
     let before = known.map(|known| (&*known.published, &known.plugins));
-    let built = ServicePlugins::compile(published, before, ground.group, ground.changed, background);
+    let built = ServicePlugins::compile(published, before, ground.group, ground.changed);
     let (plugins, unbuilt) = match built {
         Ok(plugins) => (plugins, Violations::default()),
         Err(wrong) if known.is_some() => return Err(wrong),
         Err(wrong) => (ServicePlugins::unbuilt(published), wrong),
     };
+    let known = known.map(|known| (&*known.published, &known.upstreams));
+    let written = upstreams::Ground { objects: ground.objects, known, background };
+    let upstreams = ServiceUpstreams::compile(published, plugins.upstreams(), written);
     let refusal = |own: &Plugins| match [&published.plugins, own]
         .map(|plugins| (is_unknown(plugins), plugins.is_empty()))
     {
@@ -218,8 +193,7 @@ fn compile_service(
     let series = metrics.versions.series(service_id, published.version.as_deref().unwrap_or_default());
     let routes = routes.collect();
     let published = Arc::clone(published);
-    let client_certificate = client_certificate.cloned();
-    let service = LiveService { published, rules, upstream, client_certificate, routes, series, plugins };
+    let service = LiveService { published, rules, upstreams, routes, series, plugins };
     Ok((service, unbuilt))
 }
 
@@ -275,7 +249,8 @@ mod tests {
         let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
         assert!(Arc::ptr_eq(&before.services[&a], &after.services[&a]));
         assert!(!Arc::ptr_eq(&before.services[&b], &after.services[&b]));
-        let upstream = |live: &LiveConfig, id| Arc::clone(live.services[id].upstream.as_ref().unwrap());
+        let upstream =
+            |live: &LiveConfig, id| Arc::clone(live.services[id].upstreams.own().as_ref().unwrap());
         assert!(
             Arc::ptr_eq(&upstream(&before, &b), &upstream(&after, &b)),
             "an equal upstream keeps its counters"
@@ -306,8 +281,8 @@ mod tests {
         assert!(serves(&before, "/u/1") && !serves(&after, "/u/1") && serves(&after, "/u/:id"));
         let a = "a".parse().unwrap();
         assert!(Arc::ptr_eq(
-            before.services[&a].upstream.as_ref().unwrap(),
-            after.services[&a].upstream.as_ref().unwrap()
+            before.services[&a].upstreams.own().as_ref().unwrap(),
+            after.services[&a].upstreams.own().as_ref().unwrap()
         ));
     }
 
@@ -364,9 +339,9 @@ mod tests {
         assert!(quarantined.is_empty());
         let service = |id: &str| &live.services[&id.parse().unwrap()];
         assert_eq!(service("plugin").routes[0].refusal, Some(RejectReason::PluginUnknown));
-        assert_eq!(service("scheme").upstream.as_ref().err(), Some(&RejectReason::SchemeUnsupported));
-        assert_eq!(service("checks").upstream.as_ref().err(), Some(&RejectReason::ChecksUnsupported));
-        assert_eq!(service("empty").upstream.as_ref().err(), Some(&RejectReason::NoNodes));
+        assert_eq!(service("scheme").upstreams.own().as_ref().err(), Some(&RejectReason::SchemeUnsupported));
+        assert_eq!(service("checks").upstreams.own().as_ref().err(), Some(&RejectReason::ChecksUnsupported));
+        assert_eq!(service("empty").upstreams.own().as_ref().err(), Some(&RejectReason::NoNodes));
         assert!(service("off").rules.is_none());
     }
 }

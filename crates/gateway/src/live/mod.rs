@@ -4,26 +4,28 @@
 //!   change.
 //! * [`services`]: the compiled services, and how a request finds its own.
 //! * [`plugins`]: instances of plugins and the layers they run in.
+//! * [`upstreams`]: where the requests of a service can go.
 //! * [`current`]: the one pointer that is swapped, and how a worker reads it without touching shared counters.
 
 pub(crate) mod compile;
 pub(crate) mod current;
 pub(crate) mod plugins;
 pub(crate) mod services;
+pub(crate) mod upstreams;
 
 use std::sync::Arc;
 
-use gatewright_model::resource::group_object::GroupObject;
 use gatewright_model::snapshot::{PublishedService, Revision};
 
 use self::plugins::{GroupPlugins, ServicePlugins};
 use self::services::Services;
+use self::upstreams::ServiceUpstreams;
 use crate::proxy::reject::RejectReason;
 use crate::router::{MatchSettings, Router, ServiceRules};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::series::{RouteCounts, Series, VersionCounts};
 use crate::tls::server_names::ServerNames;
-use crate::upstream::{Timeouts, Upstream};
+use crate::upstream::Timeouts;
 
 /// Everything requests need, at one revision.
 #[derive(Clone)]
@@ -64,10 +66,8 @@ pub(crate) struct LiveService {
     pub(crate) published: Arc<PublishedService>,
     /// Its place in the router; absent while it takes no HTTP traffic.
     pub(crate) rules: Option<Arc<ServiceRules>>,
-    /// The backend, or why every request to it is rejected.
-    pub(crate) upstream: Result<Arc<Upstream>, RejectReason>,
-    /// The client certificate its upstream names, if it names one that is there.
-    pub(crate) client_certificate: Option<Arc<GroupObject>>,
+    /// Where its requests can go.
+    pub(crate) upstreams: ServiceUpstreams,
     /// What each route adds, in the order of the published routes.
     pub(crate) routes: Vec<LiveRoute>,
     /// What is counted of this version.

@@ -17,14 +17,9 @@ use gatewright_plugins::consumers::Consumers;
 use gatewright_plugins::shared::Shared;
 use serde_json::{Map, Value};
 
+use super::upstreams::{Objects, Reachable};
 use crate::proxy::reject::RejectReason;
 use crate::upstream::{Background, Upstream};
-
-/// An upstream, or why every request to it is rejected.
-type Reachable = Result<Arc<Upstream>, RejectReason>;
-
-/// Objects by what they are known by.
-type Objects = BTreeMap<ObjectKey, Arc<GroupObject>>;
 
 /// What the plugins of a group share, and what runs for all its requests.
 pub(crate) struct GroupPlugins {
@@ -34,6 +29,8 @@ pub(crate) struct GroupPlugins {
     global_plugins: Plugins,
     global_layer: Layer,
     metadata: BTreeMap<String, Map<String, Value>>,
+    /// The upstreams written into global rules and plugins of consumers.
+    inline: Vec<(Arc<resource::Upstream>, Reachable)>,
     /// What all this was compiled from.
     objects: Objects,
     pub(super) shared: Arc<Shared>,
@@ -47,6 +44,7 @@ impl Default for GroupPlugins {
             global_plugins: Plugins::default(),
             global_layer: Layer::default(),
             metadata: BTreeMap::new(),
+            inline: Vec::new(),
             objects: Objects::new(),
             shared: Arc::default(),
         }
@@ -63,7 +61,7 @@ pub(super) struct Compiled {
 
 impl GroupPlugins {
     /// Compiles the objects of a group, starting from what is live now.
-    pub(super) fn compile(before: &Arc<Self>, objects: &Objects) -> Compiled {
+    pub(super) fn compile(before: &Arc<Self>, objects: &Objects, background: &Background) -> Compiled {
         let objects: Objects = objects
             .iter()
             .filter(|(key, _)| is_about_plugins(key.kind))
@@ -81,13 +79,31 @@ impl GroupPlugins {
             global_plugins: global_plugins(&objects),
             global_layer: Layer::default(),
             metadata,
+            inline: Vec::new(),
             objects,
             shared: Arc::clone(&before.shared),
         };
         let mut refused = Vec::new();
         plugins.compile_consumers(before, &changed, &mut refused);
         plugins.compile_global(before, &changed, &mut refused);
+        plugins.compile_upstreams(before, background);
         Compiled { plugins: Arc::new(plugins), changed, refused }
+    }
+
+    fn compile_upstreams(&mut self, before: &Self, background: &Background) {
+        let layers = self.consumers.layers().chain(std::iter::once(&self.global_layer));
+        let compiled = upstreams_in(layers).into_iter().map(|written| {
+            let same = before.inline.iter().find(|(known, _)| *known == written);
+            let compile = || Upstream::compile(&written, None, background).map(Arc::new);
+            let reachable = same.map_or_else(compile, |(_, known)| known.clone());
+            (written, reachable)
+        });
+        self.inline = compiled.collect();
+    }
+
+    /// An upstream that is written into a global rule or a plugin of a consumer.
+    pub(crate) fn inline(&self, written: &Arc<resource::Upstream>) -> Option<&Reachable> {
+        self.inline.iter().find(|(known, _)| Arc::ptr_eq(known, written)).map(|(_, reachable)| reachable)
     }
 
     /// Builds the instances of `plugins`, taking over those of `before`.
@@ -231,8 +247,6 @@ pub(crate) struct ServicePlugins {
     own: Vec<Option<Layer>>,
     /// What requests to each route run through.
     pub(crate) chains: Vec<Arc<Layer>>,
-    /// The upstreams written into plugins.
-    inline: Vec<(Arc<resource::Upstream>, Reachable)>,
 }
 
 impl ServicePlugins {
@@ -245,7 +259,6 @@ impl ServicePlugins {
         known: Option<(&PublishedService, &Self)>,
         group: &GroupPlugins,
         changed: &[String],
-        background: &Background,
     ) -> Result<Self, Violations> {
         let mut violations = Violations::default();
         let mut build = |plugins: &Plugins, before: Option<(&Plugins, &Layer)>, at: &str| {
@@ -279,9 +292,7 @@ impl ServicePlugins {
             own.push(Some(built));
         }
         violations.into_result()?;
-        let mut compiled = Self { layer, own, chains, inline: Vec::new() };
-        compiled.compile_upstreams(known.map(|(_, compiled)| compiled), background);
-        Ok(compiled)
+        Ok(Self { layer, own, chains })
     }
 
     /// What stands in for plugins that could not be built: no route that needs one is served.
@@ -289,20 +300,12 @@ impl ServicePlugins {
         Self { chains: vec![Arc::default(); published.routes.len()], ..Self::default() }
     }
 
-    fn compile_upstreams(&mut self, known: Option<&Self>, background: &Background) {
-        let layers = std::iter::once(&self.layer).chain(self.own.iter().flatten());
-        let written: Vec<_> =
-            layers.flat_map(Layer::iter).flat_map(|instance| instance.plugin().upstreams()).collect();
-        for upstream in written {
-            let same = known.and_then(|known| known.inline(&upstream).cloned());
-            let compiled =
-                same.unwrap_or_else(|| Upstream::compile(&upstream, None, background).map(Arc::new));
-            self.inline.push((upstream, compiled));
-        }
+    /// The upstreams that are written into them.
+    pub(super) fn upstreams(&self) -> Vec<Arc<resource::Upstream>> {
+        upstreams_in(std::iter::once(&self.layer).chain(self.own.iter().flatten()))
     }
+}
 
-    /// An upstream that is written into a plugin, compiled.
-    pub(crate) fn inline(&self, written: &Arc<resource::Upstream>) -> Option<&Reachable> {
-        self.inline.iter().find(|(known, _)| Arc::ptr_eq(known, written)).map(|(_, compiled)| compiled)
-    }
+fn upstreams_in<'l>(layers: impl Iterator<Item = &'l Layer>) -> Vec<Arc<resource::Upstream>> {
+    layers.flat_map(Layer::iter).flat_map(|instance| instance.plugin().upstreams()).collect()
 }

@@ -13,6 +13,7 @@ use super::body::Body;
 use super::client::Client;
 use super::reject::RejectReason;
 use super::variables::RequestVariables;
+use crate::live::plugins::GroupPlugins;
 use crate::live::{LiveConfig, LiveService};
 use crate::router;
 use crate::telemetry::record::Record;
@@ -22,6 +23,7 @@ use crate::upstream::{Timeouts, Upstream};
 
 /// The route that serves a request.
 pub(super) struct Found<'l> {
+    group: &'l GroupPlugins,
     pub(super) service: &'l LiveService,
     /// Its place among the routes of the service.
     pub(super) route: usize,
@@ -54,7 +56,10 @@ pub(super) fn find<'l>(
     record.matched(service, matched.route);
     match route.refusal {
         Some(refusal) => Err(refusal),
-        None => Ok(Found { service, route: matched.route, prefix_length: matched.prefix_length }),
+        None => {
+            let group = &*live.plugins;
+            Ok(Found { group, service, route: matched.route, prefix_length: matched.prefix_length })
+        }
     }
 }
 
@@ -67,14 +72,21 @@ impl<'l> Found<'l> {
         body: &Body,
         state: Option<&State>,
     ) -> Result<Destination<'l>, RejectReason> {
-        let Self { service, route, prefix_length } = *self;
+        let Self { group, service, route, prefix_length } = *self;
         let published = &service.published;
-        let inline = match state.and_then(|state| state.upstream.as_ref()) {
-            Some(UpstreamChoice::Inline(written)) => service.plugins.inline(written),
-            // An upstream that is not there yet does not keep the service from serving.
-            Some(UpstreamChoice::Id(_)) | None => None,
+        let own = service.upstreams.own();
+        let upstream = match state.and_then(|state| state.upstream.as_ref()) {
+            None => own,
+            Some(choice) => match (service.upstreams.chosen(choice), choice) {
+                (Some(chosen), _) => chosen,
+                // An upstream that is not there yet does not keep the service from serving.
+                (None, UpstreamChoice::Id(_)) => own,
+                (None, UpstreamChoice::Inline(written)) => {
+                    group.inline(written).ok_or(RejectReason::PluginUnbuilt)?
+                }
+            },
         };
-        let upstream = inline.unwrap_or(&service.upstream).as_deref().map_err(|reason| *reason)?;
+        let upstream = upstream.as_deref().map_err(|reason| *reason)?;
         let variables = RequestVariables { request, client: client.address, body };
         let is_replaced = state.is_some_and(|state| state.path_replaced);
         let strips = published.runtime.strip_path_prefix && !is_replaced;

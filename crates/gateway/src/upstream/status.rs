@@ -9,11 +9,13 @@ use super::health::state::Tally;
 use super::node::Node;
 use crate::live::LiveConfig;
 
-/// The upstream of one service.
+/// One upstream of a service.
 #[derive(Serialize)]
 pub(crate) struct UpstreamView<'l> {
     service_id: &'l str,
     service_name: &'l str,
+    /// The service's own upstream has the id of the service.
+    upstream_id: &'l str,
     upstream: &'l str,
     /// Why every request to it is rejected, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,15 +53,22 @@ struct Counters {
     timeouts: u8,
 }
 
-/// Every upstream of `live`, or that of one service, in the order of service ids.
+/// Every upstream of `live`, or those of one service, in the order of service ids, a service's own before its further
+/// ones.
 pub(crate) fn view<'l>(live: &'l LiveConfig, service_id: Option<&str>) -> Vec<UpstreamView<'l>> {
     let wanted = live.services.iter().filter(|(id, _)| service_id.is_none_or(|wanted| id.as_str() == wanted));
-    let upstreams = wanted.map(|(id, service)| UpstreamView {
-        service_id: id.as_str(),
-        service_name: &service.published.name,
-        upstream: &service.published.runtime.upstream.name,
-        reject_reason: service.upstream.as_ref().err().map(|reason| reason.name()),
-        nodes: service.upstream.as_ref().map(|upstream| nodes(upstream)).unwrap_or_default(),
+    let upstreams = wanted.flat_map(|(service_id, service)| {
+        let own = (service_id.as_str(), &service.published.runtime.upstream, service.upstreams.own());
+        let further = service.published.upstreams.values().zip(service.upstreams.further());
+        let further = further.map(|(written, (id, reachable))| (id.as_str(), written, reachable));
+        std::iter::once(own).chain(further).map(|(upstream_id, written, reachable)| UpstreamView {
+            service_id: service_id.as_str(),
+            service_name: &service.published.name,
+            upstream_id,
+            upstream: &written.name,
+            reject_reason: reachable.as_ref().err().map(|reason| reason.name()),
+            nodes: reachable.as_ref().map(|upstream| nodes(upstream)).unwrap_or_default(),
+        })
     });
     upstreams.collect()
 }

@@ -201,20 +201,26 @@ fn names(scraped: &Scraped<'_>, text: &mut Text) {
 }
 
 fn nodes(live: &LiveConfig, text: &mut Text) {
-    let upstreams =
-        live.services.iter().filter_map(|(id, service)| Some((id, service.upstream.as_ref().ok()?)));
-    let nodes = upstreams.flat_map(|(id, upstream)| upstream.nodes.iter().map(move |node| (id, node)));
-    let help = "Whether a node that is checked is healthy, by service.";
+    let upstreams = live.services.iter().flat_map(|(id, service)| {
+        // The service's own upstream has the id of the service.
+        let own = (id.as_str(), service.upstreams.own());
+        let further = service.upstreams.further().map(|(id, reachable)| (id.as_str(), reachable));
+        let usable = std::iter::once(own).chain(further);
+        usable.filter_map(move |(upstream, reachable)| Some(((id, upstream), reachable.as_ref().ok()?)))
+    });
+    let nodes = upstreams.flat_map(|(ids, upstream)| upstream.nodes.iter().map(move |node| (ids, node)));
+    let help = "Whether a node that is checked is healthy, by service and upstream.";
     let mut family = text.family("gatewright_upstream_node_healthy", Kind::Gauge, help);
     let mut resolved = BTreeMap::new();
-    for (service, node) in nodes.take(NODES_MAX) {
+    for ((service, upstream), node) in nodes.take(NODES_MAX) {
         if let Some(name) = node.name() {
             resolved.insert(name.host(), name);
         }
         if let Some(checker) = &node.checker {
             let address = format!("{}:{}", node.written.host, node.written.port);
             let healthy = u8::from(checker.health().is_healthy());
-            family.sample(&[("service", service.as_str()), ("node", &address)], healthy);
+            let labels = [("service", service.as_str()), ("upstream", upstream), ("node", &address)];
+            family.sample(&labels, healthy);
         }
     }
     let help = "Addresses known of the name of a node; 0: it does not resolve.";
