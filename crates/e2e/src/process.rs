@@ -100,7 +100,8 @@ impl Process {
     pub fn address(&mut self, label: &str) -> SocketAddr {
         let line = self.wait_for_line(|line| columns(line).first() == Some(&label));
         let url = columns(&line)[1];
-        let authority = url.strip_prefix("http://").unwrap_or(url).split('/').next().unwrap_or_default();
+        let authority =
+            url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or_default();
         authority.parse().unwrap_or_else(|_| panic!("no address in {line:?}"))
     }
 

@@ -25,6 +25,7 @@ mod streaming;
 
 mod observe;
 mod processes;
+mod tls;
 
 mod bad_start;
 mod shutdown;

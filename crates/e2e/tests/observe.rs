@@ -1,7 +1,9 @@
-//! What operators see: the access log, and its rotation under traffic.
+//! What operators see: the access log and its rotation under traffic, metrics while versions are published.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use gatewright_e2e::client::Connection;
 use gatewright_e2e::{Upstream, World, client, wait};
@@ -53,4 +55,53 @@ fn rotating_the_access_log_under_traffic_loses_no_line() {
     assert!(!targets(&log).is_empty(), "the fresh file is the one in use");
     let status: Value = client::get(world.status, "status.test", "/status").json();
     assert_eq!(status["access_log_lines_lost"], 0);
+}
+
+/// The value of every counter that is scraped.
+fn counters(world: &World) -> BTreeMap<String, f64> {
+    let text = client::get(world.status, "status.test", "/metrics").text();
+    let is_counter = |name: &str| {
+        let family = name.split('{').next().unwrap_or_default();
+        ["_total", "_bucket", "_count", "_sum"].iter().any(|suffix| family.ends_with(suffix))
+    };
+    let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+    let counters = samples.filter(|(name, _)| is_counter(name));
+    counters.map(|(name, value)| (name.to_owned(), value.parse().expect("a number"))).collect()
+}
+
+#[test]
+fn counters_never_decrease_while_versions_are_published_under_traffic() {
+    let (world, upstream) = (World::start(), Upstream::echo());
+    let template = json!({"upstream": {"nodes": upstream.nodes()}});
+    world.serve("s", "1.0.0", &template, &[json!({"paths": ["/load/*"]})]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (proxy, stopped) = (world.proxy, Arc::clone(&stop));
+    let load = std::thread::spawn(move || {
+        let mut connection = Connection::open(proxy).unwrap();
+        let mut answered = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            connection.send("GET /load/1 HTTP/1.1\r\nHost: s.test\r\n\r\n").unwrap();
+            assert_eq!(connection.response().unwrap().status(), 200);
+            answered += 1;
+        }
+        answered
+    });
+    let mut before = counters(&world);
+    for version in 1..=10 {
+        let only = format!("/only/{version}");
+        world.admin.put_route("s-only", &json!({"name": "only", "service_id": "s", "paths": [only]}));
+        world.admin.publish("s", &format!("1.{version}.0"));
+        let now = counters(&world);
+        for (name, value) in &before {
+            assert!(now.get(name) >= Some(value), "{name} fell from {value} to {:?}", now.get(name));
+        }
+        before = now;
+    }
+    world.settle();
+    stop.store(true, Ordering::Relaxed);
+    let answered: u32 = load.join().expect("the load");
+    let sample = "gatewright_http_requests_total{service=\"s\",route=\"s-0\",code_class=\"2xx\"}";
+    wait::until_true("every request was counted once", || {
+        counters(&world).get(sample) == Some(&f64::from(answered))
+    });
 }

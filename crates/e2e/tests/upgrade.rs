@@ -19,10 +19,13 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// A control plane, and a gateway of two workers that serves one route.
 fn start(directory: &Path, upstream: &Upstream) -> (Process, Process) {
-    start_with(directory, upstream, |arguments| Process::start(arguments, &[]))
+    let (control_plane, mut gateway) = begin(directory, upstream, |arguments| Process::start(arguments, &[]));
+    gateway.wait_ready();
+    (control_plane, gateway)
 }
 
-fn start_with(directory: &Path, upstream: &Upstream, launch: fn(&[&str]) -> Process) -> (Process, Process) {
+/// The same of a gateway that may not be ready yet.
+fn begin(directory: &Path, upstream: &Upstream, launch: fn(&[&str]) -> Process) -> (Process, Process) {
     let (data_dir, free) = (directory.join("data"), "127.0.0.1:0");
     let data = data_dir.to_str().unwrap();
     let arguments = ["control-plane", "--data-dir", data, "--admin", free, "--sync", free];
@@ -46,9 +49,7 @@ fn start_with(directory: &Path, upstream: &Upstream, launch: fn(&[&str]) -> Proc
     ];
     let arguments: Vec<&str> =
         arguments.into_iter().flatten().chain(["2", "--connections-max", "1000"]).collect();
-    let mut gateway = launch(&arguments);
-    gateway.wait_ready();
-    (control_plane, gateway)
+    (control_plane, launch(&arguments))
 }
 
 /// Clients that ask again and again until they are told to stop, and tell how many answers they got and what went
@@ -179,6 +180,24 @@ fn d18_upgrades_of_the_executable_under_load_cost_no_request() {
 }
 
 #[test]
+fn d18_an_upgrade_asked_for_as_soon_as_a_gateway_speaks_is_made_once_it_is_ready() {
+    for first_word in ["proxy", "ready"] {
+        let (directory, upstream) = (tempfile::TempDir::new().unwrap(), Upstream::echo());
+        let (_control_plane, mut gateway) =
+            begin(directory.path(), &upstream, |arguments| Process::start(arguments, &[]));
+        gateway.wait_for_line(|line| line.starts_with(first_word));
+        let first = u64::from(gateway.id());
+        Process::signal(first, "USR2");
+        let successor = wait::until("a new process took over", || successors(&gateway).first().copied());
+        wait::until_true("the old process ended", || has_ended(first));
+        assert_eq!(client::get(gateway.address("proxy"), "s.test", "/").status(), 200, "after {first_word}");
+        Process::signal(successor, "TERM");
+        wait::until_true("the new process ended", || has_ended(successor));
+        assert_eq!(gateway.exit_code(), Some(0));
+    }
+}
+
+#[test]
 fn d18_a_stop_under_load_costs_no_request() {
     let (directory, upstream) = (tempfile::TempDir::new().unwrap(), Upstream::echo());
     let (_control_plane, mut gateway) = start(directory.path(), &upstream);
@@ -211,7 +230,8 @@ fn an_upgrade_to_an_executable_that_fails_changes_nothing() {
 fn d16_a_gateway_that_runs_out_of_files_waits_and_recovers() {
     let (directory, upstream) = (tempfile::TempDir::new().unwrap(), Upstream::echo());
     let (_control_plane, mut gateway) =
-        start_with(directory.path(), &upstream, |arguments| Process::start_with_files(128, arguments));
+        begin(directory.path(), &upstream, |arguments| Process::start_with_files(128, arguments));
+    gateway.wait_ready();
     let proxy = gateway.address("proxy");
     let many: Vec<_> = (0..200).map(|_| Connection::open(proxy).expect("the system accepts")).collect();
     wait::until_true("files run out", || gateway.stderr().contains("cannot accept connections"));

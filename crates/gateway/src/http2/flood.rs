@@ -6,10 +6,8 @@
 //! them by itself and tells nobody. The head of a request that has begun and does not end is noticed here as well: the
 //! crate waits for it for ever, and with it whatever else the connection is to bring.
 
+use super::frames::{Begun, Frames};
 use crate::worker::timer::TICK;
-
-/// Bytes of a frame's head: length, kind, flags, stream.
-const FRAME_HEAD_BYTES: usize = 9;
 
 /// Frames that may come at once, and how many more in a second.
 const RESETS: Allowance = Allowance { burst: 200, per_second: 20 };
@@ -51,16 +49,12 @@ impl Bucket {
 
 /// Counts what one client sends.
 pub(crate) struct Counter {
-    /// Bytes of the preface or of a frame's payload that are still to come.
-    skipping: usize,
-    /// The head of the next frame as far as it has come.
-    head: [u8; FRAME_HEAD_BYTES],
-    head_bytes: usize,
+    frames: Frames,
     resets: Bucket,
     controls: Bucket,
     /// The tick at which the head of a request began that is not here as a whole.
     block_since: Option<u64>,
-    /// Whether the frame that is being skipped is the last one of a head.
+    /// Whether the frame that is being passed over is the last one of a head.
     ends_block: bool,
 }
 
@@ -68,9 +62,7 @@ impl Counter {
     /// For a connection that begins with so many bytes of preface.
     pub(crate) fn new(preface_bytes: usize) -> Self {
         Self {
-            skipping: preface_bytes,
-            head: [0; FRAME_HEAD_BYTES],
-            head_bytes: 0,
+            frames: Frames::after(preface_bytes),
             resets: Bucket::new(RESETS),
             controls: Bucket::new(CONTROLS),
             block_since: None,
@@ -86,42 +78,23 @@ impl Counter {
     /// Counts the frames in the next bytes of the connection, at the tick `now`; `false`: it is too much.
     pub(crate) fn see(&mut self, mut bytes: &[u8], now: u64) -> bool {
         let mut allowed = true;
-        while !bytes.is_empty() {
-            if self.skipping > 0 {
-                let skipped = self.skipping.min(bytes.len());
-                self.skipping -= skipped;
-                bytes = &bytes[skipped..];
-                self.settle_block();
-                continue;
+        loop {
+            // The head of a request is here once the last byte of its last frame is.
+            let begun = self.frames.next(&mut bytes);
+            if (begun.is_some() || self.frames.is_between()) && std::mem::take(&mut self.ends_block) {
+                self.block_since = None;
             }
-            let count = (FRAME_HEAD_BYTES - self.head_bytes).min(bytes.len());
-            self.head[self.head_bytes..self.head_bytes + count].copy_from_slice(&bytes[..count]);
-            self.head_bytes += count;
-            bytes = &bytes[count..];
-            if self.head_bytes == FRAME_HEAD_BYTES {
-                self.head_bytes = 0;
-                allowed &= self.frame(now);
-                self.settle_block();
-            }
-        }
-        allowed
-    }
-
-    /// The head of a request is here once the last byte of its last frame is.
-    fn settle_block(&mut self) {
-        if self.skipping == 0 && std::mem::take(&mut self.ends_block) {
-            self.block_since = None;
+            let Some(begun) = begun else { return allowed };
+            allowed &= self.frame(begun, now);
         }
     }
 
-    fn frame(&mut self, now: u64) -> bool {
+    fn frame(&mut self, Begun { kind, flags, length }: Begun, now: u64) -> bool {
         const END_STREAM: u8 = 0x1;
         const END_HEADERS: u8 = 0x4;
-        let [high, middle, low, kind, flags, ..] = self.head;
-        self.skipping = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
         match kind {
             // DATA that neither carries anything nor ends anything.
-            0x0 if self.skipping == 0 && flags & END_STREAM == 0 => self.controls.take(now),
+            0x0 if length == 0 && flags & END_STREAM == 0 => self.controls.take(now),
             // HEADERS, CONTINUATION: counted by what they ask for.
             0x1 | 0x9 => {
                 self.block_since.get_or_insert(now);

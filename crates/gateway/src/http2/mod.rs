@@ -8,9 +8,11 @@
 //! * [`inlet`], [`outlet`]: the two directions of a stream.
 //! * [`grpc`]: what gRPC adds.
 //! * [`flood`]: frames that cost much and carry nothing.
+//! * [`frames`]: where frames begin in the bytes of a connection.
 //! * [`wire`]: the bytes under a connection, watched.
 
 pub(crate) mod flood;
+pub(crate) mod frames;
 pub(crate) mod grpc;
 pub(crate) mod inlet;
 pub(crate) mod outlet;

@@ -1,5 +1,5 @@
 //! The bytes under an HTTP/2 connection: what was read to find out that it is one comes first, and everything a
-//! client sends is counted.
+//! client sends is counted, and what it is refused.
 
 use std::cell::Cell;
 use std::io;
@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::PREFACE;
 use super::flood::Counter;
+use super::frames::Refusals;
 use crate::transport::Transport;
 use crate::worker::timer::{Timer, ticks};
 
@@ -34,8 +35,17 @@ pub(crate) struct Wire {
     timer: Timer,
     /// How long the head of a request may take.
     head_timeout: Duration,
+    refusals: Refusals,
+    seen: Rc<Seen>,
+}
+
+/// What was seen on the wire and is nothing the crate tells.
+#[derive(Default)]
+pub(crate) struct Seen {
     /// Set once the client has gone too far; from then on nothing is read.
-    abuse: Rc<Cell<Option<Abuse>>>,
+    pub(crate) abuse: Cell<Option<Abuse>>,
+    /// Streams that were refused because too many are open.
+    pub(crate) refused: Cell<u32>,
 }
 
 impl Wire {
@@ -46,17 +56,18 @@ impl Wire {
         head_timeout: Duration,
     ) -> Self {
         let counter = Counter::new(PREFACE.len());
-        Self { transport, received, counter, timer, head_timeout, abuse: Rc::default() }
+        let (refusals, seen) = (Refusals::default(), Rc::default());
+        Self { transport, received, counter, timer, head_timeout, refusals, seen }
     }
 
-    /// Tells when the client has gone too far.
-    pub(crate) fn abuse(&self) -> Rc<Cell<Option<Abuse>>> {
-        Rc::clone(&self.abuse)
+    /// What is seen as the connection goes on.
+    pub(crate) fn seen(&self) -> Rc<Seen> {
+        Rc::clone(&self.seen)
     }
 
     /// The connection has to look at what its client does.
     fn accuse(&self, abuse: Abuse, context: &Context<'_>) {
-        self.abuse.set(Some(abuse));
+        self.seen.abuse.set(Some(abuse));
         context.waker().wake_by_ref();
     }
 
@@ -79,7 +90,7 @@ impl AsyncRead for Wire {
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.abuse.get().is_some() {
+        if this.seen.abuse.get().is_some() {
             return Poll::Pending;
         }
         let before = room.filled().len();
@@ -102,7 +113,13 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().transport).poll_write(context, data)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.transport).poll_write(context, data);
+        if let Poll::Ready(Ok(written)) = polled {
+            let refused = this.refusals.see(&data[..written]);
+            this.seen.refused.update(|before| before + refused);
+        }
+        polled
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -81,6 +81,8 @@ pub(super) struct Answer<'a, 'c, 's, 'n, 'l> {
     pub(super) stage: &'a Stage<'a>,
     pub(super) timer: &'a Timer,
     pub(super) current: &'a Try<'a>,
+    /// Whether an answer with this status does not count.
+    pub(super) is_rejected: &'a dyn Fn(u16) -> bool,
     pub(super) record: &'a Record<'l>,
 }
 
@@ -96,6 +98,10 @@ impl Answer<'_, '_, '_, '_, '_> {
     pub(super) async fn pass_on(mut self, head: &mut ResponseHead) -> Result<Received, Trouble> {
         let (framing, mut body) = self.read_final_head(head).await?;
         self.current.answered(head.status);
+        if (self.is_rejected)(head.status) {
+            let failure = RejectReason::UpstreamStatus.into();
+            return Err(Trouble { failure, unanswered: true, unsent: false });
+        }
         self.record.answered(head.status);
         if head.status == 101 {
             return self.switch(head).await;

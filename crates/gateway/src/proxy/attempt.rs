@@ -49,6 +49,8 @@ pub(super) struct Attempt<'a, 'c, 's, 'l> {
     pub(super) record: &'a Record<'l>,
     /// Whether the route is still there, for what outlives its configuration.
     pub(super) is_served: &'a dyn Fn() -> bool,
+    /// Whether an answer with this status does not count, because another node is asked instead.
+    pub(super) is_rejected: &'a dyn Fn(u16) -> bool,
     /// The plugins of the request, if any run for it.
     pub(super) phases: Option<&'a mut Phases<'l>>,
 }
@@ -134,12 +136,11 @@ impl Attempt<'_, '_, '_, '_> {
 
     async fn run_alone(self, connection: Connection, sending: Sending) -> Result<Done, Trouble> {
         let Attempt { worker, client, workspace, timeouts, wish, unread, .. } = self;
-        let Attempt { current, record, is_served, phases, .. } = self;
-        let clock = &worker.clock;
+        let Attempt { current, record, is_served, is_rejected, phases, .. } = self;
         let Workspace { inbound, answer: said, outbound, reply, request, response, .. } = workspace;
         let Client { incoming, outgoing, limits, timer, upload_timer, address } = client;
         let Connection { mut transport, served } = connection;
-        let traffic = Traffic::default();
+        let (traffic, clock) = (Traffic::default(), &worker.clock);
         let (mut node_reader, mut node_writer) = transport.split(&traffic);
         let stage = Stage::new(matches!(sending, Sending::Stream(_)), clock);
         let answer = Answer {
@@ -156,6 +157,7 @@ impl Attempt<'_, '_, '_, '_> {
             stage: &stage,
             timer,
             current,
+            is_rejected,
             record,
         };
         let received = match sending {
@@ -210,7 +212,7 @@ impl Attempt<'_, '_, '_, '_> {
         sending: Sending,
     ) -> Result<Done, Trouble> {
         let Attempt { worker, client, workspace, timeouts, wish, unread, .. } = self;
-        let Attempt { current, record, phases, .. } = self;
+        let Attempt { current, record, is_rejected, phases, .. } = self;
         let clock = &worker.clock;
         let Workspace { inbound, answer: said, reply, request, response, .. } = workspace;
         let Client { incoming, outgoing, limits, timer, upload_timer, address } = client;
@@ -236,6 +238,7 @@ impl Attempt<'_, '_, '_, '_> {
             stage: &stage,
             timer,
             current,
+            is_rejected,
             record,
         };
         let received = match sending {

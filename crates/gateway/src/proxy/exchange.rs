@@ -2,7 +2,8 @@
 //!
 //! The request is matched on the live configuration it takes, and finishes on it. Plugins run once it is matched. A request goes to another node
 //! if no connection stood or not a byte of it was taken, whatever it is; once it was sent, only if not a byte was
-//! answered, it can be sent again as it is, and its method may be repeated. A reused connection that turns out to be
+//! answered, or an answer that the upstream does not let count, it can be sent again as it is, and its method may be
+//! repeated. A reused connection that turns out to be
 //! closed says nothing about its node: the same node is asked again on a fresh one.
 
 use std::num::NonZeroU64;
@@ -146,7 +147,7 @@ async fn pass_on<'l>(
     }
     let upstream = destination.upstream;
     let sending = Sending::of(*unread, workspace.inbound.len());
-    let replayable = matches!(sending, Sending::Whole(_)) && workspace.request.method.is_idempotent();
+    let replayable = matches!(sending, Sending::Whole(_)) && upstream.repeats(workspace.request.method);
     let asked = Asked { worker: worker.index, key: destination.hash_key };
     let mut tries = Tries::new(upstream, asked, worker.clock.now());
     let mut current = tries.first().ok_or(RejectReason::NoNodes)?;
@@ -176,6 +177,7 @@ async fn pass_on<'l>(
             record,
             is_served: &|| destination.is_served(&worker.live.take()),
             phases: phases.as_deref_mut(),
+            is_rejected: &|status| replayable && tries.rejects(&current, status, worker.clock.now()),
         };
         match attempt.run(link, sending).await {
             Err(trouble) if upstream.multiplexed && trouble.unsent && !asked_again => asked_again = true,

@@ -32,7 +32,7 @@ use crate::http2::grpc;
 use crate::http2::inlet::Inlet;
 use crate::http2::outlet::{Closed, Outlet};
 use crate::http2::request::{self, Refusal};
-use crate::http2::wire::{Abuse, Wire};
+use crate::http2::wire::{Abuse, Seen, Wire};
 use crate::telemetry::record::Record;
 use crate::transport::Transport;
 use crate::worker::Worker;
@@ -58,7 +58,7 @@ pub(super) async fn serve(
 ) {
     let timer = worker.clock.timer();
     let wire = Wire::new(transport, received, worker.clock.timer(), worker.limits.head_timeout);
-    let abuse = wire.abuse();
+    let seen = wire.seen();
     let shaking = http2::server().handshake::<_, Bytes>(wire);
     let Ok(Ok(mut connection)) = timer.limit(worker.limits.head_timeout, shaking).await else { return };
     let shared = Rc::new(Shared { worker: Rc::clone(worker), address, in_flight: Cell::new(0) });
@@ -70,13 +70,14 @@ pub(super) async fn serve(
             connection.graceful_shutdown();
             (closing, patience) = (true, CLOSING_TIMEOUT);
         }
-        match timer.limit_until_stop(patience, next(&mut connection, &abuse)).await {
+        match timer.limit_until_stop(patience, next(worker, &mut connection, &seen)).await {
             Ok(Ok((request, respond))) => {
                 shared.in_flight.set(shared.in_flight.get() + 1);
                 tokio::task::spawn_local(serve_stream(Rc::clone(&shared), request, respond));
                 patience = if closing { CLOSING_TIMEOUT } else { worker.limits.idle_timeout };
             }
             Ok(Err(End::Gone)) => return,
+            Ok(Err(End::Broken(eviction))) => return worker.door.evict(eviction, shared.address.peer),
             Ok(Err(End::Abuse(abuse))) => {
                 let eviction = match abuse {
                     Abuse::Flood => Eviction::Http2Flood,
@@ -103,21 +104,36 @@ enum End {
     Gone,
     /// The client went too far.
     Abuse(Abuse),
+    /// The same, as the crate saw and said by itself.
+    Broken(Eviction),
+}
+
+impl End {
+    fn of(error: &h2::Error) -> Self {
+        match error.reason().filter(|_| error.is_library()) {
+            None => Self::Gone,
+            Some(Reason::ENHANCE_YOUR_CALM) => Self::Broken(Eviction::Http2Flood),
+            Some(_) => Self::Broken(Eviction::Http2Malformed),
+        }
+    }
 }
 
 /// Keeps the connection going until it brings a stream.
 async fn next(
+    worker: &Worker,
     connection: &mut Connection<Wire, Bytes>,
-    abuse: &Cell<Option<Abuse>>,
+    seen: &Seen,
 ) -> Result<(Request<RecvStream>, SendResponse<Bytes>), End> {
     poll_fn(|context| {
         let accepted = connection.poll_accept(context);
-        if let Some(abuse) = abuse.get() {
+        worker.recorder.counts().streams_refused(seen.refused.take());
+        if let Some(abuse) = seen.abuse.get() {
             return Poll::Ready(Err(End::Abuse(abuse)));
         }
         accepted.map(|accepted| match accepted {
             Some(Ok(stream)) => Ok(stream),
-            Some(Err(_)) | None => Err(End::Gone),
+            Some(Err(error)) => Err(End::of(&error)),
+            None => Err(End::Gone),
         })
     })
     .await

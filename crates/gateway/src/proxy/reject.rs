@@ -28,6 +28,8 @@ pub(crate) enum RejectReason {
     ClientClosed,
     /// The client took nothing of its answer for too long; the rest is not sent.
     ClientStalled,
+    /// Too many requests are open on its connection, which speaks HTTP/2.
+    StreamsMax,
     /// The request expects something the gateway does not do.
     ExpectationUnsupported,
     /// A WebSocket is asked for in a way that is not defined.
@@ -80,6 +82,8 @@ pub(crate) enum RejectReason {
     UpstreamReadTimeout,
     /// The node closed the connection without an answer.
     UpstreamClosed,
+    /// The node answered with a status that the upstream does not let count, and nobody else could be asked.
+    UpstreamStatus,
     /// The node's answer is not one well-formed HTTP/1 response.
     UpstreamMalformed,
 }
@@ -94,7 +98,7 @@ impl RejectReason {
             Self::WebSocketMalformed | Self::ClientCertificateMissing | Self::ClientCertificateRefused => 400,
             Self::Misdirected => 421,
             Self::BodyTooLarge => 413,
-            Self::Overloaded => 503,
+            Self::Overloaded | Self::StreamsMax => 503,
             // Only ever read in a log: by convention, a client that closed the request.
             Self::ClientClosed | Self::ClientStalled => 499,
             // What is open already is ended without an answer.
@@ -110,6 +114,7 @@ impl RejectReason {
             Self::UpstreamConnectFailed
             | Self::UpstreamTlsFailed
             | Self::UpstreamClosed
+            | Self::UpstreamStatus
             | Self::UpstreamMalformed => 502,
             Self::UpstreamConnectTimeout
             | Self::UpstreamSendTimeout
@@ -132,6 +137,7 @@ impl RejectReason {
             Self::BodyTooLarge => "body_too_large",
             Self::ClientClosed => "client_closed",
             Self::ClientStalled => "client_stalled",
+            Self::StreamsMax => "streams_max",
             Self::ExpectationUnsupported => "expectation_unsupported",
             Self::WebSocketMalformed => "websocket_malformed",
             Self::WebSocketIdle => "websocket_idle",
@@ -158,6 +164,7 @@ impl RejectReason {
             Self::UpstreamSendTimeout => "upstream_send_timeout",
             Self::UpstreamReadTimeout => "upstream_read_timeout",
             Self::UpstreamClosed => "upstream_closed",
+            Self::UpstreamStatus => "upstream_status",
             Self::UpstreamMalformed => "upstream_malformed",
         }
     }
@@ -171,6 +178,7 @@ impl RejectReason {
             Self::BodyTooLarge => "the request body is larger than this gateway accepts".to_owned(),
             Self::ClientClosed => "the client closed the connection".to_owned(),
             Self::ClientStalled => "the client took nothing of its answer".to_owned(),
+            Self::StreamsMax => "too many requests are open on the connection".to_owned(),
             Self::ExpectationUnsupported => "only `Expect: 100-continue` is supported".to_owned(),
             Self::WebSocketMalformed => {
                 "a WebSocket needs `Sec-WebSocket-Version: 13` and one `Sec-WebSocket-Key`".to_owned()
@@ -201,6 +209,7 @@ impl RejectReason {
             Self::UpstreamSendTimeout => "the upstream did not take the request in time".to_owned(),
             Self::UpstreamReadTimeout => "the upstream did not answer in time".to_owned(),
             Self::UpstreamClosed => "the upstream closed the connection without an answer".to_owned(),
+            Self::UpstreamStatus => "the upstream failed, and nobody else could be asked".to_owned(),
             Self::UpstreamMalformed => "the upstream's answer is not valid HTTP".to_owned(),
         }
     }
@@ -298,6 +307,23 @@ mod tests {
             answer(RejectReason::RouteNotFound, false, false),
             "HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 36\r\n\r\n{\"error_msg\":\"404 Route Not Found\"}\n"
         );
+    }
+
+    #[test]
+    fn the_reference_lists_every_reason() {
+        let names_in = |source: &'static str| {
+            let function = source.split("fn name(self)").nth(1).expect("the names");
+            let body = function.split("\n    }\n").next().expect("its end");
+            body.lines().filter_map(|line| line.split('"').nth(1)).collect::<Vec<_>>()
+        };
+        let names = [names_in(include_str!("reject.rs")), names_in(include_str!("../http1/mod.rs"))].concat();
+        assert!(names.contains(&"malformed") && names.contains(&"upstream_closed"), "{names:?}");
+        let reference = include_str!("../../../../docs/reference/reject-reasons.md");
+        for name in &names {
+            assert!(reference.contains(&format!("\n| `{name}` | ")), "{name}");
+        }
+        let rows = reference.lines().filter(|line| line.starts_with("| `")).count();
+        assert_eq!(rows, names.len(), "the reference lists something that there is not");
     }
 
     #[test]

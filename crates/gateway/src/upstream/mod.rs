@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatewright_model::expression::Variables;
+use gatewright_model::message::Method;
 use gatewright_model::resource::checks::{ActiveCheck, CheckType, Checks};
 use gatewright_model::resource::group_object::GroupObject;
 use gatewright_model::resource::upstream::{self as resource, Balancing, PassHost, Scheme, Timeout};
@@ -38,6 +39,7 @@ use crate::tls::node::{Demands, NodeSession, Unusable};
 use balance::Balance;
 use balance::hash_key::HashKey;
 use health::passive::Passive;
+use health::statuses::Statuses;
 use health::{Asking, CheckPlan, Checkers};
 use names::{Lookup, Names};
 use node::Node;
@@ -84,6 +86,10 @@ pub(crate) struct Upstream {
     retries: usize,
     /// When the last try may start; zero: at any time.
     retry_timeout: Duration,
+    /// Statuses of answers that are no reason to stop trying.
+    retry_statuses: Statuses,
+    /// The methods that may be repeated; none: all that are idempotent.
+    retry_methods: Vec<Method>,
     budget: Budget,
     pub(crate) keepalive: Keepalive,
     pub(crate) pass_host: PassHost,
@@ -165,6 +171,8 @@ impl Upstream {
             passive,
             retries: upstream.retries.map_or(nodes.len() - 1, usize::from),
             retry_timeout: upstream.retry_timeout.duration(),
+            retry_statuses: Statuses::new(&upstream.retry_statuses),
+            retry_methods: upstream.retry_methods.iter().map(|name| Method::of(name.as_bytes())).collect(),
             budget: Budget::new(workers),
             nodes,
             multiplexed,
@@ -177,6 +185,11 @@ impl Upstream {
             pass_host: upstream.pass_host,
             upstream_host: upstream.upstream_host.as_deref().unwrap_or_default().as_bytes().into(),
         })
+    }
+
+    /// Whether a request with `method` may be sent again once it was sent.
+    pub(crate) fn repeats(&self, method: Method) -> bool {
+        method.is_idempotent() && (self.retry_methods.is_empty() || self.retry_methods.contains(&method))
     }
 
     /// What consistent hashing goes by; reads nothing with every other balancing.

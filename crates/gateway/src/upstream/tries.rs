@@ -38,6 +38,10 @@ impl Budget {
         }
     }
 
+    fn is_left(&self, worker: usize) -> bool {
+        self.0.of(worker).load(Ordering::Relaxed) >= REPEAT_COST
+    }
+
     fn spend(&self, worker: usize) -> bool {
         let saved = self.0.of(worker);
         let left = saved.load(Ordering::Relaxed).checked_sub(REPEAT_COST);
@@ -60,7 +64,8 @@ pub(crate) struct Tries<'u> {
 pub(crate) enum Failed {
     /// There was no connection, so nothing was sent.
     Unsent,
-    /// The request was sent and nothing was answered; the caller made sure that it may be repeated.
+    /// The request was sent and nothing was answered, or nothing that counts; the caller made sure that it may be
+    /// repeated.
     Unanswered,
 }
 
@@ -91,6 +96,23 @@ impl<'u> Tries<'u> {
             return None;
         }
         Some(next)
+    }
+
+    /// Whether `last`, which was answered with `status` at the tick `now`, is rather followed by another try than
+    /// taken for the answer.
+    pub(crate) fn rejects(&self, last: &Try<'_>, status: u16, now: u64) -> bool {
+        let Upstream { nodes, retry_statuses, retries, budget, .. } = self.upstream;
+        if !retry_statuses.contains(status)
+            || self.tried.len() >= (*retries).min(RETRIES_MAX)
+            || now > self.last_start
+            || !budget.is_left(self.asked.worker)
+        {
+            return false;
+        }
+        let all_unhealthy = !nodes.iter().any(Node::is_healthy);
+        let mut others =
+            nodes.iter().enumerate().filter(|(node, _)| *node != last.index && !self.tried.contains(node));
+        others.any(|(_, node)| all_unhealthy || node.is_healthy())
     }
 
     fn choose(&self) -> Option<Try<'u>> {

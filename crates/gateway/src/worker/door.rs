@@ -64,10 +64,13 @@ pub(crate) enum Eviction {
     Http2Flood,
     /// Over HTTP/2, the head of a request did not arrive in time.
     Http2SlowHead,
+    /// Over HTTP/2, it broke a rule that holds for the whole connection.
+    Http2Malformed,
 }
 
 impl Eviction {
-    const ALL: [Self; 4] = [Self::Silent, Self::Idle, Self::Http2Flood, Self::Http2SlowHead];
+    const ALL: [Self; 5] =
+        [Self::Silent, Self::Idle, Self::Http2Flood, Self::Http2SlowHead, Self::Http2Malformed];
 
     /// The name by which logs and metrics know it.
     fn name(self) -> &'static str {
@@ -76,6 +79,7 @@ impl Eviction {
             Self::Idle => "idle",
             Self::Http2Flood => "http2_flood",
             Self::Http2SlowHead => "http2_slow_head",
+            Self::Http2Malformed => "http2_malformed",
         }
     }
 }

@@ -228,3 +228,22 @@ fn the_reference_lists_every_metric() {
         .filter(|line| line.starts_with("| `gatewright_") || line.starts_with("| `process_"));
     assert_eq!(rows.count(), count, "docs/reference/metrics.md lists something that there is not");
 }
+
+#[test]
+fn the_grafana_dashboard_asks_for_metrics_that_there_are() {
+    let dashboard: Value =
+        serde_json::from_str(include_str!("../../../../deploy/grafana-dashboard.json")).expect("JSON");
+    let reference = include_str!("../../../../docs/reference/metrics.md");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().expect("targets"));
+    let mut asked = 0;
+    for query in targets.map(|target| target["expr"].as_str().expect("a query")) {
+        let words = query.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        for metric in words.filter(|word| word.starts_with("gatewright_") || word.starts_with("process_")) {
+            let family = metric.strip_suffix("_bucket").unwrap_or(metric);
+            assert!(reference.contains(&format!("| `{family}` |")), "{metric} in {query}");
+            asked += 1;
+        }
+    }
+    assert!(asked >= panels.len(), "{asked}");
+}

@@ -137,6 +137,33 @@ fn only_what_may_be_repeated_goes_to_another_node_once_it_was_sent() {
 }
 
 #[test]
+fn an_answer_that_the_upstream_does_not_let_count_is_asked_for_elsewhere() {
+    let failing = Node::answering("HTTP/1.1 503 X\r\nContent-Length: 3\r\n\r\nbad");
+    let good = Node::greeting();
+    let (get, post) =
+        (GET.to_owned(), "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi".to_owned());
+    for (request, more, nodes, expected) in [
+        (&get, json!({"retry_statuses": [503]}), 2, 200),
+        (&get, json!({"retry_statuses": [502]}), 2, 503),
+        (&get, json!({}), 2, 503),
+        // The last answer is the answer.
+        (&get, json!({"retry_statuses": [503]}), 1, 503),
+        (&get, json!({"retry_statuses": [503], "retries": 0}), 2, 503),
+        (&post, json!({"retry_statuses": [503]}), 2, 503),
+        (&get, json!({"retry_statuses": [503], "retry_methods": ["HEAD"]}), 2, 503),
+        (&get, json!({"retry_statuses": [503], "retry_methods": ["HEAD", "GET"]}), 2, 200),
+    ] {
+        let mut upstream = more.clone();
+        upstream["nodes"] = [node(failing.address, 1), node(good.address, 0)][..nodes].into();
+        let world = World::serving(&[service(&[], json!({ "upstream": upstream }))]);
+        let before = (failing.heads().len(), good.heads().len());
+        assert_eq!(world.ask(request).status, expected, "{more} {request}");
+        assert_eq!(failing.heads().len(), before.0 + 1, "{more}");
+        assert_eq!(good.heads().len(), before.1 + usize::from(expected == 200), "{more}");
+    }
+}
+
+#[test]
 fn a_node_that_does_not_answer_in_time_is_left_for_another() {
     let (_open, wait) = gate();
     let stuck = Node::with(move |_, _| wait.lock().unwrap().recv().is_ok());

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use super::Labels;
 use super::checks::Checks;
 use crate::id::ObjectId;
+use crate::message::Method;
 use crate::validation::Violations;
 
 /// How to reach a backend: its nodes or where to find them, balancing, timeouts, retries, host policy.
@@ -48,6 +49,16 @@ pub struct Upstream {
     #[serde(default)]
     #[schema(value_type = f64, minimum = 0, default = 0)]
     pub retry_timeout: Seconds,
+    /// Statuses of answers after which another node is tried, if the request may be repeated; none: every answer is
+    /// the answer. An extension of this product.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 200)]
+    pub retry_statuses: Vec<u16>,
+    /// The methods of requests that may be repeated once they were sent; none: all that are idempotent, which are the
+    /// only ones that can stand here. An extension of this product.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 6)]
+    pub retry_methods: Vec<String>,
     /// Time limits towards the nodes.
     #[serde(default)]
     pub timeout: Timeout,
@@ -275,6 +286,8 @@ impl Default for Upstream {
             nodes: Vec::new(),
             retries: None,
             retry_timeout: Seconds::default(),
+            retry_statuses: Vec::new(),
+            retry_methods: Vec::new(),
             timeout: Timeout::default(),
             keepalive_pool: KeepalivePool::default(),
             pass_host: PassHost::default(),
@@ -303,6 +316,19 @@ impl Upstream {
         let needs_key = self.balancing == Balancing::ConsistentHash && self.hash_on != HashOn::Consumer;
         if needs_key && self.key.is_none() {
             violations.add(format!("{at}/key"), "is required with type `chash`");
+        }
+        for (index, status) in self.retry_statuses.iter().enumerate() {
+            if !(400..600).contains(status) {
+                let message = "expected the status of an answer that failed, 400 to 599";
+                violations.add(format!("{at}/retry_statuses/{index}"), message);
+            }
+        }
+        for (index, method) in self.retry_methods.iter().enumerate() {
+            if !Method::of(method.as_bytes()).is_idempotent() {
+                let message =
+                    "expected a method that may be repeated: GET, HEAD, OPTIONS, TRACE, PUT or DELETE";
+                violations.add(format!("{at}/retry_methods/{index}"), message);
+            }
         }
         if let Some(tls) = &self.tls {
             if tls.client_cert.is_some() != tls.client_key.is_some() {
@@ -416,7 +442,8 @@ mod tests {
     fn rules_between_fields_are_all_reported() {
         let upstream = parse(
             r#"{"type": "chash", "pass_host": "rewrite", "service_name": "s", "nodes": [{"host": "a", "port": 1, "weight": 1}],
-                "tls": {"client_cert": "c", "client_cert_id": "i"}}"#,
+                "tls": {"client_cert": "c", "client_cert_id": "i"}, "retry_statuses": [503, 200],
+                "retry_methods": ["GET", "POST"]}"#,
         );
         let mut violations = Violations::default();
         upstream.check("/upstream", &mut violations);
@@ -428,6 +455,8 @@ mod tests {
                 "/upstream/discovery_type",
                 "/upstream/upstream_host",
                 "/upstream/key",
+                "/upstream/retry_statuses/1",
+                "/upstream/retry_methods/1",
                 "/upstream/tls/client_key",
                 "/upstream/tls/client_cert_id"
             ]

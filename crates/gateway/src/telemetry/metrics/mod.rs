@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::record::Outcome;
+use crate::proxy::reject::RejectReason;
 use counter::{Counter, Tally};
 use series::{Registry, RouteCounts, Series, VersionCounts};
 
@@ -116,6 +117,11 @@ impl WorkerCounts {
     /// A request begins to arrive.
     pub(crate) fn request_began(&self) {
         self.in_flight.add(1);
+    }
+
+    /// So many requests were refused because too many are open on their connection; nothing is known of them.
+    pub(crate) fn streams_refused(&self, count: u32) {
+        (0..count).for_each(|_| self.rejects.count(RejectReason::StreamsMax.name()));
     }
 
     /// A client was let in.

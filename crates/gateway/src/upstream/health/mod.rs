@@ -13,7 +13,7 @@
 pub(crate) mod passive;
 pub(crate) mod probe;
 pub(crate) mod state;
-mod statuses;
+pub(crate) mod statuses;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

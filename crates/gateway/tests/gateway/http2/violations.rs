@@ -290,6 +290,8 @@ fn b7_more_streams_than_allowed_are_refused() {
             refused += 1;
         }
     }
+    let sample = "gatewright_rejects_total{reason=\"streams_max\"} 50";
+    crate::world::until(|| world.status_text("/metrics").contains(sample), || world.status_text("/metrics"));
     drop(open);
     let mut answered = 0;
     while answered < 100 {
