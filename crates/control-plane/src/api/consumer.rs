@@ -1,7 +1,5 @@
 //! Consumers of a gateway group.
 
-use axum::extract::State;
-use gatewright_model::id::ObjectId;
 use gatewright_model::resource::consumer::Consumer;
 use gatewright_model::resource::{Labels, Plugins};
 use serde::Serialize;
@@ -9,11 +7,11 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::error::Refusals;
-use super::request::{Ids, Json, ListParameters, ListQuery};
-use super::target_group::{GroupParameter, TargetGroup};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
-use crate::app::group_document::parse_with_id;
-use crate::app::{App, Caller, Object, Patch, Shelf};
+use super::group_call::{GroupCall, GroupParameter};
+use super::group_object::{object_create, object_delete, object_get, object_list, object_patch, object_put};
+use super::request::{Json, ListParameters, ListQuery};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer};
+use crate::app::Object;
 
 /// A consumer: somebody who calls.
 #[derive(Serialize, ToSchema)]
@@ -50,15 +48,8 @@ impl From<Object<Consumer>> for ConsumerView {
 #[utoipa::path(get, path = "/apisix/admin/consumers", tag = "consumer",
     params(GroupParameter, ListParameters),
     responses((status = 200, body = Many<ConsumerView>), Refusals))]
-pub(super) async fn consumer_list(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    query: ListQuery,
-) -> ManyAnswer<ConsumerView> {
-    let shelf = Shelf { group: &group, owner: "" };
-    let query = query.must_order_by(None)?;
-    Ok(many(app.object_list::<Consumer>(&caller, shelf, &query.filter).await?))
+pub(super) async fn consumer_list(call: GroupCall, query: ListQuery) -> ManyAnswer<ConsumerView> {
+    object_list::<Consumer>(call, query).await
 }
 
 /// Creates a consumer.
@@ -66,30 +57,16 @@ pub(super) async fn consumer_list(
     params(GroupParameter),
     request_body = Consumer,
     responses((status = 200, body = Single<ConsumerView>), Refusals))]
-pub(super) async fn consumer_create(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    Json(body): Json,
-) -> SingleAnswer<ConsumerView> {
-    let shelf = Shelf { group: &group, owner: "" };
-    let (row, warnings) =
-        app.object_create(&caller, shelf, parse_with_id::<Consumer, ObjectId>(body)?).await?;
-    Ok(warned(row.into(), &warnings))
+pub(super) async fn consumer_create(call: GroupCall, Json(body): Json) -> SingleAnswer<ConsumerView> {
+    object_create::<Consumer>(call, body).await
 }
 
 /// Shows a consumer.
 #[utoipa::path(get, path = "/apisix/admin/consumers/{username}", tag = "consumer",
     params(("username" = String, Path), GroupParameter),
     responses((status = 200, body = Single<ConsumerView>), Refusals))]
-pub(super) async fn consumer_get(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-) -> SingleAnswer<ConsumerView> {
-    let shelf = Shelf { group: &group, owner: "" };
-    Ok(single(app.object_get::<Consumer>(&caller, shelf, &ids.id::<ObjectId>("username")?).await?.into()))
+pub(super) async fn consumer_get(call: GroupCall) -> SingleAnswer<ConsumerView> {
+    object_get::<Consumer>(call).await
 }
 
 /// Creates a consumer under an id of the caller's choice, or replaces it whole.
@@ -97,20 +74,11 @@ pub(super) async fn consumer_get(
     params(("username" = String, Path), GroupParameter),
     request_body = Consumer,
     responses((status = 200, body = Single<ConsumerView>), Refusals))]
-pub(super) async fn consumer_put(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-    Json(mut body): Json,
-) -> SingleAnswer<ConsumerView> {
+pub(super) async fn consumer_put(call: GroupCall, Json(mut body): Json) -> SingleAnswer<ConsumerView> {
     if let Value::Object(members) = &mut body {
-        members.entry("username").or_insert_with(|| ids.text("username").into());
+        members.entry("username").or_insert_with(|| call.ids.text("username").into());
     }
-    let shelf = Shelf { group: &group, owner: "" };
-    let document = parse_with_id::<Consumer, ObjectId>(body)?;
-    let (row, warnings) = app.object_put(&caller, shelf, &ids.id::<ObjectId>("username")?, document).await?;
-    Ok(warned(row.into(), &warnings))
+    object_put::<Consumer>(call, body).await
 }
 
 /// Changes a consumer by a merge object (RFC 7386) or a JSON patch (RFC 6902).
@@ -118,31 +86,14 @@ pub(super) async fn consumer_put(
     params(("username" = String, Path), GroupParameter),
     request_body = Value,
     responses((status = 200, body = Single<ConsumerView>), Refusals))]
-pub(super) async fn consumer_patch(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-    Json(body): Json,
-) -> SingleAnswer<ConsumerView> {
-    let shelf = Shelf { group: &group, owner: "" };
-    let patch = Patch::parse(body)?;
-    let (row, warnings) =
-        app.object_patch::<Consumer>(&caller, shelf, &ids.id::<ObjectId>("username")?, &patch).await?;
-    Ok(warned(row.into(), &warnings))
+pub(super) async fn consumer_patch(call: GroupCall, Json(body): Json) -> SingleAnswer<ConsumerView> {
+    object_patch::<Consumer>(call, body).await
 }
 
 /// Deletes a consumer and its credentials.
 #[utoipa::path(delete, path = "/apisix/admin/consumers/{username}", tag = "consumer",
     params(("username" = String, Path), GroupParameter),
     responses((status = 200, body = Single<Nothing>), Refusals))]
-pub(super) async fn consumer_delete(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-) -> SingleAnswer<Nothing> {
-    let shelf = Shelf { group: &group, owner: "" };
-    app.object_delete::<Consumer>(&caller, shelf, &ids.id::<ObjectId>("username")?).await?;
-    Ok(single(Nothing {}))
+pub(super) async fn consumer_delete(call: GroupCall) -> SingleAnswer<Nothing> {
+    object_delete::<Consumer>(call).await
 }

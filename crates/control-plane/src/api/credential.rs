@@ -1,18 +1,16 @@
 //! Credentials of consumers.
 
-use axum::extract::State;
-use gatewright_model::id::ObjectId;
 use gatewright_model::resource::consumer::Credential;
 use gatewright_model::resource::{Labels, Plugins};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::Refusals;
-use super::request::{Ids, Json, ListParameters, ListQuery};
-use super::target_group::{GroupParameter, TargetGroup};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
-use crate::app::group_document::parse_with_id;
-use crate::app::{App, Caller, Object, Shelf};
+use super::group_call::{GroupCall, GroupParameter};
+use super::group_object::{object_create, object_delete, object_get, object_list, object_put};
+use super::request::{Json, ListParameters, ListQuery};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer};
+use crate::app::Object;
 
 /// A credential: how a consumer proves who it is. The settings are returned, secrets too, as the published API does.
 #[derive(Serialize, ToSchema)]
@@ -51,17 +49,8 @@ impl From<Object<Credential>> for CredentialView {
 #[utoipa::path(get, path = "/apisix/admin/consumers/{username}/credentials", tag = "consumer",
     params(("username" = String, Path), GroupParameter, ListParameters),
     responses((status = 200, body = Many<CredentialView>), Refusals))]
-pub(super) async fn credential_list(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-    query: ListQuery,
-) -> ManyAnswer<CredentialView> {
-    let owner = ids.id::<ObjectId>("username")?;
-    let shelf = Shelf { group: &group, owner: owner.as_str() };
-    let query = query.must_order_by(None)?;
-    Ok(many(app.object_list::<Credential>(&caller, shelf, &query.filter).await?))
+pub(super) async fn credential_list(call: GroupCall, query: ListQuery) -> ManyAnswer<CredentialView> {
+    object_list::<Credential>(call, query).await
 }
 
 /// Creates a credential of a consumer.
@@ -69,35 +58,16 @@ pub(super) async fn credential_list(
     params(("username" = String, Path), GroupParameter),
     request_body = Credential,
     responses((status = 200, body = Single<CredentialView>), Refusals))]
-pub(super) async fn credential_create(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-    Json(body): Json,
-) -> SingleAnswer<CredentialView> {
-    let owner = ids.id::<ObjectId>("username")?;
-    let shelf = Shelf { group: &group, owner: owner.as_str() };
-    let (row, warnings) =
-        app.object_create(&caller, shelf, parse_with_id::<Credential, ObjectId>(body)?).await?;
-    Ok(warned(row.into(), &warnings))
+pub(super) async fn credential_create(call: GroupCall, Json(body): Json) -> SingleAnswer<CredentialView> {
+    object_create::<Credential>(call, body).await
 }
 
 /// Shows a credential of a consumer.
 #[utoipa::path(get, path = "/apisix/admin/consumers/{username}/credentials/{credential_id}", tag = "consumer",
     params(("username" = String, Path), ("credential_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<CredentialView>), Refusals))]
-pub(super) async fn credential_get(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-) -> SingleAnswer<CredentialView> {
-    let owner = ids.id::<ObjectId>("username")?;
-    let shelf = Shelf { group: &group, owner: owner.as_str() };
-    Ok(single(
-        app.object_get::<Credential>(&caller, shelf, &ids.id::<ObjectId>("credential_id")?).await?.into(),
-    ))
+pub(super) async fn credential_get(call: GroupCall) -> SingleAnswer<CredentialView> {
+    object_get::<Credential>(call).await
 }
 
 /// Creates a credential of a consumer under an id of the caller's choice, or replaces it whole.
@@ -105,33 +75,14 @@ pub(super) async fn credential_get(
     params(("username" = String, Path), ("credential_id" = String, Path), GroupParameter),
     request_body = Credential,
     responses((status = 200, body = Single<CredentialView>), Refusals))]
-pub(super) async fn credential_put(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-    Json(body): Json,
-) -> SingleAnswer<CredentialView> {
-    let owner = ids.id::<ObjectId>("username")?;
-    let shelf = Shelf { group: &group, owner: owner.as_str() };
-    let document = parse_with_id::<Credential, ObjectId>(body)?;
-    let (row, warnings) =
-        app.object_put(&caller, shelf, &ids.id::<ObjectId>("credential_id")?, document).await?;
-    Ok(warned(row.into(), &warnings))
+pub(super) async fn credential_put(call: GroupCall, Json(body): Json) -> SingleAnswer<CredentialView> {
+    object_put::<Credential>(call, body).await
 }
 
 /// Deletes a credential of a consumer.
 #[utoipa::path(delete, path = "/apisix/admin/consumers/{username}/credentials/{credential_id}", tag = "consumer",
     params(("username" = String, Path), ("credential_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<Nothing>), Refusals))]
-pub(super) async fn credential_delete(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-) -> SingleAnswer<Nothing> {
-    let owner = ids.id::<ObjectId>("username")?;
-    let shelf = Shelf { group: &group, owner: owner.as_str() };
-    app.object_delete::<Credential>(&caller, shelf, &ids.id::<ObjectId>("credential_id")?).await?;
-    Ok(single(Nothing {}))
+pub(super) async fn credential_delete(call: GroupCall) -> SingleAnswer<Nothing> {
+    object_delete::<Credential>(call).await
 }

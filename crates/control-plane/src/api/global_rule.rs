@@ -1,18 +1,16 @@
 //! Global rules of a gateway group.
 
-use axum::extract::State;
-use gatewright_model::id::ObjectId;
 use gatewright_model::resource::global_rule::GlobalRule;
 use gatewright_model::resource::{Labels, Plugins};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::Refusals;
-use super::request::{Ids, Json, ListParameters, ListQuery};
-use super::target_group::{GroupParameter, TargetGroup};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
-use crate::app::group_document::parse_with_id;
-use crate::app::{App, Caller, Object, Shelf};
+use super::group_call::{GroupCall, GroupParameter};
+use super::group_object::{object_create, object_delete, object_get, object_list, object_put};
+use super::request::{Json, ListParameters, ListQuery};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer};
+use crate::app::Object;
 
 /// A global rule: one plugin for every request of the group.
 #[derive(Serialize, ToSchema)]
@@ -44,15 +42,8 @@ impl From<Object<GlobalRule>> for GlobalRuleView {
 #[utoipa::path(get, path = "/apisix/admin/global_rules", tag = "global rule",
     params(GroupParameter, ListParameters),
     responses((status = 200, body = Many<GlobalRuleView>), Refusals))]
-pub(super) async fn global_rule_list(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    query: ListQuery,
-) -> ManyAnswer<GlobalRuleView> {
-    let shelf = Shelf { group: &group, owner: "" };
-    let query = query.must_order_by(None)?;
-    Ok(many(app.object_list::<GlobalRule>(&caller, shelf, &query.filter).await?))
+pub(super) async fn global_rule_list(call: GroupCall, query: ListQuery) -> ManyAnswer<GlobalRuleView> {
+    object_list::<GlobalRule>(call, query).await
 }
 
 /// Creates a global rule.
@@ -60,32 +51,16 @@ pub(super) async fn global_rule_list(
     params(GroupParameter),
     request_body = GlobalRule,
     responses((status = 200, body = Single<GlobalRuleView>), Refusals))]
-pub(super) async fn global_rule_create(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    Json(body): Json,
-) -> SingleAnswer<GlobalRuleView> {
-    let shelf = Shelf { group: &group, owner: "" };
-    let (row, warnings) =
-        app.object_create(&caller, shelf, parse_with_id::<GlobalRule, ObjectId>(body)?).await?;
-    Ok(warned(row.into(), &warnings))
+pub(super) async fn global_rule_create(call: GroupCall, Json(body): Json) -> SingleAnswer<GlobalRuleView> {
+    object_create::<GlobalRule>(call, body).await
 }
 
 /// Shows a global rule.
 #[utoipa::path(get, path = "/apisix/admin/global_rules/{global_rule_id}", tag = "global rule",
     params(("global_rule_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<GlobalRuleView>), Refusals))]
-pub(super) async fn global_rule_get(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-) -> SingleAnswer<GlobalRuleView> {
-    let shelf = Shelf { group: &group, owner: "" };
-    Ok(single(
-        app.object_get::<GlobalRule>(&caller, shelf, &ids.id::<ObjectId>("global_rule_id")?).await?.into(),
-    ))
+pub(super) async fn global_rule_get(call: GroupCall) -> SingleAnswer<GlobalRuleView> {
+    object_get::<GlobalRule>(call).await
 }
 
 /// Creates a global rule, or replaces it whole; its id is the name of its plugin.
@@ -93,31 +68,14 @@ pub(super) async fn global_rule_get(
     params(("global_rule_id" = String, Path), GroupParameter),
     request_body = GlobalRule,
     responses((status = 200, body = Single<GlobalRuleView>), Refusals))]
-pub(super) async fn global_rule_put(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-    Json(body): Json,
-) -> SingleAnswer<GlobalRuleView> {
-    let shelf = Shelf { group: &group, owner: "" };
-    let document = parse_with_id::<GlobalRule, ObjectId>(body)?;
-    let (row, warnings) =
-        app.object_put(&caller, shelf, &ids.id::<ObjectId>("global_rule_id")?, document).await?;
-    Ok(warned(row.into(), &warnings))
+pub(super) async fn global_rule_put(call: GroupCall, Json(body): Json) -> SingleAnswer<GlobalRuleView> {
+    object_put::<GlobalRule>(call, body).await
 }
 
 /// Deletes a global rule.
 #[utoipa::path(delete, path = "/apisix/admin/global_rules/{global_rule_id}", tag = "global rule",
     params(("global_rule_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<Nothing>), Refusals))]
-pub(super) async fn global_rule_delete(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-) -> SingleAnswer<Nothing> {
-    let shelf = Shelf { group: &group, owner: "" };
-    app.object_delete::<GlobalRule>(&caller, shelf, &ids.id::<ObjectId>("global_rule_id")?).await?;
-    Ok(single(Nothing {}))
+pub(super) async fn global_rule_delete(call: GroupCall) -> SingleAnswer<Nothing> {
+    object_delete::<GlobalRule>(call).await
 }

@@ -1,6 +1,5 @@
 //! Routes of services in a gateway group, written straight to the group.
 
-use axum::extract::State;
 use gatewright_model::resource::route::Route;
 use gatewright_model::resource::upstream::Timeout;
 use gatewright_model::resource::{Labels, Plugins};
@@ -9,11 +8,11 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::error::Refusals;
-use super::request::{Ids, Json, ListParameters, ListQuery};
-use super::target_group::{GroupParameter, TargetGroup};
+use super::group_call::{GroupCall, GroupParameter};
+use super::request::{Json, ListParameters, ListQuery};
 use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
+use crate::app::Patch;
 use crate::app::group_document::group_route_parse;
-use crate::app::{App, Caller, Patch};
 use crate::store::GroupRouteRow;
 
 /// A route of a service in a gateway group. Only defaults that `/api/schema/core` announces are filled in.
@@ -85,14 +84,13 @@ impl From<GroupRouteRow<Route>> for GroupRouteView {
 #[utoipa::path(get, path = "/apisix/admin/routes", tag = "service in a group",
     params(GroupParameter, ListParameters, ("service_id" = Option<String>, Query, description = "Only those of this service.")),
     responses((status = 200, body = Many<GroupRouteView>), Refusals))]
-pub(super) async fn group_route_list(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    query: ListQuery,
-) -> ManyAnswer<GroupRouteView> {
+pub(super) async fn group_route_list(call: GroupCall, query: ListQuery) -> ManyAnswer<GroupRouteView> {
     let query = query.must_order_by(None)?;
-    Ok(many(app.group_route_list::<Route>(&caller, &group, query.service_id.as_ref(), &query.filter).await?))
+    Ok(many(
+        call.app
+            .group_route_list::<Route>(&call.caller, &call.group, query.service_id.as_ref(), &query.filter)
+            .await?,
+    ))
 }
 
 /// Creates a route of a service in a gateway group.
@@ -100,13 +98,9 @@ pub(super) async fn group_route_list(
     params(GroupParameter),
     request_body = Route,
     responses((status = 200, body = Single<GroupRouteView>), Refusals))]
-pub(super) async fn group_route_create(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    Json(body): Json,
-) -> SingleAnswer<GroupRouteView> {
-    let (row, warnings) = app.group_route_create(&caller, &group, group_route_parse::<Route>(body)?).await?;
+pub(super) async fn group_route_create(call: GroupCall, Json(body): Json) -> SingleAnswer<GroupRouteView> {
+    let (row, warnings) =
+        call.app.group_route_create(&call.caller, &call.group, group_route_parse::<Route>(body)?).await?;
     Ok(warned(row.into(), &warnings))
 }
 
@@ -114,13 +108,10 @@ pub(super) async fn group_route_create(
 #[utoipa::path(get, path = "/apisix/admin/routes/{route_id}", tag = "service in a group",
     params(("route_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<GroupRouteView>), Refusals))]
-pub(super) async fn group_route_get(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-) -> SingleAnswer<GroupRouteView> {
-    Ok(single(app.group_route_get::<Route>(&caller, &group, &ids.id("route_id")?).await?.into()))
+pub(super) async fn group_route_get(call: GroupCall) -> SingleAnswer<GroupRouteView> {
+    Ok(single(
+        call.app.group_route_get::<Route>(&call.caller, &call.group, &call.ids.id("route_id")?).await?.into(),
+    ))
 }
 
 /// Creates a route of a service in a gateway group under an id of the caller's choice, or replaces it whole.
@@ -128,15 +119,10 @@ pub(super) async fn group_route_get(
     params(("route_id" = String, Path), GroupParameter),
     request_body = Route,
     responses((status = 200, body = Single<GroupRouteView>), Refusals))]
-pub(super) async fn group_route_put(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-    Json(body): Json,
-) -> SingleAnswer<GroupRouteView> {
+pub(super) async fn group_route_put(call: GroupCall, Json(body): Json) -> SingleAnswer<GroupRouteView> {
     let document = group_route_parse::<Route>(body)?;
-    let (row, warnings) = app.group_route_put(&caller, &group, &ids.id("route_id")?, document).await?;
+    let (row, warnings) =
+        call.app.group_route_put(&call.caller, &call.group, &call.ids.id("route_id")?, document).await?;
     Ok(warned(row.into(), &warnings))
 }
 
@@ -145,16 +131,12 @@ pub(super) async fn group_route_put(
     params(("route_id" = String, Path), GroupParameter),
     request_body = Value,
     responses((status = 200, body = Single<GroupRouteView>), Refusals))]
-pub(super) async fn group_route_patch(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-    Json(body): Json,
-) -> SingleAnswer<GroupRouteView> {
+pub(super) async fn group_route_patch(call: GroupCall, Json(body): Json) -> SingleAnswer<GroupRouteView> {
     let patch = Patch::parse(body)?;
-    let (row, warnings) =
-        app.group_route_patch::<Route>(&caller, &group, &ids.id("route_id")?, &patch).await?;
+    let (row, warnings) = call
+        .app
+        .group_route_patch::<Route>(&call.caller, &call.group, &call.ids.id("route_id")?, &patch)
+        .await?;
     Ok(warned(row.into(), &warnings))
 }
 
@@ -162,12 +144,7 @@ pub(super) async fn group_route_patch(
 #[utoipa::path(delete, path = "/apisix/admin/routes/{route_id}", tag = "service in a group",
     params(("route_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<Nothing>), Refusals))]
-pub(super) async fn group_route_delete(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-) -> SingleAnswer<Nothing> {
-    app.group_route_delete::<Route>(&caller, &group, &ids.id("route_id")?).await?;
+pub(super) async fn group_route_delete(call: GroupCall) -> SingleAnswer<Nothing> {
+    call.app.group_route_delete::<Route>(&call.caller, &call.group, &call.ids.id("route_id")?).await?;
     Ok(single(Nothing {}))
 }

@@ -1,6 +1,5 @@
 //! Services in a gateway group, written straight to it.
 
-use axum::extract::State;
 use gatewright_model::resource::service::{Service, ServiceKind};
 use gatewright_model::resource::upstream::Upstream;
 use gatewright_model::resource::{Labels, Plugins};
@@ -9,11 +8,11 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::error::Refusals;
-use super::request::{Ids, Json, ListParameters, ListQuery};
-use super::target_group::{GroupParameter, TargetGroup};
+use super::group_call::{GroupCall, GroupParameter};
+use super::request::{Json, ListParameters, ListQuery};
 use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
+use crate::app::Patch;
 use crate::app::group_document::service_parse;
-use crate::app::{App, Caller, Patch};
 use crate::store::PublishedServiceRow;
 
 /// A service in a gateway group. Only defaults that `/api/schema/core` announces are filled in.
@@ -92,27 +91,19 @@ impl From<PublishedServiceRow> for GroupServiceView {
 #[utoipa::path(get, path = "/apisix/admin/services", tag = "service in a group",
     params(GroupParameter, ListParameters),
     responses((status = 200, body = Many<GroupServiceView>), Refusals))]
-pub(super) async fn group_service_list(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    query: ListQuery,
-) -> ManyAnswer<GroupServiceView> {
+pub(super) async fn group_service_list(call: GroupCall, query: ListQuery) -> ManyAnswer<GroupServiceView> {
     let query = query.must_order_by(None)?;
-    Ok(many(app.published_service_list(&caller, &group, &query.filter).await?))
+    Ok(many(call.app.published_service_list(&call.caller, &call.group, &query.filter).await?))
 }
 
 /// Shows a service in a gateway group.
 #[utoipa::path(get, path = "/apisix/admin/services/{service_id}", tag = "service in a group",
     params(("service_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<GroupServiceView>), Refusals))]
-pub(super) async fn group_service_get(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-) -> SingleAnswer<GroupServiceView> {
-    Ok(single(app.published_service_get(&caller, &group, &ids.id("service_id")?).await?.into()))
+pub(super) async fn group_service_get(call: GroupCall) -> SingleAnswer<GroupServiceView> {
+    Ok(single(
+        call.app.published_service_get(&call.caller, &call.group, &call.ids.id("service_id")?).await?.into(),
+    ))
 }
 
 /// Creates a service in a gateway group.
@@ -121,12 +112,11 @@ pub(super) async fn group_service_get(
     request_body = Service,
     responses((status = 200, body = Single<GroupServiceView>), Refusals))]
 pub(super) async fn group_service_create(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
+    call: GroupCall,
     Json(body): Json,
 ) -> SingleAnswer<GroupServiceView> {
-    let (row, warnings) = app.group_service_create(&caller, &group, service_parse(body)?).await?;
+    let (row, warnings) =
+        call.app.group_service_create(&call.caller, &call.group, service_parse(body)?).await?;
     Ok(warned(row.into(), &warnings))
 }
 
@@ -135,15 +125,10 @@ pub(super) async fn group_service_create(
     params(("service_id" = String, Path), GroupParameter),
     request_body = Service,
     responses((status = 200, body = Single<GroupServiceView>), Refusals))]
-pub(super) async fn group_service_put(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-    Json(body): Json,
-) -> SingleAnswer<GroupServiceView> {
+pub(super) async fn group_service_put(call: GroupCall, Json(body): Json) -> SingleAnswer<GroupServiceView> {
     let document = service_parse(body)?;
-    let (row, warnings) = app.group_service_put(&caller, &group, &ids.id("service_id")?, document).await?;
+    let (row, warnings) =
+        call.app.group_service_put(&call.caller, &call.group, &call.ids.id("service_id")?, document).await?;
     Ok(warned(row.into(), &warnings))
 }
 
@@ -152,15 +137,10 @@ pub(super) async fn group_service_put(
     params(("service_id" = String, Path), GroupParameter),
     request_body = Value,
     responses((status = 200, body = Single<GroupServiceView>), Refusals))]
-pub(super) async fn group_service_patch(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-    Json(body): Json,
-) -> SingleAnswer<GroupServiceView> {
+pub(super) async fn group_service_patch(call: GroupCall, Json(body): Json) -> SingleAnswer<GroupServiceView> {
     let patch = Patch::parse(body)?;
-    let (row, warnings) = app.group_service_patch(&caller, &group, &ids.id("service_id")?, &patch).await?;
+    let (row, warnings) =
+        call.app.group_service_patch(&call.caller, &call.group, &call.ids.id("service_id")?, &patch).await?;
     Ok(warned(row.into(), &warnings))
 }
 
@@ -168,13 +148,8 @@ pub(super) async fn group_service_patch(
 #[utoipa::path(delete, path = "/apisix/admin/services/{service_id}", tag = "service in a group",
     params(("service_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<Nothing>), Refusals))]
-pub(super) async fn group_service_delete(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-) -> SingleAnswer<Nothing> {
-    app.published_service_delete(&caller, &group, &ids.id("service_id")?).await?;
+pub(super) async fn group_service_delete(call: GroupCall) -> SingleAnswer<Nothing> {
+    call.app.published_service_delete(&call.caller, &call.group, &call.ids.id("service_id")?).await?;
     Ok(single(Nothing {}))
 }
 

@@ -6,10 +6,10 @@
 
 mod call;
 mod error;
+mod group_call;
 mod request;
 mod router;
 mod strict_json;
-mod target_group;
 
 mod access_token;
 mod audit_log;
@@ -35,6 +35,8 @@ mod group_route;
 mod group_service;
 mod service_upstream;
 mod stream_route;
+
+mod group_object;
 
 mod consumer;
 mod credential;

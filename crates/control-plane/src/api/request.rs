@@ -61,10 +61,7 @@ impl FromRequestParts<App> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let credentials = credentials(&parts.headers).ok_or(Refusal::Unauthenticated)?;
-        let caller = app.caller_identify(credentials, Peer::of(&parts.extensions).address).await?;
-        // For extractors that follow and depend on who calls.
-        parts.extensions.insert(caller.clone());
-        Ok(caller)
+        Ok(app.caller_identify(credentials, Peer::of(&parts.extensions).address).await?)
     }
 }
 

@@ -1,6 +1,5 @@
 //! Upstreams of a service in a gateway group.
 
-use axum::extract::State;
 use gatewright_model::resource::service::ServiceKind;
 use gatewright_model::resource::upstream::Upstream;
 use serde::Serialize;
@@ -8,11 +7,11 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::error::Refusals;
+use super::group_call::{GroupCall, GroupParameter};
 use super::group_service::upstream_view;
-use super::request::{Ids, Json, ListParameters, ListQuery};
-use super::target_group::{GroupParameter, TargetGroup};
+use super::request::{Json, ListParameters, ListQuery};
 use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
-use crate::app::{App, Caller, Object};
+use crate::app::Object;
 
 /// An upstream of a service, with its id and times.
 #[derive(Serialize, ToSchema)]
@@ -39,29 +38,21 @@ impl From<Object<Upstream>> for ServiceUpstreamView {
     params(("service_id" = String, Path), GroupParameter, ListParameters),
     responses((status = 200, body = Many<ServiceUpstreamView>), Refusals))]
 pub(super) async fn service_upstream_list(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
+    call: GroupCall,
     query: ListQuery,
 ) -> ManyAnswer<ServiceUpstreamView> {
     let query = query.must_order_by(None)?;
-    let service = ids.id("service_id")?;
-    Ok(many(app.service_upstream_list(&caller, &group, &service, &query.filter).await?))
+    let service = call.ids.id("service_id")?;
+    Ok(many(call.app.service_upstream_list(&call.caller, &call.group, &service, &query.filter).await?))
 }
 
 /// Shows an upstream of a service in a gateway group.
 #[utoipa::path(get, path = "/apisix/admin/services/{service_id}/upstreams/{upstream_id}", tag = "service in a group",
     params(("service_id" = String, Path), ("upstream_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<ServiceUpstreamView>), Refusals))]
-pub(super) async fn service_upstream_get(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-) -> SingleAnswer<ServiceUpstreamView> {
-    let (service, id) = (ids.id("service_id")?, ids.id("upstream_id")?);
-    Ok(single(app.service_upstream_get(&caller, &group, &service, &id).await?.into()))
+pub(super) async fn service_upstream_get(call: GroupCall) -> SingleAnswer<ServiceUpstreamView> {
+    let (service, id) = (call.ids.id("service_id")?, call.ids.id("upstream_id")?);
+    Ok(single(call.app.service_upstream_get(&call.caller, &call.group, &service, &id).await?.into()))
 }
 
 /// Creates a further upstream of a service, or replaces one whole; under the id of the service, the default one.
@@ -70,14 +61,12 @@ pub(super) async fn service_upstream_get(
     request_body = Upstream,
     responses((status = 200, body = Single<ServiceUpstreamView>), Refusals))]
 pub(super) async fn service_upstream_put(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
+    call: GroupCall,
     Json(body): Json,
 ) -> SingleAnswer<ServiceUpstreamView> {
-    let (service, id) = (ids.id("service_id")?, ids.id("upstream_id")?);
-    let (object, warnings) = app.service_upstream_put(&caller, &group, &service, &id, body).await?;
+    let (service, id) = (call.ids.id("service_id")?, call.ids.id("upstream_id")?);
+    let (object, warnings) =
+        call.app.service_upstream_put(&call.caller, &call.group, &service, &id, body).await?;
     Ok(warned(object.into(), &warnings))
 }
 
@@ -85,13 +74,8 @@ pub(super) async fn service_upstream_put(
 #[utoipa::path(delete, path = "/apisix/admin/services/{service_id}/upstreams/{upstream_id}", tag = "service in a group",
     params(("service_id" = String, Path), ("upstream_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<Nothing>), Refusals))]
-pub(super) async fn service_upstream_delete(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-) -> SingleAnswer<Nothing> {
-    let (service, id) = (ids.id("service_id")?, ids.id("upstream_id")?);
-    app.service_upstream_delete(&caller, &group, &service, &id).await?;
+pub(super) async fn service_upstream_delete(call: GroupCall) -> SingleAnswer<Nothing> {
+    let (service, id) = (call.ids.id("service_id")?, call.ids.id("upstream_id")?);
+    call.app.service_upstream_delete(&call.caller, &call.group, &service, &id).await?;
     Ok(single(Nothing {}))
 }

@@ -1,18 +1,16 @@
 //! SSL objects of a gateway group. Views have no private keys.
 
-use axum::extract::State;
-use gatewright_model::id::ObjectId;
 use gatewright_model::resource::Labels;
 use gatewright_model::resource::ssl::{ClientVerification, Ssl, SslKind};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::Refusals;
-use super::request::{Ids, Json, ListParameters, ListQuery};
-use super::target_group::{GroupParameter, TargetGroup};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
-use crate::app::group_document::parse_with_id;
-use crate::app::{App, Caller, Object, Shelf, validity};
+use super::group_call::{GroupCall, GroupParameter};
+use super::group_object::{object_create, object_delete, object_get, object_list, object_put};
+use super::request::{Json, ListParameters, ListQuery};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer};
+use crate::app::{Object, validity};
 
 /// An SSL object, without its private keys.
 #[derive(Serialize, ToSchema)]
@@ -80,15 +78,8 @@ impl From<Object<Ssl>> for SslView {
 #[utoipa::path(get, path = "/apisix/admin/ssls", tag = "certificate",
     params(GroupParameter, ListParameters),
     responses((status = 200, body = Many<SslView>), Refusals))]
-pub(super) async fn ssl_list(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    query: ListQuery,
-) -> ManyAnswer<SslView> {
-    let shelf = Shelf { group: &group, owner: "" };
-    let query = query.must_order_by(None)?;
-    Ok(many(app.object_list::<Ssl>(&caller, shelf, &query.filter).await?))
+pub(super) async fn ssl_list(call: GroupCall, query: ListQuery) -> ManyAnswer<SslView> {
+    object_list::<Ssl>(call, query).await
 }
 
 /// Creates an SSL object.
@@ -96,29 +87,16 @@ pub(super) async fn ssl_list(
     params(GroupParameter),
     request_body = Ssl,
     responses((status = 200, body = Single<SslView>), Refusals))]
-pub(super) async fn ssl_create(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    Json(body): Json,
-) -> SingleAnswer<SslView> {
-    let shelf = Shelf { group: &group, owner: "" };
-    let (row, warnings) = app.object_create(&caller, shelf, parse_with_id::<Ssl, ObjectId>(body)?).await?;
-    Ok(warned(row.into(), &warnings))
+pub(super) async fn ssl_create(call: GroupCall, Json(body): Json) -> SingleAnswer<SslView> {
+    object_create::<Ssl>(call, body).await
 }
 
 /// Shows an SSL object.
 #[utoipa::path(get, path = "/apisix/admin/ssls/{ssl_id}", tag = "certificate",
     params(("ssl_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<SslView>), Refusals))]
-pub(super) async fn ssl_get(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-) -> SingleAnswer<SslView> {
-    let shelf = Shelf { group: &group, owner: "" };
-    Ok(single(app.object_get::<Ssl>(&caller, shelf, &ids.id::<ObjectId>("ssl_id")?).await?.into()))
+pub(super) async fn ssl_get(call: GroupCall) -> SingleAnswer<SslView> {
+    object_get::<Ssl>(call).await
 }
 
 /// Creates an SSL object under an id of the caller's choice, or replaces it whole.
@@ -126,30 +104,14 @@ pub(super) async fn ssl_get(
     params(("ssl_id" = String, Path), GroupParameter),
     request_body = Ssl,
     responses((status = 200, body = Single<SslView>), Refusals))]
-pub(super) async fn ssl_put(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-    Json(body): Json,
-) -> SingleAnswer<SslView> {
-    let shelf = Shelf { group: &group, owner: "" };
-    let document = parse_with_id::<Ssl, ObjectId>(body)?;
-    let (row, warnings) = app.object_put(&caller, shelf, &ids.id::<ObjectId>("ssl_id")?, document).await?;
-    Ok(warned(row.into(), &warnings))
+pub(super) async fn ssl_put(call: GroupCall, Json(body): Json) -> SingleAnswer<SslView> {
+    object_put::<Ssl>(call, body).await
 }
 
 /// Deletes an SSL object.
 #[utoipa::path(delete, path = "/apisix/admin/ssls/{ssl_id}", tag = "certificate",
     params(("ssl_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<Nothing>), Refusals))]
-pub(super) async fn ssl_delete(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-) -> SingleAnswer<Nothing> {
-    let shelf = Shelf { group: &group, owner: "" };
-    app.object_delete::<Ssl>(&caller, shelf, &ids.id::<ObjectId>("ssl_id")?).await?;
-    Ok(single(Nothing {}))
+pub(super) async fn ssl_delete(call: GroupCall) -> SingleAnswer<Nothing> {
+    object_delete::<Ssl>(call).await
 }

@@ -1,17 +1,16 @@
 //! Stream routes of services in a gateway group, written straight to the group.
 
-use axum::extract::State;
 use gatewright_model::resource::stream_route::StreamRoute;
 use gatewright_model::resource::{Labels, Plugins};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::Refusals;
-use super::request::{Ids, Json, ListParameters, ListQuery};
-use super::target_group::{GroupParameter, TargetGroup};
+use super::group_call::{GroupCall, GroupParameter};
+use super::request::{Json, ListParameters, ListQuery};
 use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
+use crate::app::Patch;
 use crate::app::group_document::group_route_parse;
-use crate::app::{App, Caller, Patch};
 use crate::store::GroupRouteRow;
 
 /// A stream route of a service in a gateway group. Only defaults that `/api/schema/core` announces are filled in.
@@ -68,15 +67,16 @@ impl From<GroupRouteRow<StreamRoute>> for StreamRouteView {
 #[utoipa::path(get, path = "/apisix/admin/stream_routes", tag = "service in a group",
     params(GroupParameter, ListParameters, ("service_id" = Option<String>, Query, description = "Only those of this service.")),
     responses((status = 200, body = Many<StreamRouteView>), Refusals))]
-pub(super) async fn stream_route_list(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    query: ListQuery,
-) -> ManyAnswer<StreamRouteView> {
+pub(super) async fn stream_route_list(call: GroupCall, query: ListQuery) -> ManyAnswer<StreamRouteView> {
     let query = query.must_order_by(None)?;
     Ok(many(
-        app.group_route_list::<StreamRoute>(&caller, &group, query.service_id.as_ref(), &query.filter)
+        call.app
+            .group_route_list::<StreamRoute>(
+                &call.caller,
+                &call.group,
+                query.service_id.as_ref(),
+                &query.filter,
+            )
             .await?,
     ))
 }
@@ -86,14 +86,11 @@ pub(super) async fn stream_route_list(
     params(GroupParameter),
     request_body = StreamRoute,
     responses((status = 200, body = Single<StreamRouteView>), Refusals))]
-pub(super) async fn stream_route_create(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    Json(body): Json,
-) -> SingleAnswer<StreamRouteView> {
-    let (row, warnings) =
-        app.group_route_create(&caller, &group, group_route_parse::<StreamRoute>(body)?).await?;
+pub(super) async fn stream_route_create(call: GroupCall, Json(body): Json) -> SingleAnswer<StreamRouteView> {
+    let (row, warnings) = call
+        .app
+        .group_route_create(&call.caller, &call.group, group_route_parse::<StreamRoute>(body)?)
+        .await?;
     Ok(warned(row.into(), &warnings))
 }
 
@@ -101,13 +98,13 @@ pub(super) async fn stream_route_create(
 #[utoipa::path(get, path = "/apisix/admin/stream_routes/{stream_route_id}", tag = "service in a group",
     params(("stream_route_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<StreamRouteView>), Refusals))]
-pub(super) async fn stream_route_get(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-) -> SingleAnswer<StreamRouteView> {
-    Ok(single(app.group_route_get::<StreamRoute>(&caller, &group, &ids.id("stream_route_id")?).await?.into()))
+pub(super) async fn stream_route_get(call: GroupCall) -> SingleAnswer<StreamRouteView> {
+    Ok(single(
+        call.app
+            .group_route_get::<StreamRoute>(&call.caller, &call.group, &call.ids.id("stream_route_id")?)
+            .await?
+            .into(),
+    ))
 }
 
 /// Creates a stream route of a service in a gateway group under an id of the caller's choice, or replaces it whole.
@@ -115,15 +112,12 @@ pub(super) async fn stream_route_get(
     params(("stream_route_id" = String, Path), GroupParameter),
     request_body = StreamRoute,
     responses((status = 200, body = Single<StreamRouteView>), Refusals))]
-pub(super) async fn stream_route_put(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-    Json(body): Json,
-) -> SingleAnswer<StreamRouteView> {
+pub(super) async fn stream_route_put(call: GroupCall, Json(body): Json) -> SingleAnswer<StreamRouteView> {
     let document = group_route_parse::<StreamRoute>(body)?;
-    let (row, warnings) = app.group_route_put(&caller, &group, &ids.id("stream_route_id")?, document).await?;
+    let (row, warnings) = call
+        .app
+        .group_route_put(&call.caller, &call.group, &call.ids.id("stream_route_id")?, document)
+        .await?;
     Ok(warned(row.into(), &warnings))
 }
 
@@ -132,16 +126,12 @@ pub(super) async fn stream_route_put(
     params(("stream_route_id" = String, Path), GroupParameter),
     request_body = Value,
     responses((status = 200, body = Single<StreamRouteView>), Refusals))]
-pub(super) async fn stream_route_patch(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-    Json(body): Json,
-) -> SingleAnswer<StreamRouteView> {
+pub(super) async fn stream_route_patch(call: GroupCall, Json(body): Json) -> SingleAnswer<StreamRouteView> {
     let patch = Patch::parse(body)?;
-    let (row, warnings) =
-        app.group_route_patch::<StreamRoute>(&caller, &group, &ids.id("stream_route_id")?, &patch).await?;
+    let (row, warnings) = call
+        .app
+        .group_route_patch::<StreamRoute>(&call.caller, &call.group, &call.ids.id("stream_route_id")?, &patch)
+        .await?;
     Ok(warned(row.into(), &warnings))
 }
 
@@ -149,12 +139,9 @@ pub(super) async fn stream_route_patch(
 #[utoipa::path(delete, path = "/apisix/admin/stream_routes/{stream_route_id}", tag = "service in a group",
     params(("stream_route_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<Nothing>), Refusals))]
-pub(super) async fn stream_route_delete(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    ids: Ids,
-) -> SingleAnswer<Nothing> {
-    app.group_route_delete::<StreamRoute>(&caller, &group, &ids.id("stream_route_id")?).await?;
+pub(super) async fn stream_route_delete(call: GroupCall) -> SingleAnswer<Nothing> {
+    call.app
+        .group_route_delete::<StreamRoute>(&call.caller, &call.group, &call.ids.id("stream_route_id")?)
+        .await?;
     Ok(single(Nothing {}))
 }

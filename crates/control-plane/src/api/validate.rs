@@ -1,6 +1,5 @@
 //! Validation of whole configurations.
 
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use gatewright_model::validation::Violations;
@@ -8,10 +7,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::{ApiError, Refusals};
+use super::group_call::{GroupCall, GroupParameter};
 use super::request::Json;
-use super::target_group::{GroupParameter, TargetGroup};
 use super::{Nothing, Single, single};
-use crate::app::{App, Caller, InvalidDocument, ValidateWish};
+use crate::app::{InvalidDocument, ValidateWish};
 
 /// What is wrong with a configuration.
 #[derive(Serialize, ToSchema)]
@@ -25,15 +24,10 @@ pub(super) struct InvalidConfiguration {
 #[utoipa::path(post, path = "/apisix/admin/configs/validate", tag = "service in a group", params(GroupParameter),
     request_body = ValidateWish,
     responses((status = 200, body = Single<Nothing>), (status = 400, body = InvalidConfiguration), Refusals))]
-pub(super) async fn configuration_validate(
-    caller: Caller,
-    State(app): State<App>,
-    TargetGroup(group): TargetGroup,
-    Json(body): Json,
-) -> Result<Response, ApiError> {
+pub(super) async fn configuration_validate(call: GroupCall, Json(body): Json) -> Result<Response, ApiError> {
     let wish: ValidateWish =
         serde_json::from_value(body).map_err(|error| Violations::one("", error.to_string()))?;
-    let errors = app.configuration_validate(&caller, &group, wish).await?;
+    let errors = call.app.configuration_validate(&call.caller, &call.group, wish).await?;
     if errors.is_empty() {
         return Ok(single(Nothing {}).into_response());
     }

@@ -56,7 +56,7 @@ pub(crate) use caller::{ADMIN, Action, Caller, Credentials, SUPER_ADMIN};
 pub(crate) use canary::CanaryEnd;
 pub(crate) use core_schema::core_schema;
 pub(crate) use document::Warnings;
-pub(crate) use group_object::{Object, Shelf};
+pub(crate) use group_object::{GroupObject, Object, Shelf};
 pub(crate) use instance::{
     AWAIT_MAX, Applied, INSTANCE_TOKEN_PREFIX, Instance, InstanceFilter, InstanceStatus, quarantine_sentence,
 };
