@@ -28,6 +28,10 @@ mod canary {
     once_more!(crate::api::canary => a_canary_is_promoted_or_abandoned_in_one_call, a_version_keeps_its_rules_when_its_canary_ends);
 }
 
+mod certificate {
+    once_more!(crate::api::certificate => gateways_get_the_certificates_of_an_sni_and_every_change_of_them, what_an_sni_refers_to_must_be_there_and_stays);
+}
+
 mod service_diff {
     once_more!(crate::api::service_diff => versions_templates_and_groups_are_compared_with_one_another);
 }

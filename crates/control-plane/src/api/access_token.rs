@@ -8,9 +8,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::Refusals;
-use super::request::{Ids, Json};
+use super::request::{Ids, Json, OptionalJson};
 use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
-use crate::app::user_document::{AccessTokenWish, access_token_parse};
+use crate::app::user_document::{
+    AccessTokenChange, AccessTokenEnd, AccessTokenWish, access_token_change_parse, access_token_end_parse,
+    access_token_parse,
+};
 use crate::app::{App, Caller};
 use crate::store::AccessTokenRow;
 
@@ -104,14 +107,14 @@ pub(super) async fn access_token_get(
 
 /// Changes name and end of an access token of the caller.
 #[utoipa::path(put, path = "/api/tokens/{token_id}", tag = "access token", params(("token_id" = String, Path)),
-    request_body = AccessTokenWish, responses((status = 200, body = Single<AccessTokenView>), Refusals))]
+    request_body = AccessTokenChange, responses((status = 200, body = Single<AccessTokenView>), Refusals))]
 pub(super) async fn access_token_put(
     caller: Caller,
     State(app): State<App>,
     ids: Ids,
     Json(body): Json,
 ) -> SingleAnswer<AccessTokenView> {
-    let (wish, warnings) = access_token_parse(body)?;
+    let (wish, warnings) = access_token_change_parse(body)?;
     Ok(warned(app.access_token_put(&caller, ids.text("token_id"), wish).await?.into(), &warnings))
 }
 
@@ -129,11 +132,15 @@ pub(super) async fn access_token_delete(
 
 /// Makes an access token of the caller anew; the one before is worth nothing any more.
 #[utoipa::path(put, path = "/api/tokens/{token_id}/regenerate", tag = "access token",
-    params(("token_id" = String, Path)), responses((status = 200, body = Single<AccessTokenView>), Refusals))]
+    params(("token_id" = String, Path)), request_body = Option<AccessTokenEnd>,
+    responses((status = 200, body = Single<AccessTokenView>), Refusals))]
 pub(super) async fn access_token_regenerate(
     caller: Caller,
     State(app): State<App>,
     ids: Ids,
+    OptionalJson(body): OptionalJson,
 ) -> SingleAnswer<AccessTokenView> {
-    Ok(single(with_token(app.access_token_regenerate(&caller, ids.text("token_id")).await?)))
+    let (end, warnings) = body.map(access_token_end_parse).transpose()?.unwrap_or_default();
+    let made = app.access_token_regenerate(&caller, ids.text("token_id"), end).await?;
+    Ok(warned(with_token(made), &warnings))
 }

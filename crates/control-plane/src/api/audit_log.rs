@@ -207,7 +207,8 @@ pub(super) async fn audit_log_event_type_list(
     Extension(operations): Extension<Operations>,
 ) -> ManyAnswer<EventTypeView> {
     app.audit_log_event_type_list(&caller)?;
-    let rows: Vec<_> = operations.event_types().map(|(key, name)| EventTypeView { key, name }).collect();
+    let types = operations.event_types().into_iter();
+    let rows: Vec<_> = types.map(|(key, name)| EventTypeView { key, name }).collect();
     let total = i64::try_from(rows.len()).unwrap_or(i64::MAX);
     Ok(many(Listed { rows, total }))
 }

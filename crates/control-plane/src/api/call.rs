@@ -22,6 +22,9 @@ use crate::store::{AuditRow, Call};
 /// Bytes of an address with its query that the audit log keeps.
 const URI_BYTES_MAX: usize = 4096;
 
+/// What the ids of operations end in at the path they had before; they are the same operations.
+pub(super) const FORMER: &str = "_former";
+
 /// The operations that may change something.
 #[derive(Clone)]
 pub(super) struct Operations(Arc<BTreeMap<(String, String), Event>>);
@@ -48,8 +51,8 @@ impl Operations {
     }
 
     /// Key and name of every type of event.
-    pub(super) fn event_types(&self) -> impl Iterator<Item = (String, String)> {
-        self.0.values().map(|event| (event.key.clone(), event.name.clone()))
+    pub(super) fn event_types(&self) -> BTreeMap<String, String> {
+        self.0.values().map(|event| (event.key.clone(), event.name.clone())).collect()
     }
 
     fn find(&self, method: &Method, path: &str) -> Option<&Event> {
@@ -59,7 +62,8 @@ impl Operations {
 
 /// None: the operation only looks, although it takes a body.
 fn event(operation: &Operation) -> Option<Event> {
-    let key = operation.operation_id.clone()?;
+    let id = operation.operation_id.as_deref()?;
+    let key = id.strip_suffix(FORMER).unwrap_or(id).to_owned();
     let name = operation.summary.clone().unwrap_or_default().trim_end_matches('.').to_owned();
     let only_looks =
         key == "explain" || key.ends_with("_validate") || key.ends_with("_check") || key.ends_with("_diff");

@@ -84,6 +84,7 @@ impl ApiError {
                 | Refusal::VersionTaken { .. }
                 | Refusal::VersionNotRestorable { .. }
                 | Refusal::StillPublished { .. }
+                | Refusal::StillReferred { .. }
                 | Refusal::VersionImmutable { .. }
                 | Refusal::Unversioned { .. }
                 | Refusal::Duplicate { .. }

@@ -4,6 +4,7 @@ use axum::extract::State;
 use gatewright_model::matching::MatchSettings;
 use gatewright_model::resource::Labels;
 use gatewright_model::resource::gateway_group::{GatewayGroup, GatewayGroupKind};
+use gatewright_model::validation::Violations;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -12,7 +13,7 @@ use super::request::{Ids, Json, ListParameters, ListQuery};
 use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
 use crate::app::document::gateway_group_parse;
 use crate::app::{App, Caller};
-use crate::store::GatewayGroupRow;
+use crate::store::{CountedKind, GatewayGroupRow};
 
 /// A gateway group.
 #[derive(Serialize, ToSchema)]
@@ -49,6 +50,38 @@ impl From<GatewayGroupRow> for GatewayGroupView {
             updated_at: row.updated_at,
         }
     }
+}
+
+/// A gateway group, and how many objects of a kind it has.
+#[derive(Serialize, ToSchema)]
+pub(super) struct GatewayGroupCountView {
+    #[serde(flatten)]
+    group: GatewayGroupView,
+    count: i64,
+}
+
+/// Lists gateway groups, each with how many objects of a kind it has.
+#[utoipa::path(get, path = "/api/gateway_groups/count/{resource_type}", tag = "gateway group",
+    params(("resource_type" = String, Path, description = "`ssl`, `consumer` or `gateway_instance`.")),
+    responses((status = 200, body = Many<GatewayGroupCountView>), Refusals))]
+pub(super) async fn gateway_group_count(
+    caller: Caller,
+    State(app): State<App>,
+    ids: Ids,
+) -> ManyAnswer<GatewayGroupCountView> {
+    let kind = match ids.text("resource_type") {
+        "ssl" => CountedKind::Ssl,
+        "consumer" => CountedKind::Consumer,
+        "gateway_instance" => CountedKind::GatewayInstance,
+        _ => {
+            let message = "value is none of ssl, consumer, gateway_instance";
+            return Err(Violations::one("/resource_type", message).into());
+        }
+    };
+    let counted = app.gateway_group_count(&caller, kind).await?;
+    let view = |(row, count): (GatewayGroupRow, i64)| GatewayGroupCountView { group: row.into(), count };
+    let listed = counted.map(view);
+    Ok(axum::Json(Many { list: listed.rows, total: listed.total }))
 }
 
 /// Lists gateway groups.

@@ -1,14 +1,18 @@
 //! What the operations on a gateway group's objects have in common; the nouns beside this file only write them down.
 
 use gatewright_model::id::ObjectId;
+use gatewright_model::resource::certificate::{CaCertificate, Certificate};
 use gatewright_model::resource::consumer::{Consumer, Credential};
 use gatewright_model::resource::global_rule::GlobalRule;
 use gatewright_model::resource::plugin_metadata::PluginMetadata;
 use gatewright_model::resource::secret_provider::{SECRET_MANAGERS, SecretProvider};
+use gatewright_model::resource::sni::Sni;
 use gatewright_model::resource::ssl::Ssl;
 use gatewright_model::validation::Violations;
 use serde_json::Value;
 
+use super::ca_certificate::CaCertificateView;
+use super::certificate::CertificateView;
 use super::consumer::ConsumerView;
 use super::credential::CredentialView;
 use super::error::ApiError;
@@ -16,6 +20,7 @@ use super::global_rule::GlobalRuleView;
 use super::group_call::GroupCall;
 use super::request::{Ids, ListQuery};
 use super::secret_provider::SecretProviderView;
+use super::sni::SniView;
 use super::ssl::SslView;
 use super::{ManyAnswer, Nothing, SingleAnswer, many, single, warned};
 use crate::app::group_document::parse_with_id;
@@ -32,6 +37,16 @@ pub(super) trait Noun: GroupObject {
     fn owner(_ids: &Ids) -> Result<String, ApiError> {
         Ok(String::new())
     }
+}
+
+impl Noun for CaCertificate {
+    const ID: &'static str = "ca_certificate_id";
+    type View = CaCertificateView;
+}
+
+impl Noun for Certificate {
+    const ID: &'static str = "certificate_id";
+    type View = CertificateView;
 }
 
 impl Noun for Consumer {
@@ -68,6 +83,11 @@ impl Noun for SecretProvider {
         let message = || format!("value is not one of the allowed values {SECRET_MANAGERS:?}");
         Ok(known.ok_or_else(|| Violations::one("/secret_manager", message()))?.to_owned())
     }
+}
+
+impl Noun for Sni {
+    const ID: &'static str = "sni_id";
+    type View = SniView;
 }
 
 impl Noun for Ssl {

@@ -20,6 +20,7 @@ mod gateway_group;
 mod instance;
 mod license;
 mod published_service;
+mod role;
 mod route_template;
 mod runtime_configuration;
 mod service_diff;
@@ -38,11 +39,14 @@ mod stream_route;
 
 mod group_object;
 
+mod ca_certificate;
+mod certificate;
 mod consumer;
 mod credential;
 mod global_rule;
 mod plugin_metadata;
 mod secret_provider;
+mod sni;
 mod ssl;
 
 mod label;

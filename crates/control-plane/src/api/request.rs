@@ -96,14 +96,30 @@ impl FromRequest<App> for Json {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &App) -> Result<Self, ApiError> {
-        let bytes = read(request.into_body()).await?;
-        let Strict(value) = serde_json::from_slice(&bytes).map_err(ApiError::NotJson)?;
-        if json_depth(&value) > limits::JSON_DEPTH_MAX {
-            return Err(ApiError::TooDeep);
-        }
-        audit_log_note_body(&value);
-        Ok(Self(value))
+        Ok(Self(json(&read(request.into_body()).await?)?))
     }
+}
+
+/// A JSON body within our limits, where none need be sent.
+pub(super) struct OptionalJson(pub(super) Option<Value>);
+
+impl FromRequest<App> for OptionalJson {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &App) -> Result<Self, ApiError> {
+        let bytes = read(request.into_body()).await?;
+        let is_empty = bytes.iter().all(u8::is_ascii_whitespace);
+        Ok(Self(if is_empty { None } else { Some(json(&bytes)?) }))
+    }
+}
+
+fn json(bytes: &[u8]) -> Result<Value, ApiError> {
+    let Strict(value) = serde_json::from_slice(bytes).map_err(ApiError::NotJson)?;
+    if json_depth(&value) > limits::JSON_DEPTH_MAX {
+        return Err(ApiError::TooDeep);
+    }
+    audit_log_note_body(&value);
+    Ok(value)
 }
 
 async fn read(body: Body) -> Result<bytes::Bytes, ApiError> {

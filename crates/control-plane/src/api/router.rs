@@ -8,17 +8,18 @@ use axum::{Extension, Router};
 use gatewright_model::validation::Violation;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa_axum::router::OpenApiRouter;
+use utoipa::openapi::Deprecated;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
-use super::call::{Operations, call_serve, dry_run_document};
+use super::call::{FORMER, Operations, call_serve, dry_run_document};
 use super::error::{ApiError, ErrorBody};
 use super::version::ApiVersion;
 use super::{
-    access_token, audit_log, canary, conflict_check, consumer, credential, explain, gateway_group,
+    access_token, audit_log, ca_certificate, canary, certificate, conflict_check, consumer, credential, explain, gateway_group,
     global_rule, group_route, group_service, instance, label, license, plugin, plugin_metadata,
-    published_service, route_template, runtime_configuration, schema, secret_provider, service_diff,
-    service_publish, service_template, service_upstream, service_version, session, ssl, stream_route, user,
+    published_service, role, route_template, runtime_configuration, schema, secret_provider, service_diff,
+    service_publish, service_template, service_upstream, service_version, session, sni, ssl, stream_route, user,
     validate, variable, version,
 };
 use crate::app::App;
@@ -57,6 +58,7 @@ fn operations() -> OpenApiRouter<App> {
             gateway_group::gateway_group_put,
             gateway_group::gateway_group_delete
         ))
+        .routes(routes!(gateway_group::gateway_group_count))
         .routes(routes!(explain::explain))
         .routes(routes!(gateway_group::gateway_group_admin_key_put))
         .routes(routes!(service_template::service_template_list, service_template::service_template_create))
@@ -97,6 +99,31 @@ fn operations() -> OpenApiRouter<App> {
         .merge(group_operations())
         .merge(instance_operations())
         .merge(identity_operations())
+}
+
+/// A path that had another name in former releases of the documented interface, where clients still look for it.
+struct Renamed {
+    before: &'static str,
+    now: &'static str,
+}
+
+const SECRETS: Renamed = Renamed { before: "/apisix/admin/secrets", now: "/apisix/admin/secret_providers" };
+const TOKENS: Renamed = Renamed { before: "/api/settings/tokens", now: "/api/tokens" };
+
+/// The operations at both of their paths.
+fn renamed(
+    name: &Renamed,
+    (schemas, mut paths, methods): UtoipaMethodRouter<App>,
+) -> UtoipaMethodRouter<App> {
+    for (path, mut item) in paths.paths.clone() {
+        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            operation.deprecated = Some(Deprecated::True);
+            operation.operation_id = operation.operation_id.take().map(|id| id + FORMER);
+        }
+        paths.paths.insert(path.replacen(name.now, name.before, 1), item);
+    }
+    (schemas, paths, methods)
 }
 
 /// What is written straight to a gateway group.
@@ -144,6 +171,22 @@ fn group_operations() -> OpenApiRouter<App> {
             credential::credential_put,
             credential::credential_delete
         ))
+        .routes(routes!(certificate::certificate_list, certificate::certificate_create))
+        .routes(routes!(
+            certificate::certificate_get,
+            certificate::certificate_put,
+            certificate::certificate_patch,
+            certificate::certificate_delete
+        ))
+        .routes(routes!(ca_certificate::ca_certificate_list, ca_certificate::ca_certificate_create))
+        .routes(routes!(
+            ca_certificate::ca_certificate_get,
+            ca_certificate::ca_certificate_put,
+            ca_certificate::ca_certificate_patch,
+            ca_certificate::ca_certificate_delete
+        ))
+        .routes(routes!(sni::sni_list, sni::sni_create))
+        .routes(routes!(sni::sni_get, sni::sni_put, sni::sni_patch, sni::sni_delete))
         .routes(routes!(ssl::ssl_list, ssl::ssl_create))
         .routes(routes!(ssl::ssl_get, ssl::ssl_put, ssl::ssl_delete))
         .routes(routes!(global_rule::global_rule_list, global_rule::global_rule_create))
@@ -162,11 +205,14 @@ fn group_operations() -> OpenApiRouter<App> {
         .routes(routes!(plugin::plugin_summary_list))
         .routes(routes!(plugin::plugins_list))
         .routes(routes!(plugin::plugin_get))
-        .routes(routes!(secret_provider::secret_provider_list))
-        .routes(routes!(
-            secret_provider::secret_provider_get,
-            secret_provider::secret_provider_put,
-            secret_provider::secret_provider_delete
+        .routes(renamed(&SECRETS, routes!(secret_provider::secret_provider_list)))
+        .routes(renamed(
+            &SECRETS,
+            routes!(
+                secret_provider::secret_provider_get,
+                secret_provider::secret_provider_put,
+                secret_provider::secret_provider_delete
+            ),
         ))
         .routes(routes!(validate::configuration_validate))
 }
@@ -192,16 +238,28 @@ fn identity_operations() -> OpenApiRouter<App> {
         .routes(routes!(user::user_invite))
         .routes(routes!(user::user_list))
         .routes(routes!(user::user_get, user::user_delete))
+        .routes(routes!(user::user_me, user::user_me_put))
+        .routes(routes!(user::gateway_group_permitted_users))
+        .routes(routes!(user::service_permitted_users))
+        .routes(routes!(role::role_list))
+        .routes(routes!(role::role_get))
+        .routes(routes!(role::permission_list))
         .routes(routes!(user::user_password_reset))
         .routes(routes!(user::user_roles_put))
-        .routes(routes!(access_token::access_token_list, access_token::access_token_create))
-        .routes(routes!(access_token::access_token_check_name))
-        .routes(routes!(
-            access_token::access_token_get,
-            access_token::access_token_put,
-            access_token::access_token_delete
+        .routes(renamed(
+            &TOKENS,
+            routes!(access_token::access_token_list, access_token::access_token_create),
         ))
-        .routes(routes!(access_token::access_token_regenerate))
+        .routes(renamed(&TOKENS, routes!(access_token::access_token_check_name)))
+        .routes(renamed(
+            &TOKENS,
+            routes!(
+                access_token::access_token_get,
+                access_token::access_token_put,
+                access_token::access_token_delete
+            ),
+        ))
+        .routes(renamed(&TOKENS, routes!(access_token::access_token_regenerate)))
         .routes(routes!(audit_log::audit_log_list))
         .routes(routes!(audit_log::audit_log_event_type_list))
         .routes(routes!(audit_log::audit_log_export))

@@ -54,7 +54,7 @@ pub(super) struct SslView {
 
 impl From<Object<Ssl>> for SslView {
     fn from(object: Object<Ssl>) -> Self {
-        let validity = validity(&object.content);
+        let validity = validity(object.content.certificates().map(|(_, pem)| pem));
         let ssl = object.content;
         Self {
             id: object.id,

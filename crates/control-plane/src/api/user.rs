@@ -7,10 +7,12 @@ use utoipa::ToSchema;
 use super::error::Refusals;
 use super::request::{Ids, Json, ListParameters, ListQuery};
 use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
+use super::role::SUPER_ADMIN_NAME;
 use crate::app::user_document::{
-    PasswordResetWish, RolesWish, UserWish, invite_parse, password_reset_parse, roles_parse,
+    NamesWish, PasswordResetWish, RolesWish, UserWish, invite_parse, names_parse, password_reset_parse,
+    roles_parse,
 };
-use crate::app::{ADMIN, App, Caller, SUPER_ADMIN};
+use crate::app::{App, Caller, SUPER_ADMIN, is_super_admin};
 use crate::store::{PasswordState, UserSummary};
 
 /// A user.
@@ -18,6 +20,12 @@ use crate::store::{PasswordState, UserSummary};
 pub(super) struct UserView {
     id: String,
     username: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
+    first_name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
+    last_name: String,
     /// `Pending` until the user has chosen a password, then `Active`.
     state: &'static str,
     roles: Vec<RoleView>,
@@ -35,15 +43,16 @@ pub(super) struct RoleView {
 impl From<UserSummary> for UserView {
     fn from(user: UserSummary) -> Self {
         let known = user.known;
-        let is_super_admin = known.username == ADMIN || known.roles.iter().any(|role| role == SUPER_ADMIN);
         let state = match known.password_state {
             PasswordState::Chosen | PasswordState::Generated => "Active",
             PasswordState::Given | PasswordState::GivenUsed => "Pending",
         };
-        let role = is_super_admin.then_some(RoleView { id: SUPER_ADMIN, name: "Super Admin" });
+        let role = is_super_admin(&known).then_some(RoleView { id: SUPER_ADMIN, name: SUPER_ADMIN_NAME });
         Self {
             id: known.id,
             username: known.username,
+            first_name: user.first_name,
+            last_name: user.last_name,
             state,
             roles: role.into_iter().collect(),
             created_at: user.created_at,
@@ -80,6 +89,52 @@ pub(super) async fn user_list(
     responses((status = 200, body = Single<UserView>), Refusals))]
 pub(super) async fn user_get(caller: Caller, State(app): State<App>, ids: Ids) -> SingleAnswer<UserView> {
     Ok(single(app.user_get(&caller, ids.text("user_id")).await?.into()))
+}
+
+/// Shows the caller.
+#[utoipa::path(get, path = "/api/me", tag = "user", responses((status = 200, body = Single<UserView>), Refusals))]
+pub(super) async fn user_me(caller: Caller, State(app): State<App>) -> SingleAnswer<UserView> {
+    Ok(single(app.user_me(&caller).await?.into()))
+}
+
+/// Changes what the caller is called.
+#[utoipa::path(put, path = "/api/me", tag = "user", request_body = NamesWish,
+    responses((status = 200, body = Single<UserView>), Refusals))]
+pub(super) async fn user_me_put(
+    caller: Caller,
+    State(app): State<App>,
+    Json(body): Json,
+) -> SingleAnswer<UserView> {
+    let (wish, warnings) = names_parse(body)?;
+    Ok(warned(app.user_me_put(&caller, wish).await?.into(), &warnings))
+}
+
+/// Lists who may use a gateway group.
+#[utoipa::path(get, path = "/api/gateway_groups/{gateway_group_id}/permitted_users", tag = "user",
+    params(("gateway_group_id" = String, Path), ListParameters),
+    responses((status = 200, body = Many<UserView>), Refusals))]
+pub(super) async fn gateway_group_permitted_users(
+    caller: Caller,
+    State(app): State<App>,
+    ids: Ids,
+    query: ListQuery,
+) -> ManyAnswer<UserView> {
+    let group = ids.id("gateway_group_id")?;
+    Ok(many(app.gateway_group_permitted_users(&caller, &group, &query.filter).await?))
+}
+
+/// Lists who may use a service template.
+#[utoipa::path(get, path = "/api/services/{service_id}/permitted_users", tag = "user",
+    params(("service_id" = String, Path), ListParameters),
+    responses((status = 200, body = Many<UserView>), Refusals))]
+pub(super) async fn service_permitted_users(
+    caller: Caller,
+    State(app): State<App>,
+    ids: Ids,
+    query: ListQuery,
+) -> ManyAnswer<UserView> {
+    let service = ids.id("service_id")?;
+    Ok(many(app.service_permitted_users(&caller, &service, &query.filter).await?))
 }
 
 /// Deletes a user, with the session and the tokens of the user.

@@ -3,7 +3,7 @@
 use gatewright_model::validation::Violations;
 
 use super::token::{Digest, token_new};
-use super::user_document::AccessTokenWish;
+use super::user_document::{AccessTokenChange, AccessTokenEnd, AccessTokenWish};
 use super::{ACCESS_TOKEN_PREFIX, Action, App, Caller, Refusal};
 use crate::store::{AccessTokenRow, Call, Listed, NewAccessToken, Reading};
 
@@ -78,15 +78,15 @@ impl App {
         &self,
         caller: &Caller,
         id: &str,
-        wish: AccessTokenWish,
+        wish: AccessTokenChange,
     ) -> Result<AccessTokenRow, Refusal> {
         caller.must(Action::ManageToken, caller.user_id())?;
-        self.must_be_in_future(wish.expires_at)?;
         let mut tx = self.store().write().await?;
-        access_token(&mut tx, caller, id).await?;
+        let before = access_token(&mut tx, caller, id).await?;
+        let expires_at = self.end(wish.expires_at, &before)?;
         name_must_be_free(&mut tx, caller, id, &wish.name).await?;
         let stamp = tx.stamp(self.world().now()).await?;
-        tx.access_token_update(stamp, id, &wish.name, wish.expires_at).await?;
+        tx.access_token_update(stamp, id, &wish.name, expires_at).await?;
         let row = access_token(&mut tx, caller, id).await?;
         Call::concerns(id, &row.name);
         tx.commit().await?;
@@ -98,12 +98,15 @@ impl App {
         &self,
         caller: &Caller,
         id: &str,
+        wish: AccessTokenEnd,
     ) -> Result<(AccessTokenRow, String), Refusal> {
         caller.must(Action::ManageToken, caller.user_id())?;
         let mut tx = self.store().write().await?;
-        access_token(&mut tx, caller, id).await?;
+        let before = access_token(&mut tx, caller, id).await?;
+        let expires_at = self.end(wish.expires_at, &before)?;
         let token = token_new(self.world(), ACCESS_TOKEN_PREFIX);
         let stamp = tx.stamp(self.world().now()).await?;
+        tx.access_token_update(stamp, id, &before.name, expires_at).await?;
         tx.access_token_regenerate(stamp, id, Digest::of(&token).as_str()).await?;
         let row = access_token(&mut tx, caller, id).await?;
         Call::concerns(id, &row.name);
@@ -118,6 +121,16 @@ impl App {
         tx.access_token_delete(id).await?;
         Call::concerns(id, &before.name);
         Ok(tx.commit().await?)
+    }
+
+    /// When a token ends from now on.
+    fn end(&self, wish: Option<i64>, before: &AccessTokenRow) -> Result<i64, Violations> {
+        let Some(expires_at) = wish else { return Ok(before.expires_at) };
+        // Sent back as it was read is no wish for a token that has ended.
+        if expires_at != before.expires_at {
+            self.must_be_in_future(expires_at)?;
+        }
+        Ok(expires_at)
     }
 
     fn must_be_in_future(&self, expires_at: i64) -> Result<(), Violations> {

@@ -77,6 +77,8 @@ pub(crate) enum Action {
     ExportAudits,
     GetLicense,
     UpdateLicense,
+    GetRole,
+    GetPermission,
     /// The tokens of the caller; everybody's own business, but for those who may do nothing.
     ManageToken,
     CreatePublishedService,
@@ -89,6 +91,10 @@ pub(crate) enum Action {
     CreateCertificate,
     UpdateCertificate,
     DeleteCertificate,
+    GetSni,
+    CreateSni,
+    UpdateSni,
+    DeleteSni,
     GetGlobalPluginRule,
     CreateGlobalPluginRule,
     UpdateGlobalPluginRule,
@@ -102,7 +108,63 @@ pub(crate) enum Action {
 }
 
 impl Action {
-    const fn name(self) -> &'static str {
+    /// Every action, ordered as the published permission model orders them: by what they are done to.
+    pub(crate) const ALL: [Self; 51] = [
+        Self::GetGatewayGroup,
+        Self::CreateGatewayGroup,
+        Self::UpdateGatewayGroup,
+        Self::DeleteGatewayGroup,
+        Self::GetGatewayInstance,
+        Self::CreateGatewayInstance,
+        Self::DeleteGatewayInstance,
+        Self::GetServiceTemplate,
+        Self::CreateServiceTemplate,
+        Self::UpdateServiceTemplate,
+        Self::DeleteServiceTemplate,
+        Self::PublishServices,
+        Self::GetPublishedService,
+        Self::CreatePublishedService,
+        Self::UpdatePublishedService,
+        Self::DeletePublishedService,
+        Self::UpdateServiceRuntime,
+        Self::GetConsumer,
+        Self::CreateConsumer,
+        Self::UpdateConsumer,
+        Self::DeleteConsumer,
+        Self::GetCertificate,
+        Self::CreateCertificate,
+        Self::UpdateCertificate,
+        Self::DeleteCertificate,
+        Self::GetSni,
+        Self::CreateSni,
+        Self::UpdateSni,
+        Self::DeleteSni,
+        Self::GetGlobalPluginRule,
+        Self::CreateGlobalPluginRule,
+        Self::UpdateGlobalPluginRule,
+        Self::DeleteGlobalPluginRule,
+        Self::GetPluginMetadata,
+        Self::UpdatePluginMetadata,
+        Self::DeletePluginMetadata,
+        Self::GetSecret,
+        Self::PutSecret,
+        Self::DeleteSecret,
+        Self::GetUser,
+        Self::InviteUser,
+        Self::UpdateUserRole,
+        Self::ResetPassword,
+        Self::DeleteUser,
+        Self::GetAudit,
+        Self::ExportAudits,
+        Self::GetLicense,
+        Self::UpdateLicense,
+        Self::ManageToken,
+        Self::GetRole,
+        Self::GetPermission,
+    ];
+
+    /// The name, as permission policies say it.
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::GetGatewayGroup => "gateway:GetGatewayGroup",
             Self::GetGatewayInstance => "gateway:GetGatewayInstance",
@@ -129,6 +191,8 @@ impl Action {
             Self::GetLicense => "iam:GetLicense",
             Self::UpdateLicense => "iam:UpdateLicense",
             Self::ManageToken => "iam:ManageToken",
+            Self::GetRole => "iam:GetRole",
+            Self::GetPermission => "iam:GetPermission",
             Self::CreatePublishedService => "gateway:CreatePublishedService",
             Self::UpdatePublishedService => "gateway:UpdatePublishedService",
             Self::GetConsumer => "gateway:GetConsumer",
@@ -139,6 +203,10 @@ impl Action {
             Self::CreateCertificate => "gateway:CreateCertificate",
             Self::UpdateCertificate => "gateway:UpdateCertificate",
             Self::DeleteCertificate => "gateway:DeleteCertificate",
+            Self::GetSni => "gateway:GetSNI",
+            Self::CreateSni => "gateway:CreateSNI",
+            Self::UpdateSni => "gateway:UpdateSNI",
+            Self::DeleteSni => "gateway:DeleteSNI",
             Self::GetGlobalPluginRule => "gateway:GetGlobalPluginRule",
             Self::CreateGlobalPluginRule => "gateway:CreateGlobalPluginRule",
             Self::UpdateGlobalPluginRule => "gateway:UpdateGlobalPluginRule",
@@ -153,7 +221,7 @@ impl Action {
     }
 
     /// Whether the object is a gateway group, so that the group's admin key is enough.
-    const fn is_in_group(self) -> bool {
+    pub(crate) const fn is_in_group(self) -> bool {
         matches!(
             self,
             Self::GetGatewayGroup
@@ -172,6 +240,10 @@ impl Action {
                 | Self::CreateCertificate
                 | Self::UpdateCertificate
                 | Self::DeleteCertificate
+                | Self::GetSni
+                | Self::CreateSni
+                | Self::UpdateSni
+                | Self::DeleteSni
                 | Self::GetGlobalPluginRule
                 | Self::CreateGlobalPluginRule
                 | Self::UpdateGlobalPluginRule
@@ -200,11 +272,7 @@ impl Caller {
     }
 
     fn of_user(user: KnownUser, means: Means) -> Self {
-        let rights = if user.username == ADMIN || user.roles.iter().any(|role| role == SUPER_ADMIN) {
-            Rights::Everything
-        } else {
-            Rights::Nothing
-        };
+        let rights = if is_super_admin(&user) { Rights::Everything } else { Rights::Nothing };
         // A session is a person, who can choose a password. Tokens and scripts that hold the generated one cannot;
         // a password that somebody else has given opens nothing but a session.
         let is_due = means == Means::Session && user.password_state != PasswordState::Chosen;
@@ -225,6 +293,14 @@ impl Caller {
     /// The user's id; empty for the admin key of a gateway group.
     pub(crate) fn user_id(&self) -> &str {
         &self.user_id
+    }
+
+    /// Refuses the admin key of a gateway group, which is nobody.
+    pub(super) fn must_be_user(&self, action: &'static str) -> Result<(), Refusal> {
+        match self.user_id.is_empty() {
+            false => Ok(()),
+            true => Err(Refusal::Forbidden { username: self.username.clone(), action }),
+        }
     }
 
     pub(crate) fn means(&self) -> &Means {

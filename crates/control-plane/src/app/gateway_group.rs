@@ -4,7 +4,7 @@ use gatewright_model::id::GatewayGroupId;
 
 use super::document::GatewayGroupDocument;
 use super::{Action, App, Caller, Digest, Refusal, Warnings, token_new};
-use crate::store::{Call, GatewayGroupRow, ListFilter, Listed, Reading};
+use crate::store::{CountedKind, Call, GatewayGroupRow, ListFilter, Listed, Reading};
 
 /// What callers call it.
 pub(super) const NOUN: &str = "gateway group";
@@ -20,6 +20,22 @@ impl App {
     ) -> Result<Listed<GatewayGroupRow>, Refusal> {
         caller.must(Action::GetGatewayGroup, "*")?;
         Ok(self.store().read().await?.gateway_group_list(filter).await?)
+    }
+
+    /// Every group with how many objects of a kind it has.
+    pub(crate) async fn gateway_group_count(
+        &self,
+        caller: &Caller,
+        kind: CountedKind,
+    ) -> Result<Listed<(GatewayGroupRow, i64)>, Refusal> {
+        caller.must(Action::GetGatewayGroup, "*")?;
+        let mut tx = self.store().read().await?;
+        let counts = tx.gateway_group_counts(kind).await?;
+        let groups = tx.gateway_group_list(&ListFilter::default()).await?;
+        Ok(groups.map(|row| {
+            let count = counts.get(&row.id).copied().unwrap_or_default();
+            (row, count)
+        }))
     }
 
     pub(crate) async fn gateway_group_get(

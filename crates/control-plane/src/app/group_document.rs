@@ -7,12 +7,14 @@ use std::sync::LazyLock;
 
 use gatewright_model::id::{RouteId, ServiceId};
 use gatewright_model::resource::Labels;
+use gatewright_model::resource::certificate::{CaCertificate, Certificate};
 use gatewright_model::resource::consumer::{Consumer, Credential};
 use gatewright_model::resource::global_rule::GlobalRule;
 use gatewright_model::resource::plugin_metadata::PluginMetadata;
 use gatewright_model::resource::route::Route;
 use gatewright_model::resource::secret_provider::SecretProvider;
 use gatewright_model::resource::service::{Service, ServiceKind};
+use gatewright_model::resource::sni::Sni;
 use gatewright_model::resource::ssl::Ssl;
 use gatewright_model::resource::stream_route::StreamRoute;
 use gatewright_model::resource::upstream::Upstream;
@@ -212,6 +214,33 @@ impl Documented for SecretProvider {
     schema_of!(SecretProvider);
 
     fn check(&self, _: &mut Violations, _: &mut Warnings) {}
+}
+
+impl Documented for Certificate {
+    schema_of!(Certificate);
+
+    fn check(&self, violations: &mut Violations, _: &mut Warnings) {
+        labels_check(&self.labels, violations);
+        ssl::certificate_check("/cert", &self.cert, violations);
+        ssl::key_check("/key", &self.key, violations);
+    }
+}
+
+impl Documented for CaCertificate {
+    schema_of!(CaCertificate);
+
+    fn check(&self, violations: &mut Violations, _: &mut Warnings) {
+        labels_check(&self.labels, violations);
+        ssl::certificate_check("/cert", &self.cert, violations);
+    }
+}
+
+impl Documented for Sni {
+    schema_of!(Sni);
+
+    fn check(&self, violations: &mut Violations, _: &mut Warnings) {
+        labels_check(&self.labels, violations);
+    }
 }
 
 impl Documented for Ssl {

@@ -1,5 +1,5 @@
-//! What a gateway group keeps beside services: consumers and their credentials, certificates, global rules, plugin
-//! metadata, secret providers, further upstreams of services.
+//! What a gateway group keeps beside services: consumers and their credentials, certificates and SNIs, global rules,
+//! plugin metadata, secret providers, further upstreams of services.
 //!
 //! They are all read and written alike, so the operations are said once for every kind; what is special about a
 //! kind is in its [`GroupObject`] and in the functions about owners.
@@ -7,10 +7,13 @@
 
 use gatewright_model::id::{GatewayGroupId, ObjectId, ServiceId};
 use gatewright_model::resource::Labels;
+use gatewright_model::resource::certificate::{CaCertificate, Certificate};
 use gatewright_model::resource::consumer::{Consumer, Credential};
 use gatewright_model::resource::global_rule::GlobalRule;
 use gatewright_model::resource::plugin_metadata::PluginMetadata;
+use gatewright_model::resource::group_object::{CERTIFICATE_PLACE, SNI_PLACE};
 use gatewright_model::resource::secret_provider::SecretProvider;
+use gatewright_model::resource::sni::Sni;
 use gatewright_model::resource::ssl::Ssl;
 use gatewright_model::resource::upstream::Upstream;
 use gatewright_model::snapshot::Revision;
@@ -59,6 +62,11 @@ pub(crate) trait GroupObject: Documented {
     /// What no two objects of the kind may share in a group.
     fn mark(&self) -> Option<String> {
         None
+    }
+
+    /// Other objects of the group that this one does not work without, each with its JSON path.
+    fn references(&self) -> Vec<(String, ObjectKind, &ObjectId)> {
+        Vec::new()
     }
 }
 
@@ -216,6 +224,9 @@ impl App {
         if tx.group_object_get(key).await?.is_none() {
             return Err(Refusal::NotFound { noun: T::NOUN, id: id.to_string() });
         }
+        if let Some(by) = referrers(&mut tx, key).await?.into_iter().next() {
+            return Err(Refusal::StillReferred { noun: T::NOUN, id: id.to_string(), by });
+        }
         let revision = revise(&mut tx, key).await?;
         tx.group_object_delete(key, revision, forgotten(revision)).await?;
         if key.kind == ObjectKind::Consumer {
@@ -249,6 +260,12 @@ impl App {
         }
         content.check_under(key.id)?;
         key.on_the_wire().map_err(|reason| Violations::one("/id", reason))?;
+        for (at, kind, id) in content.references() {
+            if tx.group_object_get(ObjectKey { kind, owner: "", id: id.as_str(), ..key }).await?.is_none() {
+                let message = format!("{} `{id}` not found in the gateway group", kind.name());
+                return Err(Violations::one(at, message).into());
+            }
+        }
         let mark = content.mark();
         if let Some(mark) = &mark {
             let other = tx.group_object_marked(key.group, T::KIND, mark).await?;
@@ -281,15 +298,36 @@ fn object_of<T: GroupObject>(row: ObjectRow) -> Result<Object<T>, Refusal> {
     Ok(Object { owner, id, content, created_at, updated_at })
 }
 
-/// The revision in which the object changes. An upstream reaches gateways in its service, which changes with it.
+/// The revision in which the object changes. An upstream reaches gateways in its service, which changes with it;
+/// certificates in the SNIs that refer to them.
 async fn revise(tx: &mut Writing, key: ObjectKey<'_>) -> Result<Revision, Refusal> {
     let revision = tx.gateway_group_raise(key.group).await?;
+    for sni in referrers(tx, key).await? {
+        tx.group_object_touch(ObjectKey { kind: ObjectKind::Sni, owner: "", id: &sni, ..key }, revision).await?;
+    }
     if key.kind == ObjectKind::ServiceUpstream {
         let service = ServiceId::try_from(key.owner.to_owned());
         let service = service.map_err(|error| Violations::one("/service_id", error.to_string()))?;
         tx.group_service_touch(key.group, &service, revision).await?;
     }
     Ok(revision)
+}
+
+/// The SNIs that refer to the object. They are sealed, so they are read one by one; a group has few.
+async fn referrers(tx: &mut Reading, key: ObjectKey<'_>) -> Result<Vec<String>, Refusal> {
+    if !matches!(key.kind, ObjectKind::Certificate | ObjectKind::CaCertificate) {
+        return Ok(Vec::new());
+    }
+    let listed = tx.group_object_list(key.group, ObjectKind::Sni, None, &ListFilter::default()).await?;
+    let mut referrers = Vec::new();
+    for row in listed.rows {
+        let sni = object_of::<Sni>(row)?;
+        let refers = |(_, kind, id): &(String, ObjectKind, &ObjectId)| *kind == key.kind && id.as_str() == key.id;
+        if sni.content.references().iter().any(refers) {
+            referrers.push(sni.id);
+        }
+    }
+    Ok(referrers)
 }
 
 /// What an object belongs to must be there: the consumer of a credential, the service of an upstream, the group.
@@ -307,10 +345,13 @@ async fn owner_must_exist(tx: &mut Reading, key: ObjectKey<'_>) -> Result<(), Re
             let service = service.map_err(|error| Violations::one("/service_id", error.to_string()))?;
             published_service(tx, key.group, &service).await.map(|_| ())
         }
-        ObjectKind::Consumer
+        ObjectKind::CaCertificate
+        | ObjectKind::Certificate
+        | ObjectKind::Consumer
         | ObjectKind::GlobalRule
         | ObjectKind::PluginMetadata
         | ObjectKind::SecretProvider
+        | ObjectKind::Sni
         | ObjectKind::Ssl => Ok(()),
     }
 }
@@ -412,22 +453,89 @@ impl GroupObject for Upstream {
     }
 }
 
-impl GroupObject for Ssl {
-    const KIND: ObjectKind = ObjectKind::Ssl;
-    const NOUN: &'static str = "SSL object";
-    const ACTIONS: [Action; 4] = [
-        Action::GetCertificate,
-        Action::CreateCertificate,
-        Action::UpdateCertificate,
-        Action::DeleteCertificate,
-    ];
+const CERTIFICATE_ACTIONS: [Action; 4] = [
+    Action::GetCertificate,
+    Action::CreateCertificate,
+    Action::UpdateCertificate,
+    Action::DeleteCertificate,
+];
+
+impl GroupObject for Certificate {
+    const KIND: ObjectKind = ObjectKind::Certificate;
+    const NOUN: &'static str = "certificate";
+    const ACTIONS: [Action; 4] = CERTIFICATE_ACTIONS;
     const MARK: &'static str = "certificate";
+
+    fn name(&self) -> Option<&str> {
+        Some(&self.name)
+    }
 
     fn labels(&self) -> &Labels {
         &self.labels
     }
 
     fn mark(&self) -> Option<String> {
-        ssl::certificate_mark(self)
+        ssl::certificate_mark(&self.cert)
+    }
+}
+
+impl GroupObject for CaCertificate {
+    const KIND: ObjectKind = ObjectKind::CaCertificate;
+    const NOUN: &'static str = "CA certificate";
+    const ACTIONS: [Action; 4] = CERTIFICATE_ACTIONS;
+
+    fn name(&self) -> Option<&str> {
+        Some(&self.name)
+    }
+
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+}
+
+impl GroupObject for Sni {
+    const KIND: ObjectKind = ObjectKind::Sni;
+    const NOUN: &'static str = "SNI";
+    const ACTIONS: [Action; 4] = [Action::GetSni, Action::CreateSni, Action::UpdateSni, Action::DeleteSni];
+
+    fn name(&self) -> Option<&str> {
+        Some(&self.name)
+    }
+
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    fn references(&self) -> Vec<(String, ObjectKind, &ObjectId)> {
+        let certificates = self.certificate_ids.iter().enumerate();
+        let certificates = certificates
+            .map(|(index, id)| (format!("/certificate_ids/{index}"), ObjectKind::Certificate, id));
+        let authorities = self.ca_certificate_ids.iter().enumerate();
+        let authorities = authorities
+            .map(|(index, id)| (format!("/ca_certificate_ids/{index}"), ObjectKind::CaCertificate, id));
+        certificates.chain(authorities).collect()
+    }
+}
+
+impl GroupObject for Ssl {
+    const KIND: ObjectKind = ObjectKind::Ssl;
+    const NOUN: &'static str = "SSL object";
+    const ACTIONS: [Action; 4] = CERTIFICATE_ACTIONS;
+    const MARK: &'static str = "certificate";
+
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    fn check_under(&self, id: &str) -> Result<(), Violations> {
+        match [SNI_PLACE, CERTIFICATE_PLACE].into_iter().find(|place| id.starts_with(place)) {
+            Some(place) => Err(Violations::one("/id", format!("ids of SSL objects do not begin with `{place}`"))),
+            None => Ok(()),
+        }
+    }
+
+    fn mark(&self) -> Option<String> {
+        let (_, pem) = self.certificates().next()?;
+        ssl::certificate_mark(pem)
     }
 }

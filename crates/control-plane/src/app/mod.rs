@@ -31,6 +31,7 @@ mod instance;
 mod label;
 mod plugin;
 mod published_service;
+mod role;
 mod route_template;
 mod runtime_configuration;
 mod service_diff;
@@ -67,9 +68,11 @@ pub(crate) use plugin::{plugin_list, plugin_metadata_default, plugin_schema, plu
 pub(crate) use refusal::Refusal;
 pub(crate) use route_template::RouteTemplate;
 pub(crate) use service_publish::PublishOutcome;
+pub(crate) use service_version::paged;
 pub(crate) use session::SESSION_SECONDS;
 pub(crate) use ssl::validity;
 pub(crate) use token::{Digest, token_new};
+pub(crate) use user::is_super_admin;
 pub(crate) use validate::{InvalidDocument, ValidateWish};
 pub(crate) use world::World;
 

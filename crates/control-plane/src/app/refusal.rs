@@ -163,6 +163,16 @@ pub(crate) enum Refusal {
         /// The other object.
         by: String,
     },
+    /// Other objects do not work without it.
+    #[error("{noun} `{id}` is used by SNI `{by}`; change or delete that first")]
+    StillReferred {
+        /// What kind of object.
+        noun: &'static str,
+        /// Which one.
+        id: String,
+        /// Who uses it.
+        by: String,
+    },
     /// Something is left in it.
     #[error("gateway group `{id}` still holds {contents}; delete that first")]
     GroupInUse {

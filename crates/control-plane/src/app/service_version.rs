@@ -61,7 +61,7 @@ impl App {
 }
 
 /// The page that is wanted of a list that is in memory anyway.
-pub(super) fn paged<T>(rows: Vec<T>, filter: &ListFilter) -> Listed<T> {
+pub(crate) fn paged<T>(rows: Vec<T>, filter: &ListFilter) -> Listed<T> {
     let total = i64::try_from(rows.len()).unwrap_or(i64::MAX);
     let Some(page) = filter.page else { return Listed { rows, total } };
     let whole = |number: i64| usize::try_from(number).unwrap_or(usize::MAX);

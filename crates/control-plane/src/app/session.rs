@@ -59,12 +59,7 @@ impl App {
         wish: PasswordWish,
         address: IpAddr,
     ) -> Result<Option<String>, Refusal> {
-        if caller.user_id().is_empty() {
-            return Err(Refusal::Forbidden {
-                username: caller.username().to_owned(),
-                action: "iam:UpdatePassword",
-            });
-        }
+        caller.must_be_user("iam:UpdatePassword")?;
         let checked = self.password_check(caller.username().to_owned(), wish.old_password, address).await;
         let user = checked.map_err(|refusal| match refusal {
             // The caller is known, so this is a mistake in the document.

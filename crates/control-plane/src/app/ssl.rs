@@ -1,4 +1,4 @@
-//! Certificates: what can be read from them, and what makes two SSL objects the same.
+//! Certificates: what can be read from them, and what makes two of them the same.
 //!
 //! Certificates are parsed, not verified: published clients send self-signed ones of X.509 version 1 whose names do
 //! not cover the server names, and gateways show them to clients, they do not trust them.
@@ -17,33 +17,38 @@ pub(crate) struct Validity {
 /// Refuses certificates that cannot be parsed and keys that are none.
 pub(super) fn certificates_check(ssl: &Ssl, violations: &mut Violations) {
     for (at, pem) in ssl.certificates() {
-        if let Err(reason) = validity_of(pem) {
-            violations.add(at, format!("is no certificate in PEM: {reason}"));
-        }
+        certificate_check(&at, pem, violations);
     }
     let further = ssl.keys.iter().enumerate().map(|(index, key)| (format!("/keys/{index}"), key));
     for (at, key) in ssl.key.iter().map(|key| ("/key".to_owned(), key)).chain(further) {
-        let is_key = first_block(key).is_ok_and(|pem| pem.label.ends_with("PRIVATE KEY"));
-        if !is_key {
-            violations.add(at, "is no private key in PEM");
-        }
+        key_check(&at, key, violations);
     }
-    if let Some(client) = &ssl.client
-        && let Err(reason) = validity_of(&client.ca)
-    {
-        violations.add("/client/ca", format!("is no certificate in PEM: {reason}"));
+    if let Some(client) = &ssl.client {
+        certificate_check("/client/ca", &client.ca, violations);
     }
 }
 
-/// When the object's certificates are valid: all of them at once.
-pub(crate) fn validity(ssl: &Ssl) -> Option<Validity> {
-    let each = ssl.certificates().filter_map(|(_, pem)| validity_of(pem).ok());
+pub(super) fn certificate_check(at: &str, pem: &str, violations: &mut Violations) {
+    if let Err(reason) = validity_of(pem) {
+        violations.add(at, format!("is no certificate in PEM: {reason}"));
+    }
+}
+
+pub(super) fn key_check(at: &str, key: &str, violations: &mut Violations) {
+    let is_key = first_block(key).is_ok_and(|pem| pem.label.ends_with("PRIVATE KEY"));
+    if !is_key {
+        violations.add(at, "is no private key in PEM");
+    }
+}
+
+/// When certificates are valid: all of them at once.
+pub(crate) fn validity<'a>(certificates: impl Iterator<Item = &'a str>) -> Option<Validity> {
+    let each = certificates.filter_map(|pem| validity_of(pem).ok());
     each.reduce(|all, one| Validity { start: all.start.max(one.start), end: all.end.min(one.end) })
 }
 
-/// What no other SSL object of a group may have: the certificate, whatever its PEM looks like.
-pub(super) fn certificate_mark(ssl: &Ssl) -> Option<String> {
-    let (_, pem) = ssl.certificates().next()?;
+/// What no other object of the kind may have in a group: the certificate, whatever its PEM looks like.
+pub(super) fn certificate_mark(pem: &str) -> Option<String> {
     first_block(pem).ok().map(|pem| hex::encode(pem.contents))
 }
 

@@ -1,8 +1,12 @@
 //! Users: invited with a password that is good for one login, and able to do what their roles allow.
 
-use super::user_document::{PasswordResetWish, RolesWish, UserWish};
-use super::{ADMIN, Action, App, Caller, Refusal};
-use crate::store::{Call, ListFilter, Listed, PasswordState, Reading, UserRow, UserSummary};
+use gatewright_model::id::{GatewayGroupId, ServiceId};
+
+use super::published_service::group_must_exist;
+use super::service_version::paged;
+use super::user_document::{NamesWish, PasswordResetWish, RolesWish, UserWish};
+use super::{ADMIN, Action, App, Caller, Refusal, SUPER_ADMIN, service_template};
+use crate::store::{Call, KnownUser, ListFilter, Listed, PasswordState, Reading, UserRow, UserSummary};
 
 /// What callers call it.
 const NOUN: &str = "user";
@@ -20,6 +24,50 @@ impl App {
     pub(crate) async fn user_get(&self, caller: &Caller, id: &str) -> Result<UserSummary, Refusal> {
         caller.must(Action::GetUser, id)?;
         user(&mut self.store().read().await?, id).await
+    }
+
+    /// The caller itself, which everybody may see.
+    pub(crate) async fn user_me(&self, caller: &Caller) -> Result<UserSummary, Refusal> {
+        caller.must_be_user("iam:GetMe")?;
+        user(&mut self.store().read().await?, caller.user_id()).await
+    }
+
+    /// Changes what the caller is called.
+    pub(crate) async fn user_me_put(&self, caller: &Caller, wish: NamesWish) -> Result<UserSummary, Refusal> {
+        caller.must_be_user("iam:UpdateMe")?;
+        let mut tx = self.store().write().await?;
+        let stamp = tx.stamp(self.world().now()).await?;
+        tx.user_names_update(stamp, caller.user_id(), (&wish.first_name, &wish.last_name)).await?;
+        let after = user(&mut tx, caller.user_id()).await?;
+        Call::concerns(caller.user_id(), caller.username());
+        tx.commit().await?;
+        Ok(after)
+    }
+
+    /// Who may use a gateway group.
+    pub(crate) async fn gateway_group_permitted_users(
+        &self,
+        caller: &Caller,
+        group: &GatewayGroupId,
+        filter: &ListFilter,
+    ) -> Result<Listed<UserSummary>, Refusal> {
+        caller.must(Action::GetUser, "*")?;
+        let mut tx = self.store().read().await?;
+        group_must_exist(&mut tx, group).await?;
+        permitted_users(&mut tx, filter).await
+    }
+
+    /// Who may use a service template.
+    pub(crate) async fn service_permitted_users(
+        &self,
+        caller: &Caller,
+        service: &ServiceId,
+        filter: &ListFilter,
+    ) -> Result<Listed<UserSummary>, Refusal> {
+        caller.must(Action::GetUser, "*")?;
+        let mut tx = self.store().read().await?;
+        service_template::service_template(&mut tx, service).await?;
+        permitted_users(&mut tx, filter).await
     }
 
     pub(crate) async fn user_invite(&self, caller: &Caller, wish: UserWish) -> Result<UserSummary, Refusal> {
@@ -85,6 +133,19 @@ impl App {
         Call::concerns(id, &before.known.username);
         Ok(tx.commit().await?)
     }
+}
+
+/// Those who may do everything: there is one role yet, and it is for no object in particular.
+async fn permitted_users(tx: &mut Reading, filter: &ListFilter) -> Result<Listed<UserSummary>, Refusal> {
+    let all = ListFilter { page: None, ..filter.clone() };
+    let mut users = tx.user_list(&all).await?.rows;
+    users.retain(|user| is_super_admin(&user.known));
+    Ok(paged(users, filter))
+}
+
+/// Whether the user may do everything.
+pub(crate) fn is_super_admin(user: &KnownUser) -> bool {
+    user.username == ADMIN || user.roles.iter().any(|role| role == SUPER_ADMIN)
 }
 
 async fn user(tx: &mut Reading, id: &str) -> Result<UserSummary, Refusal> {

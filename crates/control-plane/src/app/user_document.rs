@@ -40,6 +40,17 @@ pub(crate) struct PasswordResetWish {
     pub(crate) password: String,
 }
 
+/// What the caller is called.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct NamesWish {
+    /// The first name.
+    #[schema(min_length = 1, max_length = 150)]
+    pub(crate) first_name: String,
+    /// The last name.
+    #[schema(min_length = 1, max_length = 150)]
+    pub(crate) last_name: String,
+}
+
 /// The roles of a user.
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct RolesWish {
@@ -57,6 +68,27 @@ pub(crate) struct AccessTokenWish {
     /// When the token ends, in unix seconds; 0: never.
     #[schema(minimum = 0)]
     pub(crate) expires_at: i64,
+}
+
+/// What changes about an access token.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct AccessTokenChange {
+    /// What the token is called, unique among the tokens of the user.
+    #[schema(min_length = 1, max_length = 40)]
+    pub(crate) name: String,
+    /// When the token ends, in unix seconds; 0: never; absent: as before.
+    #[serde(default)]
+    #[schema(minimum = 0, nullable = false)]
+    pub(crate) expires_at: Option<i64>,
+}
+
+/// Until when an access token is made anew.
+#[derive(Default, Deserialize, ToSchema)]
+pub(crate) struct AccessTokenEnd {
+    /// When the token ends, in unix seconds; 0: never; absent: as before.
+    #[serde(default)]
+    #[schema(minimum = 0, nullable = false)]
+    pub(crate) expires_at: Option<i64>,
 }
 
 pub(crate) fn login_parse(value: Value) -> Result<(UserWish, Warnings), Violations> {
@@ -90,6 +122,12 @@ pub(crate) fn password_reset_parse(value: Value) -> Result<PasswordResetWish, Vi
     Ok(parse(value)?.0)
 }
 
+pub(crate) fn names_parse(value: Value) -> Result<(NamesWish, Warnings), Violations> {
+    static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<NamesWish>);
+    SCHEMA.violations(&value).into_result()?;
+    parse(value)
+}
+
 pub(crate) fn roles_parse(value: Value) -> Result<RolesWish, Violations> {
     static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<RolesWish>);
     SCHEMA.violations(&value).into_result()?;
@@ -108,6 +146,18 @@ pub(crate) fn roles_parse(value: Value) -> Result<RolesWish, Violations> {
 
 pub(crate) fn access_token_parse(value: Value) -> Result<(AccessTokenWish, Warnings), Violations> {
     static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<AccessTokenWish>);
+    SCHEMA.violations(&value).into_result()?;
+    parse(value)
+}
+
+pub(crate) fn access_token_change_parse(value: Value) -> Result<(AccessTokenChange, Warnings), Violations> {
+    static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<AccessTokenChange>);
+    SCHEMA.violations(&value).into_result()?;
+    parse(value)
+}
+
+pub(crate) fn access_token_end_parse(value: Value) -> Result<(AccessTokenEnd, Warnings), Violations> {
+    static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<AccessTokenEnd>);
     SCHEMA.violations(&value).into_result()?;
     parse(value)
 }

@@ -1,12 +1,14 @@
 //! Gateway groups and their revisions.
 
+use std::collections::BTreeMap;
+
 use gatewright_model::id::GatewayGroupId;
 use gatewright_model::resource::gateway_group::GatewayGroup;
 use gatewright_model::snapshot::Revision;
 
 use super::database::{Row, query};
 use super::list::{self, ListFilter, Listed, Source};
-use super::{Reading, Stamp, StoreError, Writing, to_json};
+use super::{ObjectKind, Reading, Stamp, StoreError, Writing, to_json};
 
 /// A gateway group as it is stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +18,14 @@ pub(crate) struct GatewayGroupRow {
     pub(crate) revision: Revision,
     pub(crate) created_at: i64,
     pub(crate) updated_at: i64,
+}
+
+/// What can be counted group by group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CountedKind {
+    Ssl,
+    Consumer,
+    GatewayInstance,
 }
 
 const SOURCE: Source = Source {
@@ -53,6 +63,29 @@ impl Reading {
     ) -> Result<Option<GatewayGroupId>, StoreError> {
         let one = query("SELECT id FROM gateway_group WHERE name = $1").bind(name);
         self.tx.row(one).await?.map(|row| row.parsed("id")).transpose()
+    }
+
+    /// How many objects of a kind each group has; groups without any are left out.
+    pub(crate) async fn gateway_group_counts(
+        &mut self,
+        kind: CountedKind,
+    ) -> Result<BTreeMap<GatewayGroupId, i64>, StoreError> {
+        let of_objects = |kind: ObjectKind| {
+            query(
+                "SELECT gateway_group_id, COUNT(*) AS total FROM group_object WHERE kind = $1 \
+                 GROUP BY gateway_group_id",
+            )
+            .bind(kind.name())
+        };
+        let counts = match kind {
+            CountedKind::Ssl => of_objects(ObjectKind::Ssl),
+            CountedKind::Consumer => of_objects(ObjectKind::Consumer),
+            CountedKind::GatewayInstance => query(
+                "SELECT gateway_group_id, COUNT(*) AS total FROM gateway_instance GROUP BY gateway_group_id",
+            ),
+        };
+        let rows = self.tx.rows(counts).await?;
+        rows.iter().map(|row| Ok((row.parsed("gateway_group_id")?, row.integer("total")?))).collect()
     }
 
     pub(crate) async fn gateway_group_list(

@@ -6,8 +6,12 @@
 
 use gatewright_model::id::{GatewayGroupId, ObjectId};
 use gatewright_model::resource::Labels;
+use gatewright_model::resource::certificate::Certificate;
 use gatewright_model::resource::group_object::{self as wire, GroupObject, ObjectContent};
+use gatewright_model::resource::sni::Sni;
+use gatewright_model::resource::ssl::Ssl;
 use gatewright_model::snapshot::Revision;
+use serde::de::DeserializeOwned;
 
 use super::database::{Row, query};
 use super::list::{self, ListFilter, Listed, Source};
@@ -17,35 +21,44 @@ use super::{Reading, Stamp, StoreError, Writing, from_json, to_json};
 /// What kind of object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ObjectKind {
+    CaCertificate,
+    Certificate,
     Consumer,
     Credential,
     GlobalRule,
     PluginMetadata,
     SecretProvider,
     ServiceUpstream,
+    Sni,
     Ssl,
 }
 
 impl ObjectKind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 10] = [
+        Self::CaCertificate,
+        Self::Certificate,
         Self::Consumer,
         Self::Credential,
         Self::GlobalRule,
         Self::PluginMetadata,
         Self::SecretProvider,
         Self::ServiceUpstream,
+        Self::Sni,
         Self::Ssl,
     ];
 
     /// The kind as it stands in the store.
     pub(crate) const fn name(self) -> &'static str {
         match self {
+            Self::CaCertificate => "ca_certificate",
+            Self::Certificate => "certificate",
             Self::Consumer => "consumer",
             Self::Credential => "credential",
             Self::GlobalRule => "global_rule",
             Self::PluginMetadata => "plugin_metadata",
             Self::SecretProvider => "secret_provider",
             Self::ServiceUpstream => "service_upstream",
+            Self::Sni => "sni",
             Self::Ssl => "ssl",
         }
     }
@@ -76,13 +89,15 @@ impl ObjectKey<'_> {
             ObjectKind::GlobalRule => wire::ObjectKind::GlobalRule,
             ObjectKind::PluginMetadata => wire::ObjectKind::PluginMetadata,
             ObjectKind::SecretProvider => wire::ObjectKind::SecretProvider,
-            ObjectKind::Ssl => wire::ObjectKind::Ssl,
-            ObjectKind::ServiceUpstream => return Ok(None),
+            ObjectKind::Certificate | ObjectKind::Sni | ObjectKind::Ssl => wire::ObjectKind::Ssl,
+            ObjectKind::CaCertificate | ObjectKind::ServiceUpstream => return Ok(None),
         };
         let parsed = |text: &str| text.parse::<ObjectId>().map_err(|error| error.to_string());
         let (consumer, id) = match self.kind {
             ObjectKind::Credential => (Some(parsed(self.owner)?), parsed(self.id)?),
             ObjectKind::SecretProvider => (None, parsed(&format!("{}.{}", self.owner, self.id))?),
+            ObjectKind::Certificate => (None, parsed(&format!("{}{}", wire::CERTIFICATE_PLACE, self.id))?),
+            ObjectKind::Sni => (None, parsed(&format!("{}{}", wire::SNI_PLACE, self.id))?),
             _ => (None, parsed(self.id)?),
         };
         Ok(Some(wire::ObjectKey { kind, consumer, id }))
@@ -195,7 +210,7 @@ impl Reading {
     }
 
     /// The objects of a group that changed after `since`, as gateways get them, in a stable order. Upstreams are in
-    /// their services.
+    /// their services, CA certificates in their SNIs.
     pub(crate) async fn group_object_changes(
         &mut self,
         group: &GatewayGroupId,
@@ -203,7 +218,7 @@ impl Reading {
     ) -> Result<Vec<GroupObject>, StoreError> {
         let changed = query(
             "SELECT kind, owner, id, sealed, created_at, updated_at FROM group_object \
-             WHERE gateway_group_id = $1 AND revision > $2 AND kind <> 'service_upstream' \
+             WHERE gateway_group_id = $1 AND revision > $2 AND kind NOT IN ('service_upstream', 'ca_certificate') \
              ORDER BY revision, kind, owner, id",
         );
         let rows = self.tx.rows(changed.bind(group.as_str()).bind(number(since))).await?;
@@ -212,9 +227,36 @@ impl Reading {
             let kind = ObjectKind::of_row(&row)?;
             let stored = self.group_object(group, kind, &row)?;
             let key = wire_key(ObjectKey { group, kind, owner: &stored.owner, id: &stored.id })?;
-            if let (Some(key), Some(content)) = (key, content(kind, &stored)?) {
+            let content = match kind {
+                ObjectKind::Sni => Some(ObjectContent::Ssl(self.sni_as_ssl(group, &stored).await?)),
+                kind => content(kind, &stored)?,
+            };
+            if let (Some(key), Some(content)) = (key, content) {
                 objects.push(GroupObject { id: key.id, content });
             }
+        }
+        Ok(objects)
+    }
+
+    /// What gateways get of an SNI.
+    async fn sni_as_ssl(&mut self, group: &GatewayGroupId, stored: &ObjectRow) -> Result<Ssl, StoreError> {
+        let sni: Sni = from_json(&stored.document)?;
+        let certificates = self.referred_to(group, ObjectKind::Certificate, &sni.certificate_ids).await?;
+        let authorities = self.referred_to(group, ObjectKind::CaCertificate, &sni.ca_certificate_ids).await?;
+        Ok(sni.as_ssl(certificates, &authorities))
+    }
+
+    /// The objects with these ids; the rules keep what is referred to.
+    async fn referred_to<T: DeserializeOwned>(
+        &mut self,
+        group: &GatewayGroupId,
+        kind: ObjectKind,
+        ids: &[ObjectId],
+    ) -> Result<Vec<T>, StoreError> {
+        let mut objects = Vec::with_capacity(ids.len());
+        for id in ids {
+            let row = self.group_object_get(ObjectKey { group, kind, owner: "", id: id.as_str() }).await?;
+            objects.extend(row.map(|row| from_json(&row.document)).transpose()?);
         }
         Ok(objects)
     }
@@ -266,6 +308,20 @@ impl Writing {
         let put = put.bind(write.name).bind(to_json(write.labels)?).bind(sealed).bind(mark);
         let put = put.bind(number(write.revision));
         self.tx.execute_one(put.bind(stamp.at).bind(stamp.number)).await
+    }
+
+    /// Notes that what gateways get of the object changed in this revision, because of something it refers to.
+    pub(crate) async fn group_object_touch(
+        &mut self,
+        key: ObjectKey<'_>,
+        revision: Revision,
+    ) -> Result<(), StoreError> {
+        let touch = query(
+            "UPDATE group_object SET revision = $5 \
+             WHERE gateway_group_id = $1 AND kind = $2 AND owner = $3 AND id = $4",
+        );
+        let touch = touch.bind(key.group.as_str()).bind(key.kind.name()).bind(key.owner).bind(key.id);
+        self.tx.execute_one(touch.bind(number(revision))).await
     }
 
     /// Deletes the object and leaves a tombstone. Tombstones up to `forgotten` are dropped: gateways that are still
@@ -331,7 +387,7 @@ fn wire_key(key: ObjectKey<'_>) -> Result<Option<wire::ObjectKey>, StoreError> {
     key.on_the_wire().map_err(unusable)
 }
 
-/// What gateways get; none: the object is a part of something else.
+/// What gateways get; none: the object is a part of something else, or made of several.
 fn content(kind: ObjectKind, stored: &ObjectRow) -> Result<Option<ObjectContent>, StoreError> {
     let document = stored.document.as_str();
     Ok(Some(match kind {
@@ -346,6 +402,7 @@ fn content(kind: ObjectKind, stored: &ObjectRow) -> Result<Option<ObjectContent>
         ObjectKind::PluginMetadata => ObjectContent::PluginMetadata(from_json(document)?),
         ObjectKind::SecretProvider => ObjectContent::SecretProvider(from_json(document)?),
         ObjectKind::Ssl => ObjectContent::Ssl(from_json(document)?),
-        ObjectKind::ServiceUpstream => return Ok(None),
+        ObjectKind::Certificate => ObjectContent::Ssl(from_json::<Certificate>(document)?.as_ssl()),
+        ObjectKind::CaCertificate | ObjectKind::ServiceUpstream | ObjectKind::Sni => return Ok(None),
     }))
 }

@@ -49,7 +49,7 @@ pub(crate) use announcements::{Announcement, Announcements};
 pub(crate) use audit_log::{AuditFilter, AuditRow};
 pub(crate) use call::{Call, entity_tag};
 pub use database_url::{DatabaseUrl, DatabaseUrlError};
-pub(crate) use gateway_group::GatewayGroupRow;
+pub(crate) use gateway_group::{CountedKind, GatewayGroupRow};
 pub(crate) use group_object::{ObjectKey, ObjectKind, ObjectRow, ObjectWrite};
 pub(crate) use group_route::{GroupRouteRow, GroupRouteWrite, RouteKey};
 pub(crate) use instance::InstanceRow;

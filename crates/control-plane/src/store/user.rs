@@ -61,6 +61,8 @@ pub(crate) struct KnownUser {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UserSummary {
     pub(crate) known: KnownUser,
+    pub(crate) first_name: String,
+    pub(crate) last_name: String,
     pub(crate) created_at: i64,
     pub(crate) updated_at: i64,
 }
@@ -79,9 +81,14 @@ pub(super) fn read_known(row: &Row) -> Result<KnownUser, StoreError> {
     })
 }
 
+/// The columns of a [`UserSummary`] beside [`KNOWN_COLUMNS`].
+const SUMMARY_COLUMNS: &str = "u.first_name, u.last_name, u.created_at, u.updated_at";
+
 fn read_summary(row: &Row) -> Result<UserSummary, StoreError> {
     Ok(UserSummary {
         known: read_known(row)?,
+        first_name: row.text("first_name")?,
+        last_name: row.text("last_name")?,
         created_at: row.integer("created_at")?,
         updated_at: row.integer("updated_at")?,
     })
@@ -102,7 +109,7 @@ impl Reading {
 
     pub(crate) async fn user_get(&mut self, id: &str) -> Result<Option<UserSummary>, StoreError> {
         let one = query(format!(
-            "SELECT {KNOWN_COLUMNS}, u.created_at, u.updated_at FROM \"user\" u WHERE u.id = $1"
+            "SELECT {KNOWN_COLUMNS}, {SUMMARY_COLUMNS} FROM \"user\" u WHERE u.id = $1"
         ));
         self.tx.row(one.bind(id)).await?.as_ref().map(read_summary).transpose()
     }
@@ -125,7 +132,7 @@ impl Reading {
             .page
             .map_or_else(String::new, |page| format!(" LIMIT {} OFFSET {}", page.limit, page.offset));
         let select = bind(format!(
-            "SELECT {KNOWN_COLUMNS}, u.created_at, u.updated_at FROM \"user\" u WHERE {condition} \
+            "SELECT {KNOWN_COLUMNS}, {SUMMARY_COLUMNS} FROM \"user\" u WHERE {condition} \
              ORDER BY u.username{page}"
         ));
         let rows = self.tx.rows(select).await?.iter().map(read_summary).collect::<Result<_, _>>()?;
@@ -157,6 +164,17 @@ impl Writing {
             "UPDATE \"user\" SET password_hash = $2, password_state = $3, updated_at = $4 WHERE id = $1",
         );
         self.tx.execute_one(update.bind(id).bind(hash).bind(state.as_str()).bind(stamp.at)).await
+    }
+
+    pub(crate) async fn user_names_update(
+        &mut self,
+        stamp: Stamp,
+        id: &str,
+        (first_name, last_name): (&str, &str),
+    ) -> Result<(), StoreError> {
+        let update =
+            query("UPDATE \"user\" SET first_name = $2, last_name = $3, updated_at = $4 WHERE id = $1");
+        self.tx.execute_one(update.bind(id).bind(first_name).bind(last_name).bind(stamp.at)).await
     }
 
     /// Gives the user these roles and no others.

@@ -3,6 +3,7 @@
 mod access;
 mod audit_log;
 pub(crate) mod canary;
+pub(crate) mod certificate;
 mod conflict_check;
 pub(crate) mod direct;
 mod explain;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gatewright_model::id::ObjectId;
-use gatewright_model::resource::group_object::{GroupObject, ObjectKey, ObjectKind};
+use gatewright_model::resource::group_object::{CERTIFICATE_PLACE, GroupObject, ObjectKey, ObjectKind};
 use gatewright_model::resource::upstream as resource;
 use gatewright_model::snapshot::PublishedService;
 use gatewright_plugins::exchange::UpstreamChoice;
@@ -125,13 +125,16 @@ impl LiveUpstream {
     }
 }
 
-/// The SSL object whose certificate the nodes of `upstream` are shown.
+/// The SSL object whose certificate the nodes of `upstream` are shown; a certificate on its own has its place in front
+/// of its id.
 fn client_certificate<'o>(
     upstream: &resource::Upstream,
     objects: &'o Objects,
 ) -> Option<&'o Arc<GroupObject>> {
-    let id = upstream.tls.as_ref()?.client_cert_id.clone()?;
-    objects.get(&ObjectKey { kind: ObjectKind::Ssl, consumer: None, id })
+    let id = upstream.tls.as_ref()?.client_cert_id.as_ref()?;
+    let alone = format!("{CERTIFICATE_PLACE}{id}").parse().ok();
+    let mut ids = [Some(id.clone()), alone].into_iter().flatten();
+    ids.find_map(|id| objects.get(&ObjectKey { kind: ObjectKind::Ssl, consumer: None, id }))
 }
 
 #[cfg(test)]

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use gatewright_model::id::ObjectId;
 use gatewright_model::lifecycle::Status;
 use gatewright_model::resource::group_object::{GroupObject, ObjectContent, ObjectKey};
-use gatewright_model::resource::ssl::{Ssl, SslKind};
+use gatewright_model::resource::ssl::{Ssl, SslKind, TlsProtocol};
 use gatewright_model::validation::Violations;
-use rustls::ServerConfig;
 use rustls::pki_types::UnixTime;
 use rustls::server::NoServerSessionStorage;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ServerConfig, SupportedProtocolVersion};
 
 use super::certificate::Certificates;
 use super::client_certificate::{AskForCertificate, ClientPolicy};
@@ -117,6 +118,18 @@ impl ServerNames {
     }
 }
 
+/// The versions of TLS that are spoken; all we know unless some are asked for.
+fn protocol_versions(asked_for: &[TlsProtocol]) -> Vec<&'static SupportedProtocolVersion> {
+    let version = |protocol: &TlsProtocol| match protocol {
+        TlsProtocol::Tls12 => &TLS12,
+        TlsProtocol::Tls13 => &TLS13,
+    };
+    match asked_for {
+        [] => vec![&TLS13, &TLS12],
+        asked_for => asked_for.iter().map(version).collect(),
+    }
+}
+
 /// The SSL object, if clients are to see it.
 fn served(object: &GroupObject) -> Option<&Ssl> {
     match &object.content {
@@ -139,7 +152,7 @@ impl Shown {
         }
         let policy = ssl.client.as_ref().map(ClientPolicy::compile).transpose()?.map(Arc::new);
         let builder = ServerConfig::builder_with_provider(Arc::clone(&shared.provider))
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(&protocol_versions(&ssl.ssl_protocols))
             .map_err(|error| Violations::one("", error.to_string()))?;
         let builder = match &policy {
             Some(policy) => {

@@ -31,6 +31,12 @@ pub enum ObjectKind {
     SecretProvider,
 }
 
+/// What stands before the id of an SNI where gateways know it as an SSL object.
+pub const SNI_PLACE: &str = "sni.";
+
+/// What stands before the id of a certificate on its own where gateways know it as an SSL object.
+pub const CERTIFICATE_PLACE: &str = "certificate.";
+
 /// What an object is known by within its gateway group.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectKey {
@@ -40,7 +46,7 @@ pub struct ObjectKey {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumer: Option<ObjectId>,
     /// Its id among those of its kind: a plugin's name for global rules and plugin metadata, `manager.id` for a
-    /// secret provider.
+    /// secret provider; for an SSL object that is an SNI or a certificate on its own, its place and id.
     pub id: ObjectId,
 }
 

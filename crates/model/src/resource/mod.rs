@@ -5,6 +5,7 @@
 //! Field documentation and limits are the user reference: the JSON Schema that validates a request, the OpenAPI
 //! document and `/api/schema/core` are all generated from these declarations.
 
+pub mod certificate;
 pub mod checks;
 pub mod consumer;
 pub mod gateway_group;
@@ -14,6 +15,7 @@ pub mod plugin_metadata;
 pub mod route;
 pub mod secret_provider;
 pub mod service;
+pub mod sni;
 pub mod ssl;
 pub mod stream_route;
 pub mod upstream;

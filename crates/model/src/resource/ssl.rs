@@ -41,10 +41,25 @@ pub struct Ssl {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub client: Option<ClientVerification>,
+    /// The versions of TLS that are spoken with clients; none: every one the gateway knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 2)]
+    pub ssl_protocols: Vec<TlsProtocol>,
     /// Whether the object is used: 1 yes, 0 no.
     #[serde(default)]
     #[schema(value_type = u8, minimum = 0, maximum = 1)]
     pub status: Status,
+}
+
+/// A version of TLS. Older ones are broken and not spoken at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum TlsProtocol {
+    /// TLS 1.2.
+    #[serde(rename = "TLSv1.2")]
+    Tls12,
+    /// TLS 1.3.
+    #[serde(rename = "TLSv1.3")]
+    Tls13,
 }
 
 /// Whom a certificate is shown to.
