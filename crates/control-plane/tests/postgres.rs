@@ -52,6 +52,10 @@ mod route_template {
     once_more!(crate::api::route_template => a_route_is_created_read_replaced_patched_and_deleted, a_route_name_is_unique_within_its_service_only, routes_are_listed_for_one_service_or_for_all);
 }
 
+mod stream_route_template {
+    once_more!(crate::api::stream_route_template => a_stream_route_is_created_read_replaced_and_deleted, a_service_template_holds_routes_of_one_kind, stream_routes_are_published_rolled_back_and_synchronised_with_their_version);
+}
+
 mod gateway_group {
     once_more!(crate::api::gateway_group => the_first_start_leaves_one_group_called_default, a_group_is_found_by_its_exact_name, a_group_that_does_not_exist_is_not_found);
 }

@@ -10,17 +10,33 @@ use utoipa::ToSchema;
 use crate::id::{RouteId, ServiceId, ServiceVersionId};
 use crate::resource::route::Route;
 use crate::resource::service::{ServiceKind, ServiceTemplate};
+use crate::resource::stream_route::StreamRoute;
 use crate::resource::upstream::Upstream;
 use crate::resource::{Labels, Plugins};
 
-/// A route with the id it was designed under.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct RouteVersion {
+/// A route, or a stream route, with the id it was designed under.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouteVersion<R = Route> {
     /// The id of the route in the template; every version of the service keeps it.
     pub route_id: RouteId,
     /// What the route says.
     #[serde(flatten)]
-    pub route: Route,
+    pub route: R,
+}
+
+/// All routes of a service: of one kind or of the other, as the service is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Routes {
+    /// Those of a service that speaks HTTP.
+    pub routes: Vec<RouteVersion>,
+    /// Those of a service at layer 4.
+    pub stream_routes: Vec<RouteVersion<StreamRoute>>,
+}
+
+impl From<Vec<RouteVersion>> for Routes {
+    fn from(routes: Vec<RouteVersion>) -> Self {
+        Self { routes, stream_routes: Vec::new() }
+    }
 }
 
 /// An immutable, numbered copy of a service template and its routes.
@@ -51,25 +67,31 @@ pub struct ServiceVersion {
     pub plugins: Plugins,
     /// The routes of the template at that moment, ordered by id.
     pub routes: Vec<RouteVersion>,
+    /// The stream routes of the template at that moment, ordered by id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stream_routes: Vec<RouteVersion<StreamRoute>>,
 }
 
 impl ServiceVersion {
     /// The plugins that the service and its routes use.
     pub fn plugin_names(&self) -> impl Iterator<Item = String> {
         let of_routes = self.routes.iter().flat_map(|route| route.route.plugins.keys());
-        self.plugins.keys().chain(of_routes).cloned()
+        let of_stream_routes = self.stream_routes.iter().flat_map(|route| route.route.plugins.keys());
+        self.plugins.keys().chain(of_routes).chain(of_stream_routes).cloned()
     }
 
-    /// The version that publishing `template` with `routes` creates.
+    /// The version that publishing `template` with its routes creates.
     #[must_use]
     pub fn of_template(
         id: ServiceVersionId,
         service_id: ServiceId,
         version: String,
         template: &ServiceTemplate,
-        mut routes: Vec<RouteVersion>,
+        routes: Routes,
     ) -> Self {
+        let Routes { mut routes, mut stream_routes } = routes;
         routes.sort_by(|a, b| a.route_id.cmp(&b.route_id));
+        stream_routes.sort_by(|a, b| a.route_id.cmp(&b.route_id));
         Self {
             id,
             service_id,
@@ -80,6 +102,7 @@ impl ServiceVersion {
             kind: template.kind,
             plugins: template.plugins.clone(),
             routes,
+            stream_routes,
         }
     }
 }

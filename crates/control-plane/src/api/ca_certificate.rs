@@ -3,7 +3,6 @@
 use gatewright_model::resource::Labels;
 use gatewright_model::resource::certificate::CaCertificate;
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::error::Refusals;
@@ -73,7 +72,10 @@ pub(super) async fn ca_certificate_list(call: GroupCall, query: ListQuery) -> Ma
     params(GroupParameter),
     request_body = CaCertificate,
     responses((status = 200, body = Single<CaCertificateView>), Refusals))]
-pub(super) async fn ca_certificate_create(call: GroupCall, Json(body): Json) -> SingleAnswer<CaCertificateView> {
+pub(super) async fn ca_certificate_create(
+    call: GroupCall,
+    Json(body): Json,
+) -> SingleAnswer<CaCertificateView> {
     object_create::<CaCertificate>(call, body).await
 }
 
@@ -97,9 +99,12 @@ pub(super) async fn ca_certificate_put(call: GroupCall, Json(body): Json) -> Sin
 /// Changes a CA certificate by a merge object (RFC 7386) or a JSON patch (RFC 6902).
 #[utoipa::path(patch, path = "/apisix/admin/ca_certificates/{ca_certificate_id}", tag = "certificate",
     params(("ca_certificate_id" = String, Path), GroupParameter),
-    request_body = Value,
+    request_body = serde_json::Value,
     responses((status = 200, body = Single<CaCertificateView>), Refusals))]
-pub(super) async fn ca_certificate_patch(call: GroupCall, Json(body): Json) -> SingleAnswer<CaCertificateView> {
+pub(super) async fn ca_certificate_patch(
+    call: GroupCall,
+    Json(body): Json,
+) -> SingleAnswer<CaCertificateView> {
     object_patch::<CaCertificate>(call, body).await
 }
 

@@ -3,7 +3,6 @@
 use gatewright_model::resource::Labels;
 use gatewright_model::resource::certificate::Certificate;
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::error::Refusals;
@@ -97,7 +96,7 @@ pub(super) async fn certificate_put(call: GroupCall, Json(body): Json) -> Single
 /// Changes a certificate by a merge object (RFC 7386) or a JSON patch (RFC 6902).
 #[utoipa::path(patch, path = "/apisix/admin/certificates/{certificate_id}", tag = "certificate",
     params(("certificate_id" = String, Path), GroupParameter),
-    request_body = Value,
+    request_body = serde_json::Value,
     responses((status = 200, body = Single<CertificateView>), Refusals))]
 pub(super) async fn certificate_patch(call: GroupCall, Json(body): Json) -> SingleAnswer<CertificateView> {
     object_patch::<Certificate>(call, body).await

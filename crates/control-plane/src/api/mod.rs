@@ -36,6 +36,7 @@ mod group_route;
 mod group_service;
 mod service_upstream;
 mod stream_route;
+mod stream_route_template;
 
 mod group_object;
 

@@ -1,6 +1,7 @@
 //! Routes of service templates.
 
 use axum::extract::State;
+use gatewright_model::resource::route::Route;
 use gatewright_model::resource::upstream::Timeout;
 use gatewright_model::resource::{Labels, Plugins};
 use serde::Serialize;
@@ -53,8 +54,8 @@ pub(super) struct RouteTemplateView {
     updated_at: i64,
 }
 
-impl From<RouteTemplateRow> for RouteTemplateView {
-    fn from(row: RouteTemplateRow) -> Self {
+impl From<RouteTemplateRow<Route>> for RouteTemplateView {
+    fn from(row: RouteTemplateRow<Route>) -> Self {
         let route = row.route;
         Self {
             id: row.id.to_string(),
@@ -88,7 +89,7 @@ pub(super) async fn route_template_list(
     query: ListQuery,
 ) -> ManyAnswer<RouteTemplateView> {
     let query = query.must_order_by(None)?;
-    Ok(many(app.route_template_list(&caller, query.service_id.as_ref(), &query.filter).await?))
+    Ok(many(app.route_template_list::<Route>(&caller, query.service_id.as_ref(), &query.filter).await?))
 }
 
 /// Creates a route in a service template.
@@ -99,7 +100,7 @@ pub(super) async fn route_template_create(
     State(app): State<App>,
     Json(body): Json,
 ) -> TaggedAnswer<RouteTemplateView> {
-    let (row, warnings) = app.route_template_create(&caller, route_template_parse(body)?).await?;
+    let (row, warnings) = app.route_template_create::<Route>(&caller, route_template_parse(body)?).await?;
     tagged(row.change_number, warned(row.into(), &warnings))
 }
 
@@ -112,7 +113,7 @@ pub(super) async fn route_template_get(
     State(app): State<App>,
     ids: Ids,
 ) -> TaggedAnswer<RouteTemplateView> {
-    let row = app.route_template_get(&caller, &ids.id("route_id")?).await?;
+    let row = app.route_template_get::<Route>(&caller, &ids.id("route_id")?).await?;
     tagged(row.change_number, single(row.into()))
 }
 
@@ -126,7 +127,7 @@ pub(super) async fn route_template_put(
     ids: Ids,
     Json(body): Json,
 ) -> TaggedAnswer<RouteTemplateView> {
-    let document = route_template_parse(body)?;
+    let document = route_template_parse::<Route>(body)?;
     let (row, warnings) = app.route_template_put(&caller, &ids.id("route_id")?, document).await?;
     tagged(row.change_number, warned(row.into(), &warnings))
 }
@@ -142,7 +143,7 @@ pub(super) async fn route_template_patch(
     Json(body): Json,
 ) -> TaggedAnswer<RouteTemplateView> {
     let patch = Patch::parse(body)?;
-    let (row, warnings) = app.route_template_patch(&caller, &ids.id("route_id")?, &patch).await?;
+    let (row, warnings) = app.route_template_patch::<Route>(&caller, &ids.id("route_id")?, &patch).await?;
     tagged(row.change_number, warned(row.into(), &warnings))
 }
 
@@ -154,6 +155,6 @@ pub(super) async fn route_template_delete(
     State(app): State<App>,
     ids: Ids,
 ) -> SingleAnswer<Nothing> {
-    app.route_template_delete(&caller, &ids.id("route_id")?).await?;
+    app.route_template_delete::<Route>(&caller, &ids.id("route_id")?).await?;
     Ok(single(Nothing {}))
 }

@@ -7,8 +7,8 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use gatewright_model::validation::Violation;
 use utoipa::OpenApi;
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::Deprecated;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
@@ -16,11 +16,11 @@ use super::call::{FORMER, Operations, call_serve, dry_run_document};
 use super::error::{ApiError, ErrorBody};
 use super::version::ApiVersion;
 use super::{
-    access_token, audit_log, ca_certificate, canary, certificate, conflict_check, consumer, credential, explain, gateway_group,
-    global_rule, group_route, group_service, instance, label, license, plugin, plugin_metadata,
-    published_service, role, route_template, runtime_configuration, schema, secret_provider, service_diff,
-    service_publish, service_template, service_upstream, service_version, session, sni, ssl, stream_route, user,
-    validate, variable, version,
+    access_token, audit_log, ca_certificate, canary, certificate, conflict_check, consumer, credential,
+    explain, gateway_group, global_rule, group_route, group_service, instance, label, license, plugin,
+    plugin_metadata, published_service, role, route_template, runtime_configuration, schema, secret_provider,
+    service_diff, service_publish, service_template, service_upstream, service_version, session, sni, ssl,
+    stream_route, stream_route_template, user, validate, variable, version,
 };
 use crate::app::App;
 
@@ -75,6 +75,15 @@ fn operations() -> OpenApiRouter<App> {
             route_template::route_template_patch,
             route_template::route_template_delete
         ))
+        .routes(routes!(
+            stream_route_template::stream_route_template_list,
+            stream_route_template::stream_route_template_create
+        ))
+        .routes(routes!(
+            stream_route_template::stream_route_template_get,
+            stream_route_template::stream_route_template_put,
+            stream_route_template::stream_route_template_delete
+        ))
         .routes(routes!(service_publish::service_publish))
         .routes(routes!(conflict_check::conflict_check))
         .routes(routes!(service_diff::service_diff))
@@ -94,9 +103,12 @@ fn operations() -> OpenApiRouter<App> {
         .routes(routes!(service_version::service_version_get))
         .routes(routes!(service_version::service_version_routes))
         .routes(routes!(service_version::service_version_route_get))
+        .routes(routes!(service_version::service_version_stream_routes))
+        .routes(routes!(service_version::service_version_stream_route_get))
         .routes(routes!(label::label_list))
         .routes(routes!(schema::core_schema_get))
         .merge(group_operations())
+        .merge(object_operations())
         .merge(instance_operations())
         .merge(identity_operations())
 }
@@ -158,6 +170,12 @@ fn group_operations() -> OpenApiRouter<App> {
             service_upstream::service_upstream_put,
             service_upstream::service_upstream_delete
         ))
+        .routes(routes!(validate::configuration_validate))
+}
+
+/// What a gateway group has beside services.
+fn object_operations() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
         .routes(routes!(consumer::consumer_list, consumer::consumer_create))
         .routes(routes!(
             consumer::consumer_get,
@@ -214,7 +232,6 @@ fn group_operations() -> OpenApiRouter<App> {
                 secret_provider::secret_provider_delete
             ),
         ))
-        .routes(routes!(validate::configuration_validate))
 }
 
 /// The gateways that run.
@@ -246,10 +263,7 @@ fn identity_operations() -> OpenApiRouter<App> {
         .routes(routes!(role::permission_list))
         .routes(routes!(user::user_password_reset))
         .routes(routes!(user::user_roles_put))
-        .routes(renamed(
-            &TOKENS,
-            routes!(access_token::access_token_list, access_token::access_token_create),
-        ))
+        .routes(renamed(&TOKENS, routes!(access_token::access_token_list, access_token::access_token_create)))
         .routes(renamed(&TOKENS, routes!(access_token::access_token_check_name)))
         .routes(renamed(
             &TOKENS,

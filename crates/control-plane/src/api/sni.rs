@@ -5,7 +5,6 @@ use gatewright_model::resource::Labels;
 use gatewright_model::resource::sni::Sni;
 use gatewright_model::resource::ssl::TlsProtocol;
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::error::Refusals;
@@ -100,7 +99,7 @@ pub(super) async fn sni_put(call: GroupCall, Json(body): Json) -> SingleAnswer<S
 /// Changes an SNI by a merge object (RFC 7386) or a JSON patch (RFC 6902).
 #[utoipa::path(patch, path = "/apisix/admin/snis/{sni_id}", tag = "certificate",
     params(("sni_id" = String, Path), GroupParameter),
-    request_body = Value,
+    request_body = serde_json::Value,
     responses((status = 200, body = Single<SniView>), Refusals))]
 pub(super) async fn sni_patch(call: GroupCall, Json(body): Json) -> SingleAnswer<SniView> {
     object_patch::<Sni>(call, body).await

@@ -11,9 +11,9 @@ use super::request::{Json, ListParameters, ListQuery};
 use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
 use crate::app::Patch;
 use crate::app::group_document::group_route_parse;
-use crate::store::GroupRouteRow;
+use crate::store::{GroupRouteRow, RouteTemplateRow};
 
-/// A stream route of a service in a gateway group. Only defaults that `/api/schema/core` announces are filled in.
+/// A stream route of a service, in a gateway group or in a template. Only defaults that `/api/schema/core` announces are filled in.
 #[derive(Serialize, ToSchema)]
 pub(super) struct StreamRouteView {
     id: String,
@@ -60,6 +60,13 @@ impl From<GroupRouteRow<StreamRoute>> for StreamRouteView {
             created_at: row.created_at,
             updated_at: row.updated_at,
         }
+    }
+}
+
+impl From<RouteTemplateRow<StreamRoute>> for StreamRouteView {
+    fn from(row: RouteTemplateRow<StreamRoute>) -> Self {
+        let RouteTemplateRow { id, service_id, route, created_at, updated_at, .. } = row;
+        GroupRouteRow { id, service_id, route, created_at, updated_at }.into()
     }
 }
 

@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 
 use super::error::Refusals;
 use super::request::{Ids, Json, ListParameters, ListQuery};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
 use super::role::SUPER_ADMIN_NAME;
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
 use crate::app::user_document::{
     NamesWish, PasswordResetWish, RolesWish, UserWish, invite_parse, names_parse, password_reset_parse,
     roles_parse,

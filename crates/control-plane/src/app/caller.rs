@@ -6,7 +6,7 @@ use gatewright_model::id::GatewayGroupId;
 
 use super::password::{password_decoy, password_matches};
 use super::token::Digest;
-use super::{App, Refusal};
+use super::{App, Refusal, is_super_admin};
 use crate::store::{Call, KnownUser, PasswordState, UserRow};
 
 /// What proves who a caller is.

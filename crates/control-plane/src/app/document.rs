@@ -13,6 +13,7 @@ use gatewright_model::resource::Plugins;
 use gatewright_model::resource::gateway_group::GatewayGroup;
 use gatewright_model::resource::route::Route;
 use gatewright_model::resource::service::{ServiceTemplate, hosts_schema};
+use gatewright_model::resource::stream_route::StreamRoute;
 use gatewright_model::resource::upstream::Upstream;
 use gatewright_model::validation::{Schema, Violations};
 use serde::Deserialize;
@@ -65,7 +66,7 @@ pub(crate) struct Document<T, I = ()> {
 }
 
 pub(crate) type ServiceTemplateDocument = Document<ServiceTemplate, ServiceId>;
-pub(crate) type RouteTemplateDocument = Document<RouteTemplate, RouteId>;
+pub(crate) type RouteTemplateDocument<T> = Document<RouteTemplate<T>, RouteId>;
 pub(crate) type GatewayGroupDocument = Document<GatewayGroup>;
 pub(crate) type PublishDocument = Document<PublishWish>;
 pub(crate) type RuntimeDocument = Document<RuntimeWish>;
@@ -226,6 +227,19 @@ pub(crate) struct RouteTemplateWish {
     route: Route,
 }
 
+/// A stream route of a service template as it is sent.
+#[derive(ToSchema)]
+#[allow(
+    dead_code,
+    reason = "only its schema is used: the parts are parsed one by one to find unknown fields"
+)]
+pub(crate) struct StreamRouteTemplateWish {
+    /// The service template the stream route belongs to.
+    service_id: ServiceId,
+    #[serde(flatten)]
+    route: StreamRoute,
+}
+
 pub(crate) fn service_template_parse(value: Value) -> Result<ServiceTemplateDocument, Violations> {
     static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<ServiceTemplate>);
     let mut violations = SCHEMA.violations(&value);
@@ -237,21 +251,59 @@ pub(crate) fn service_template_parse(value: Value) -> Result<ServiceTemplateDocu
     Ok(Document { id, content, warnings })
 }
 
-pub(crate) fn route_template_parse(mut value: Value) -> Result<RouteTemplateDocument, Violations> {
-    static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<RouteTemplateWish>);
-    let mut violations = SCHEMA.violations(&value);
+/// A kind of route as it is sent to a template.
+pub(crate) trait TemplateRoute: DeserializeOwned {
+    fn wish_schema() -> &'static Schema;
+    fn plugins(&self) -> &Plugins;
+    fn check(&self, violations: &mut Violations, doubts: &mut Violations);
+}
+
+impl TemplateRoute for Route {
+    fn wish_schema() -> &'static Schema {
+        static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<RouteTemplateWish>);
+        &SCHEMA
+    }
+
+    fn plugins(&self) -> &Plugins {
+        &self.plugins
+    }
+
+    fn check(&self, violations: &mut Violations, doubts: &mut Violations) {
+        Self::check(self, "", violations, doubts);
+    }
+}
+
+impl TemplateRoute for StreamRoute {
+    fn wish_schema() -> &'static Schema {
+        static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<StreamRouteTemplateWish>);
+        &SCHEMA
+    }
+
+    fn plugins(&self) -> &Plugins {
+        &self.plugins
+    }
+
+    fn check(&self, violations: &mut Violations, _: &mut Violations) {
+        Self::check(self, "", violations);
+    }
+}
+
+pub(crate) fn route_template_parse<T: TemplateRoute>(
+    mut value: Value,
+) -> Result<RouteTemplateDocument<T>, Violations> {
+    let mut violations = T::wish_schema().violations(&value);
     let id = chosen_id(&value, &mut violations);
     violations.into_result()?;
     let service_id =
         value.as_object_mut().and_then(|members| members.remove("service_id")).unwrap_or_default();
     let service_id = ServiceId::deserialize(service_id)
         .map_err(|error| Violations::one("/service_id", error.to_string()))?;
-    let (route, mut warnings) = parse::<Route>(value)?;
+    let (route, mut warnings) = parse::<T>(value)?;
     let (mut violations, mut doubts) = (Violations::default(), Violations::default());
-    route.check("", &mut violations, &mut doubts);
+    route.check(&mut violations, &mut doubts);
     violations.into_result()?;
     warnings.0.extend(doubts.iter().map(|doubt| format!("`{}`: {}", doubt.path, doubt.message)));
-    plugins_warn(&route.plugins, &mut warnings);
+    plugins_warn(route.plugins(), &mut warnings);
     Ok(Document { id, content: RouteTemplate { service_id, route }, warnings })
 }
 

@@ -4,7 +4,7 @@ use gatewright_model::id::GatewayGroupId;
 
 use super::document::GatewayGroupDocument;
 use super::{Action, App, Caller, Digest, Refusal, Warnings, token_new};
-use crate::store::{CountedKind, Call, GatewayGroupRow, ListFilter, Listed, Reading};
+use crate::store::{Call, CountedKind, GatewayGroupRow, ListFilter, Listed, Reading};
 
 /// What callers call it.
 pub(super) const NOUN: &str = "gateway group";

@@ -10,8 +10,8 @@ use gatewright_model::resource::Labels;
 use gatewright_model::resource::certificate::{CaCertificate, Certificate};
 use gatewright_model::resource::consumer::{Consumer, Credential};
 use gatewright_model::resource::global_rule::GlobalRule;
-use gatewright_model::resource::plugin_metadata::PluginMetadata;
 use gatewright_model::resource::group_object::{CERTIFICATE_PLACE, SNI_PLACE};
+use gatewright_model::resource::plugin_metadata::PluginMetadata;
 use gatewright_model::resource::secret_provider::SecretProvider;
 use gatewright_model::resource::sni::Sni;
 use gatewright_model::resource::ssl::Ssl;
@@ -303,7 +303,8 @@ fn object_of<T: GroupObject>(row: ObjectRow) -> Result<Object<T>, Refusal> {
 async fn revise(tx: &mut Writing, key: ObjectKey<'_>) -> Result<Revision, Refusal> {
     let revision = tx.gateway_group_raise(key.group).await?;
     for sni in referrers(tx, key).await? {
-        tx.group_object_touch(ObjectKey { kind: ObjectKind::Sni, owner: "", id: &sni, ..key }, revision).await?;
+        tx.group_object_touch(ObjectKey { kind: ObjectKind::Sni, owner: "", id: &sni, ..key }, revision)
+            .await?;
     }
     if key.kind == ObjectKind::ServiceUpstream {
         let service = ServiceId::try_from(key.owner.to_owned());
@@ -322,7 +323,8 @@ async fn referrers(tx: &mut Reading, key: ObjectKey<'_>) -> Result<Vec<String>, 
     let mut referrers = Vec::new();
     for row in listed.rows {
         let sni = object_of::<Sni>(row)?;
-        let refers = |(_, kind, id): &(String, ObjectKind, &ObjectId)| *kind == key.kind && id.as_str() == key.id;
+        let refers =
+            |(_, kind, id): &(String, ObjectKind, &ObjectId)| *kind == key.kind && id.as_str() == key.id;
         if sni.content.references().iter().any(refers) {
             referrers.push(sni.id);
         }
@@ -453,12 +455,8 @@ impl GroupObject for Upstream {
     }
 }
 
-const CERTIFICATE_ACTIONS: [Action; 4] = [
-    Action::GetCertificate,
-    Action::CreateCertificate,
-    Action::UpdateCertificate,
-    Action::DeleteCertificate,
-];
+const CERTIFICATE_ACTIONS: [Action; 4] =
+    [Action::GetCertificate, Action::CreateCertificate, Action::UpdateCertificate, Action::DeleteCertificate];
 
 impl GroupObject for Certificate {
     const KIND: ObjectKind = ObjectKind::Certificate;
@@ -529,7 +527,9 @@ impl GroupObject for Ssl {
 
     fn check_under(&self, id: &str) -> Result<(), Violations> {
         match [SNI_PLACE, CERTIFICATE_PLACE].into_iter().find(|place| id.starts_with(place)) {
-            Some(place) => Err(Violations::one("/id", format!("ids of SSL objects do not begin with `{place}`"))),
+            Some(place) => {
+                Err(Violations::one("/id", format!("ids of SSL objects do not begin with `{place}`")))
+            }
             None => Ok(()),
         }
     }

@@ -1,7 +1,7 @@
 //! Routes and stream routes of services without a version: live at once, said once for both kinds.
 
 use gatewright_model::id::{GatewayGroupId, RouteId, ServiceId};
-use gatewright_model::lifecycle::RouteVersion;
+use gatewright_model::lifecycle::{RouteVersion, ServiceVersion};
 use gatewright_model::limits;
 use gatewright_model::resource::Labels;
 use gatewright_model::resource::route::Route;
@@ -10,7 +10,7 @@ use gatewright_model::resource::stream_route::StreamRoute;
 use gatewright_model::validation::Violations;
 use serde_json::Value;
 
-use super::document::Warnings;
+use super::document::{TemplateRoute, Warnings};
 use super::group_document::{Documented, GroupRoute, GroupRouteDocument, group_route_parse};
 use super::published_service::group_must_exist;
 use super::{Action, App, Caller, Patch, Refusal};
@@ -19,20 +19,23 @@ use crate::store::{
 };
 
 /// A kind of route.
-pub(crate) trait RouteContent: Documented + Clone {
+pub(crate) trait RouteContent: Documented + TemplateRoute + Clone {
     const KIND: ServiceKind;
     /// What callers call it.
     const NOUN: &'static str;
+    /// What callers call one of a template.
+    const TEMPLATE_NOUN: &'static str;
 
     fn name(&self) -> &str;
     fn labels(&self) -> &Labels;
-    /// This kind's form of a route that stands in a version; none: versions have no routes of this kind.
-    fn of_version(version: &RouteVersion) -> Option<Self>;
+    /// What a version holds of this kind.
+    fn of_version(version: ServiceVersion) -> Vec<RouteVersion<Self>>;
 }
 
 impl RouteContent for Route {
     const KIND: ServiceKind = ServiceKind::Http;
     const NOUN: &'static str = "route";
+    const TEMPLATE_NOUN: &'static str = "route template";
 
     fn name(&self) -> &str {
         &self.name
@@ -42,14 +45,15 @@ impl RouteContent for Route {
         &self.labels
     }
 
-    fn of_version(version: &RouteVersion) -> Option<Self> {
-        Some(version.route.clone())
+    fn of_version(version: ServiceVersion) -> Vec<RouteVersion> {
+        version.routes
     }
 }
 
 impl RouteContent for StreamRoute {
     const KIND: ServiceKind = ServiceKind::Stream;
     const NOUN: &'static str = "stream route";
+    const TEMPLATE_NOUN: &'static str = "stream route template";
 
     fn name(&self) -> &str {
         &self.name
@@ -59,8 +63,8 @@ impl RouteContent for StreamRoute {
         &self.labels
     }
 
-    fn of_version(_: &RouteVersion) -> Option<Self> {
-        None
+    fn of_version(version: ServiceVersion) -> Vec<RouteVersion<Self>> {
+        version.stream_routes
     }
 }
 
@@ -215,14 +219,14 @@ async fn version_routes<T: RouteContent>(
             && search.is_none_or(|search| route.name().to_lowercase().contains(&search))
             && filter.labels.iter().all(|(key, value)| route.labels().get(key) == Some(value))
     };
-    let rows = whole.routes.iter().filter_map(|route| {
-        Some(GroupRouteRow {
-            id: route.route_id.clone(),
-            service_id: whole.service_id.clone(),
-            route: T::of_version(route).filter(is_wanted)?,
-            created_at: version.created_at,
-            updated_at: version.created_at,
-        })
+    let service_id = whole.service_id.clone();
+    let routes = T::of_version(whole).into_iter().filter(|version| is_wanted(&version.route));
+    let rows = routes.map(|RouteVersion { route_id, route }| GroupRouteRow {
+        id: route_id,
+        service_id: service_id.clone(),
+        route,
+        created_at: version.created_at,
+        updated_at: version.created_at,
     });
     Ok(super::service_version::paged(rows.collect(), filter))
 }

@@ -7,6 +7,7 @@ use gatewright_model::id::{GatewayGroupId, ServiceId, ServiceVersionId};
 use gatewright_model::lifecycle::{RouteVersion, RuntimeConfiguration, ServiceVersion};
 use gatewright_model::resource::route::Route;
 use gatewright_model::resource::service::{Service, ServiceKind};
+use gatewright_model::resource::stream_route::StreamRoute;
 use gatewright_model::resource::upstream::Upstream;
 use gatewright_model::validation::Violations;
 use serde_json::Value;
@@ -15,7 +16,9 @@ use super::document::Warnings;
 use super::group_document::{ServiceDocument, service_parse};
 use super::published_service::{group_must_exist, published_service};
 use super::{Action, App, Caller, Patch, Refusal};
-use crate::store::{Call, ListFilter, PublishedServiceRow, Reading, ServiceContent, ServiceWrite, Writing};
+use crate::store::{
+    Call, GroupRouteRow, ListFilter, PublishedServiceRow, Reading, ServiceContent, ServiceWrite, Writing,
+};
 
 /// What callers call it.
 const NOUN: &str = "service";
@@ -134,10 +137,9 @@ pub(super) async fn group_service_version(
 ) -> Result<ServiceVersion, Refusal> {
     let filter = ListFilter::default();
     let (group, service) = (&row.gateway_group_id, &row.service_id);
-    let listed = tx.group_route_list::<Route>(group, ServiceKind::Http, Some(service), &filter).await?;
-    let routes = listed.rows.into_iter().map(|row| RouteVersion { route_id: row.id, route: row.route });
-    let mut routes: Vec<_> = routes.collect();
-    routes.sort_by(|a, b| a.route_id.cmp(&b.route_id));
+    let routes = tx.group_route_list::<Route>(group, ServiceKind::Http, Some(service), &filter).await?;
+    let stream_routes =
+        tx.group_route_list::<StreamRoute>(group, ServiceKind::Stream, Some(service), &filter).await?;
     let ServiceContent { name, desc, labels, kind, plugins } = row.content.clone();
     Ok(ServiceVersion {
         id,
@@ -148,8 +150,16 @@ pub(super) async fn group_service_version(
         labels,
         kind,
         plugins,
-        routes,
+        routes: as_versions(routes.rows),
+        stream_routes: as_versions(stream_routes.rows),
     })
+}
+
+fn as_versions<T>(rows: Vec<GroupRouteRow<T>>) -> Vec<RouteVersion<T>> {
+    let mut routes: Vec<_> =
+        rows.into_iter().map(|row| RouteVersion { route_id: row.id, route: row.route }).collect();
+    routes.sort_by(|a, b| a.route_id.cmp(&b.route_id));
+    routes
 }
 
 fn parts(service: Service, before: Option<&PublishedServiceRow>) -> (ServiceContent, RuntimeConfiguration) {

@@ -53,5 +53,5 @@ async fn state(tx: &mut Reading, wish: &StateWish) -> Result<ServiceState, Refus
         return Ok(ServiceState::of_version(&version.ok_or_else(not_found)?, None));
     }
     let template = service_template(tx, id).await?.template;
-    Ok(ServiceState::of_template(&template, tx.route_template_snapshot(id).await?))
+    Ok(ServiceState::of_template(&template, &tx.route_template_snapshot(id).await?))
 }

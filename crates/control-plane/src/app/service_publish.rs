@@ -84,6 +84,11 @@ impl App {
             Call::concerns(plan.version.service_id.as_str(), &plan.version.name);
             self.place(&mut tx, stamp, group, revision, plan, caller).await?;
         }
+        let streams: Vec<_> = plans
+            .iter()
+            .filter(|plan| plan.version.kind == ServiceKind::Stream)
+            .map(stream_warning)
+            .collect();
         let plugins = plans.iter().flat_map(|plan| plan.version.plugin_names()).collect();
         let versions = plans.into_iter().map(|plan| plan.version);
         let versions = versions.map(|version| (version.service_id, version.id, version.version)).collect();
@@ -96,7 +101,7 @@ impl App {
         tx.commit().await?;
         self.hints().changed(group);
         let mut outcome = self.outcome(group, receipt, false).await;
-        for sentence in self.plugins_lacking(group, &plugins).await {
+        for sentence in self.plugins_lacking(group, &plugins).await.into_iter().chain(streams) {
             outcome.warnings.add(sentence);
         }
         Ok(outcome)
@@ -174,6 +179,13 @@ impl App {
     }
 }
 
+fn stream_warning(plan: &Plan) -> String {
+    format!(
+        "service `{}` is a stream service, which gateways of this release do not serve",
+        plan.version.name
+    )
+}
+
 /// What an earlier sending of the same call was answered.
 async fn receipt(
     tx: &mut Reading,
@@ -224,12 +236,8 @@ async fn existing_version(
 /// Refuses what gateways of this release could not serve: it would answer 503 from the first request on.
 fn must_be_servable(version: &ServiceVersion, at: &str, violations: &mut Violations) {
     let service = &version.name;
-    if version.kind == ServiceKind::Stream {
-        violations
-            .add(at, format!("service `{service}` is a stream service, which this release cannot serve yet"));
-    }
-    if version.routes.len() > limits::ROUTES_PER_SERVICE_MAX {
-        let (count, max) = (version.routes.len(), limits::ROUTES_PER_SERVICE_MAX);
+    let (count, max) = (version.routes.len() + version.stream_routes.len(), limits::ROUTES_PER_SERVICE_MAX);
+    if count > max {
         violations.add(at, format!("service `{service}` has {count} routes, more than {max}; split it"));
     }
     for (index, route) in version.routes.iter().enumerate() {
@@ -252,5 +260,9 @@ fn must_be_servable(version: &ServiceVersion, at: &str, violations: &mut Violati
     must_be_known(&version.plugins, &format!("service `{service}`"));
     for route in &version.routes {
         must_be_known(&route.route.plugins, &format!("service `{service}`, route `{}`", route.route.name));
+    }
+    for route in &version.stream_routes {
+        let place = format!("service `{service}`, stream route `{}`", route.route.name);
+        must_be_known(&route.route.plugins, &place);
     }
 }

@@ -2,6 +2,7 @@
 
 use gatewright_model::id::ServiceId;
 use gatewright_model::resource::service::ServiceTemplate;
+use gatewright_model::validation::Violations;
 use serde_json::Value;
 
 use super::document::{self, ServiceTemplateDocument};
@@ -67,7 +68,8 @@ impl App {
         let stamp = tx.stamp(self.world().now()).await?;
         let before = tx.service_template_get(id).await?;
         must_be_as_expected(id, before.as_ref())?;
-        if before.is_some() {
+        if let Some(before) = before {
+            type_must_fit(&mut tx, &before, &document.content).await?;
             tx.service_template_update(stamp, id, &document.content).await?;
         } else {
             tx.service_template_insert(stamp, id, &document.content).await?;
@@ -90,6 +92,7 @@ impl App {
         let after = patch.apply(serde_json::to_value(&before.template).unwrap_or(Value::Null))?;
         let document = document::service_template_parse(after)?;
         name_must_be_free(&mut tx, id, &document.content).await?;
+        type_must_fit(&mut tx, &before, &document.content).await?;
         let stamp = tx.stamp(self.world().now()).await?;
         tx.service_template_update(stamp, id, &document.content).await?;
         let row = service_template(&mut tx, id).await?;
@@ -130,6 +133,19 @@ fn must_be_as_expected(id: &ServiceId, before: Option<&ServiceTemplateRow>) -> R
         return Ok(());
     }
     Err(Refusal::ChangedMeanwhile { noun: NOUN, id: id.to_string() })
+}
+
+/// A service holds routes or stream routes, never both.
+async fn type_must_fit(
+    tx: &mut Reading,
+    before: &ServiceTemplateRow,
+    after: &ServiceTemplate,
+) -> Result<(), Refusal> {
+    if before.template.kind != after.kind && tx.service_template_has_routes(&before.id).await? {
+        let message = "a service template that has routes cannot change its type; delete the routes first";
+        return Err(Violations::one("/type", message).into());
+    }
+    Ok(())
 }
 
 async fn name_must_be_free(

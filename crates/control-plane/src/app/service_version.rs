@@ -3,6 +3,7 @@
 use gatewright_model::id::{ServiceId, ServiceVersionId};
 use gatewright_model::lifecycle::RouteVersion;
 
+use super::group_route::RouteContent;
 use super::{Action, App, Caller, Refusal};
 use crate::store::{ListFilter, Listed, VersionSummary};
 
@@ -36,27 +37,27 @@ impl App {
         summary.ok_or_else(|| Refusal::NotFound { noun: NOUN, id: format!("{service} {number}") })
     }
 
-    /// The routes that a version holds, by id.
-    pub(crate) async fn service_version_routes(
+    /// The routes of a kind that a version holds, by id.
+    pub(crate) async fn service_version_routes<T: RouteContent>(
         &self,
         caller: &Caller,
         id: &ServiceVersionId,
         filter: &ListFilter,
-    ) -> Result<Listed<RouteVersion>, Refusal> {
+    ) -> Result<Listed<RouteVersion<T>>, Refusal> {
         caller.must(Action::GetServiceTemplate, "*")?;
         let version = self.store().read().await?.service_version_get(id).await?;
-        Ok(paged(version.ok_or_else(|| not_found(id))?.routes, filter))
+        Ok(paged(T::of_version(version.ok_or_else(|| not_found(id))?), filter))
     }
 
-    pub(crate) async fn service_version_route_get(
+    pub(crate) async fn service_version_route_get<T: RouteContent>(
         &self,
         caller: &Caller,
         id: &ServiceVersionId,
         route: &str,
-    ) -> Result<RouteVersion, Refusal> {
+    ) -> Result<RouteVersion<T>, Refusal> {
         let Listed { rows, .. } = self.service_version_routes(caller, id, &ListFilter::default()).await?;
         let found = rows.into_iter().find(|version| version.route_id.as_str() == route);
-        found.ok_or_else(|| Refusal::NotFound { noun: "route", id: route.to_owned() })
+        found.ok_or_else(|| Refusal::NotFound { noun: T::NOUN, id: route.to_owned() })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 
+use gatewright_model::resource::route::Route;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -59,8 +60,10 @@ async fn every_operation_asks_whether_the_caller_may() {
     let group =
         app.gateway_group_create(&admin, document::gateway_group_parse(json!({"name": "g"})).unwrap()).await;
     let group = group.unwrap().0.id;
-    let route_document =
-        || document::route_template_parse(json!({"service_id": "s", "name": "r", "paths": ["/"]})).unwrap();
+    let route_document = || {
+        document::route_template_parse::<Route>(json!({"service_id": "s", "name": "r", "paths": ["/"]}))
+            .unwrap()
+    };
     let publish = |version: &str| {
         let services = json!([{"service_id": "s", "version": version}]);
         publish_parse(json!({"gateway_group_id": group.as_str(), "services": services})).unwrap().content
@@ -99,12 +102,12 @@ async fn every_operation_asks_whether_the_caller_may() {
         app.service_template_put(&somebody, &service, template("t")).await.err(),
         app.service_template_patch(&somebody, &service, &patch).await.err(),
         app.service_template_delete(&somebody, &service).await.err(),
-        app.route_template_list(&somebody, None, &all).await.err(),
-        app.route_template_get(&somebody, &route).await.err(),
+        app.route_template_list::<Route>(&somebody, None, &all).await.err(),
+        app.route_template_get::<Route>(&somebody, &route).await.err(),
         app.route_template_create(&somebody, route_document()).await.err(),
         app.route_template_put(&somebody, &route, route_document()).await.err(),
-        app.route_template_patch(&somebody, &route, &patch).await.err(),
-        app.route_template_delete(&somebody, &route).await.err(),
+        app.route_template_patch::<Route>(&somebody, &route, &patch).await.err(),
+        app.route_template_delete::<Route>(&somebody, &route).await.err(),
         app.service_publish(&somebody, publish("2")).await.err(),
         app.published_service_list(&somebody, &group, &all).await.err(),
         app.published_service_get(&somebody, &group, &service).await.err(),

@@ -44,7 +44,7 @@ const SOURCE: Source = Source {
     id: "id",
 };
 
-fn kind_text(kind: ServiceKind) -> &'static str {
+pub(super) fn kind_text(kind: ServiceKind) -> &'static str {
     match kind {
         ServiceKind::Http => "http",
         ServiceKind::Stream => "stream",

@@ -60,7 +60,7 @@ pub(crate) use publish_receipt::PublishReceipt;
 pub(crate) use published_service::{
     ActiveVersion, Placement, PublishedServiceRow, ServiceContent, ServiceWrite,
 };
-pub(crate) use route_template::RouteTemplateRow;
+pub(crate) use route_template::{RouteTemplateRow, RouteTemplateWrite};
 pub(crate) use sealed::SecretKey;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -1,19 +1,23 @@
-//! Routes of service templates.
+//! Routes and stream routes of service templates. Both kinds share ids, and names within a service.
 
 use gatewright_model::id::{RouteId, ServiceId};
-use gatewright_model::lifecycle::RouteVersion;
-use gatewright_model::resource::route::Route;
+use gatewright_model::lifecycle::{RouteVersion, Routes};
+use gatewright_model::resource::Labels;
+use gatewright_model::resource::service::ServiceKind;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::database::{Row, query};
+use super::group_route::kind_text;
 use super::list::{self, ListFilter, Listed, Source};
 use super::{Reading, Stamp, StoreError, Writing, to_json};
 
-/// A route of a service template as it is stored.
+/// A route of a service template as it is stored; `T` is what its kind says.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct RouteTemplateRow {
+pub(crate) struct RouteTemplateRow<T> {
     pub(crate) id: RouteId,
     pub(crate) service_id: ServiceId,
-    pub(crate) route: Route,
+    pub(crate) route: T,
     pub(crate) created_at: i64,
     pub(crate) updated_at: i64,
     /// Rises with every change of the route.
@@ -28,7 +32,15 @@ const SOURCE: Source = Source {
     id: "id",
 };
 
-fn read(row: &Row) -> Result<RouteTemplateRow, StoreError> {
+/// What is written about a route of a service template.
+pub(crate) struct RouteTemplateWrite<'a, T> {
+    pub(crate) service_id: &'a ServiceId,
+    pub(crate) name: &'a str,
+    pub(crate) labels: &'a Labels,
+    pub(crate) route: &'a T,
+}
+
+fn read<T: DeserializeOwned>(row: &Row) -> Result<RouteTemplateRow<T>, StoreError> {
     Ok(RouteTemplateRow {
         id: row.parsed("id")?,
         service_id: row.parsed("service_id")?,
@@ -40,14 +52,28 @@ fn read(row: &Row) -> Result<RouteTemplateRow, StoreError> {
 }
 
 impl Reading {
-    pub(crate) async fn route_template_get(
+    pub(crate) async fn route_template_get<T: DeserializeOwned>(
         &mut self,
+        kind: ServiceKind,
         id: &RouteId,
-    ) -> Result<Option<RouteTemplateRow>, StoreError> {
+    ) -> Result<Option<RouteTemplateRow<T>>, StoreError> {
         let one = query(
-            "SELECT id, service_id, content, created_at, updated_at, change_number FROM route_template WHERE id = $1",
+            "SELECT id, service_id, content, created_at, updated_at, change_number FROM route_template \
+             WHERE id = $1 AND kind = $2",
         );
-        self.tx.row(one.bind(id.as_str())).await?.as_ref().map(read).transpose()
+        self.tx.row(one.bind(id.as_str()).bind(kind_text(kind))).await?.as_ref().map(read).transpose()
+    }
+
+    /// Whether a route of either kind has this id.
+    pub(crate) async fn route_template_exists(&mut self, id: &RouteId) -> Result<bool, StoreError> {
+        let one = query("SELECT id FROM route_template WHERE id = $1").bind(id.as_str());
+        Ok(self.tx.row(one).await?.is_some())
+    }
+
+    /// Whether a service template has a route of either kind.
+    pub(crate) async fn service_template_has_routes(&mut self, id: &ServiceId) -> Result<bool, StoreError> {
+        let one = query("SELECT id FROM route_template WHERE service_id = $1 LIMIT 1").bind(id.as_str());
+        Ok(self.tx.row(one).await?.is_some())
     }
 
     /// The route of this service that has this name.
@@ -62,59 +88,66 @@ impl Reading {
     }
 
     /// Routes of one service, or of all.
-    pub(crate) async fn route_template_list(
+    pub(crate) async fn route_template_list<T: DeserializeOwned>(
         &mut self,
+        kind: ServiceKind,
         service_id: Option<&ServiceId>,
         filter: &ListFilter,
-    ) -> Result<Listed<RouteTemplateRow>, StoreError> {
-        let fixed = service_id.map(|id| ("r.service_id", id.as_str()));
-        list::select(&mut self.tx, &SOURCE, fixed.as_slice(), filter, read).await
+    ) -> Result<Listed<RouteTemplateRow<T>>, StoreError> {
+        let mut fixed = vec![("r.kind", kind_text(kind))];
+        fixed.extend(service_id.map(|id| ("r.service_id", id.as_str())));
+        list::select(&mut self.tx, &SOURCE, &fixed, filter, read).await
     }
 
     /// All routes of one service as a version takes them over, ordered by id.
     pub(crate) async fn route_template_snapshot(
         &mut self,
         service_id: &ServiceId,
-    ) -> Result<Vec<RouteVersion>, StoreError> {
-        let all = query("SELECT id, content FROM route_template WHERE service_id = $1 ORDER BY id");
-        let rows = self.tx.rows(all.bind(service_id.as_str())).await?;
-        let version =
-            |row: &Row| Ok(RouteVersion { route_id: row.parsed("id")?, route: row.json("content")? });
-        rows.iter().map(version).collect()
+    ) -> Result<Routes, StoreError> {
+        let all = query("SELECT id, kind, content FROM route_template WHERE service_id = $1 ORDER BY id");
+        let mut routes = Routes::default();
+        for row in self.tx.rows(all.bind(service_id.as_str())).await? {
+            if row.text("kind")? == kind_text(ServiceKind::Stream) {
+                let route = RouteVersion { route_id: row.parsed("id")?, route: row.json("content")? };
+                routes.stream_routes.push(route);
+            } else {
+                let route = RouteVersion { route_id: row.parsed("id")?, route: row.json("content")? };
+                routes.routes.push(route);
+            }
+        }
+        Ok(routes)
     }
 }
 
 impl Writing {
-    pub(crate) async fn route_template_insert(
+    pub(crate) async fn route_template_insert<T: Serialize>(
         &mut self,
         stamp: Stamp,
-        id: &RouteId,
-        service_id: &ServiceId,
-        route: &Route,
+        (kind, id): (ServiceKind, &RouteId),
+        write: &RouteTemplateWrite<'_, T>,
     ) -> Result<(), StoreError> {
         let insert = query(
             "INSERT INTO route_template \
-             (id, service_id, name, labels, content, created_at, updated_at, created_number, change_number) \
-             VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $7)",
+             (id, kind, service_id, name, labels, content, created_at, updated_at, created_number, change_number) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $8)",
         );
-        let insert = insert.bind(id.as_str()).bind(service_id.as_str()).bind(route.name.as_str());
-        let insert = insert.bind(to_json(&route.labels)?).bind(to_json(route)?);
+        let insert = insert.bind(id.as_str()).bind(kind_text(kind)).bind(write.service_id.as_str());
+        let insert = insert.bind(write.name).bind(to_json(write.labels)?).bind(to_json(write.route)?);
         self.tx.execute_one(insert.bind(stamp.at).bind(stamp.number)).await
     }
 
-    pub(crate) async fn route_template_update(
+    pub(crate) async fn route_template_update<T: Serialize>(
         &mut self,
         stamp: Stamp,
         id: &RouteId,
-        service_id: &ServiceId,
-        route: &Route,
+        write: &RouteTemplateWrite<'_, T>,
     ) -> Result<(), StoreError> {
         let update = query(
             "UPDATE route_template SET service_id = $2, name = $3, labels = $4, content = $5, updated_at = $6, \
              change_number = $7 WHERE id = $1",
         );
-        let update = update.bind(id.as_str()).bind(service_id.as_str()).bind(route.name.as_str());
-        let update = update.bind(to_json(&route.labels)?).bind(to_json(route)?);
+        let update = update.bind(id.as_str()).bind(write.service_id.as_str()).bind(write.name);
+        let update = update.bind(to_json(write.labels)?).bind(to_json(write.route)?);
         self.tx.execute_one(update.bind(stamp.at).bind(stamp.number)).await
     }
 

@@ -52,7 +52,10 @@ pub(super) fn read_summary(row: &Row) -> Result<VersionSummary, StoreError> {
     })
 }
 
-/// A whole version out of [`SUMMARY_COLUMNS`] and `v.routes`.
+/// What a version holds beside [`SUMMARY_COLUMNS`].
+const ROUTES_COLUMNS: &str = "v.routes, v.stream_routes";
+
+/// A whole version out of [`SUMMARY_COLUMNS`] and [`ROUTES_COLUMNS`].
 fn read_whole(row: &Row) -> Result<ServiceVersion, StoreError> {
     let summary = read_summary(row)?;
     Ok(ServiceVersion {
@@ -65,6 +68,7 @@ fn read_whole(row: &Row) -> Result<ServiceVersion, StoreError> {
         kind: summary.kind,
         plugins: summary.plugins,
         routes: from_json(&row.text("routes")?)?,
+        stream_routes: from_json(&row.text("stream_routes")?)?,
     })
 }
 
@@ -73,7 +77,9 @@ impl Reading {
         &mut self,
         id: &ServiceVersionId,
     ) -> Result<Option<ServiceVersion>, StoreError> {
-        let one = query(format!("SELECT {SUMMARY_COLUMNS}, v.routes FROM service_version v WHERE v.id = $1"));
+        let one = query(format!(
+            "SELECT {SUMMARY_COLUMNS}, {ROUTES_COLUMNS} FROM service_version v WHERE v.id = $1"
+        ));
         self.tx.row(one.bind(id.as_str())).await?.as_ref().map(read_whole).transpose()
     }
 
@@ -105,7 +111,7 @@ impl Reading {
         version: &str,
     ) -> Result<Option<ServiceVersion>, StoreError> {
         let one = query(format!(
-            "SELECT {SUMMARY_COLUMNS}, v.routes FROM service_version v WHERE v.service_id = $1 AND v.version = $2"
+            "SELECT {SUMMARY_COLUMNS}, {ROUTES_COLUMNS} FROM service_version v WHERE v.service_id = $1 AND v.version = $2"
         ));
         self.tx.row(one.bind(service_id.as_str()).bind(version)).await?.as_ref().map(read_whole).transpose()
     }
@@ -128,14 +134,15 @@ impl Writing {
         version: &ServiceVersion,
     ) -> Result<(), StoreError> {
         let insert = query(
-            "INSERT INTO service_version (id, service_id, version, name, labels, content, routes, created_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "INSERT INTO service_version (id, service_id, version, name, labels, content, routes, stream_routes, created_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         );
         let content =
             Content { desc: version.desc.clone(), kind: version.kind, plugins: version.plugins.clone() };
         let insert = insert.bind(version.id.as_str()).bind(version.service_id.as_str());
         let insert = insert.bind(version.version.as_str()).bind(version.name.as_str());
         let insert = insert.bind(to_json(&version.labels)?).bind(to_json(&content)?);
-        self.tx.execute_one(insert.bind(to_json(&version.routes)?).bind(stamp.at)).await
+        let insert = insert.bind(to_json(&version.routes)?).bind(to_json(&version.stream_routes)?);
+        self.tx.execute_one(insert.bind(stamp.at)).await
     }
 }

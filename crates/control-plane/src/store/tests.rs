@@ -5,7 +5,8 @@
 
 use gatewright_model::id::{GatewayGroupId, ServiceId};
 use gatewright_model::lifecycle::{RouteVersion, RuntimeConfiguration, ServiceVersion};
-use gatewright_model::resource::service::ServiceTemplate;
+use gatewright_model::resource::Labels;
+use gatewright_model::resource::service::{ServiceKind, ServiceTemplate};
 use gatewright_model::snapshot::Revision;
 use gatewright_test_postgres::Server;
 use serde_json::json;
@@ -88,7 +89,7 @@ fn version(service: &str, number: &str) -> ServiceVersion {
         service.parse().unwrap(),
         number.to_owned(),
         &template(service),
-        vec![route],
+        vec![route].into(),
     )
 }
 
@@ -190,8 +191,10 @@ async fn names_are_unique_and_what_is_not_there_is_not_changed(Fixture { store, 
     assert!(matches!(twice, Err(StoreError::Conflict { .. })), "{twice:?}");
     drop(tx);
     let mut tx = store.write().await.unwrap();
-    let route = serde_json::from_value(json!({"name": "r", "paths": ["/"]})).unwrap();
-    let orphan = tx.route_template_insert(stamp, &"r".parse().unwrap(), &"c".parse().unwrap(), &route).await;
+    let (service_id, route) = ("c".parse().unwrap(), json!({"name": "r", "paths": ["/"]}));
+    let write =
+        RouteTemplateWrite { service_id: &service_id, name: "r", labels: &Labels::new(), route: &route };
+    let orphan = tx.route_template_insert(stamp, (ServiceKind::Http, &"r".parse().unwrap()), &write).await;
     assert!(matches!(orphan, Err(StoreError::Conflict { .. })), "{orphan:?}");
 }
 

@@ -108,9 +108,7 @@ impl Reading {
     }
 
     pub(crate) async fn user_get(&mut self, id: &str) -> Result<Option<UserSummary>, StoreError> {
-        let one = query(format!(
-            "SELECT {KNOWN_COLUMNS}, {SUMMARY_COLUMNS} FROM \"user\" u WHERE u.id = $1"
-        ));
+        let one = query(format!("SELECT {KNOWN_COLUMNS}, {SUMMARY_COLUMNS} FROM \"user\" u WHERE u.id = $1"));
         self.tx.row(one.bind(id)).await?.as_ref().map(read_summary).transpose()
     }
 

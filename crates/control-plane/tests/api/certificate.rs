@@ -20,11 +20,11 @@ fn certificate(name: &str) -> Value {
 
 /// The SSL object that gateways know by this id.
 fn ssl<'u>(update: &'u Update, id: &str) -> &'u Ssl {
-    let object = update.objects.iter().find(|object| object.id.as_str() == id);
-    match &object.expect("the object is sent").content {
-        ObjectContent::Ssl(ssl) => ssl,
-        other => panic!("{other:?}"),
-    }
+    let ssl = update.objects.iter().find_map(|object| match &object.content {
+        ObjectContent::Ssl(ssl) if object.id.as_str() == id => Some(ssl),
+        _ => None,
+    });
+    ssl.expect("the object is sent")
 }
 
 #[tokio::test]
@@ -44,13 +44,18 @@ pub(crate) async fn gateways_get_the_certificates_of_an_sni_and_every_change_of_
     let served = ssl(&update, "sni.s");
     assert_eq!((json!(served.certs), json!(served.keys)), (json!([one["cert"]]), json!([one["key"]])));
     assert_eq!(served.snis, ["one.example"]);
-    assert_eq!(json!(served.client.as_ref().unwrap().ca.trim_end()), json!(authority["cert"].as_str().unwrap().trim_end()));
+    assert_eq!(
+        json!(served.client.as_ref().unwrap().ca.trim_end()),
+        json!(authority["cert"].as_str().unwrap().trim_end())
+    );
     assert_eq!(json!(ssl(&update, "certificate.c").cert), one["cert"], "to be shown to nodes");
 
     world.value("PUT", &at("certificates/c"), Some(two.clone())).await;
     let update = gateway.update().await;
     assert_eq!(json!(ssl(&update, "sni.s").certs), json!([two["cert"]]));
-    world.value("PATCH", &at("snis/s"), Some(json!({"ca_certificate_ids": [], "hosts": ["two.example"]}))).await;
+    world
+        .value("PATCH", &at("snis/s"), Some(json!({"ca_certificate_ids": [], "hosts": ["two.example"]})))
+        .await;
     let update = gateway.update().await;
     assert_eq!((&ssl(&update, "sni.s").client, update.objects.len()), (&None, 1));
     world.value("DELETE", &at("ca_certificates/a"), None).await;
@@ -67,12 +72,16 @@ pub(crate) async fn what_an_sni_refers_to_must_be_there_and_stays() {
     let world = World::start().await;
     let sni = json!({"name": "s", "hosts": ["one.example"], "certificate_ids": ["c"]});
     let message = world.refused(400, "PUT", &at("snis/s"), Some(sni.clone())).await;
-    assert!(message.contains("/certificate_ids/0") && message.contains("certificate `c` not found"), "{message}");
+    assert!(
+        message.contains("/certificate_ids/0") && message.contains("certificate `c` not found"),
+        "{message}"
+    );
     world.value("PUT", &at("certificates/c"), Some(certificate("one"))).await;
     world.value("PUT", &at("snis/s"), Some(sni)).await;
     let message = world.refused(409, "DELETE", &at("certificates/c"), None).await;
     assert!(message.contains("SNI `s`"), "{message}");
-    for wrong in [json!({"ssl_protocols": ["TLSv1.1"]}), json!({"hosts": []}), json!({"certificate_ids": []})] {
+    for wrong in [json!({"ssl_protocols": ["TLSv1.1"]}), json!({"hosts": []}), json!({"certificate_ids": []})]
+    {
         world.refused(400, "PATCH", &at("snis/s"), Some(wrong)).await;
     }
     world.value("DELETE", &at("snis/s"), None).await;
@@ -100,6 +109,7 @@ async fn the_key_of_a_certificate_never_comes_back_and_is_not_readable_in_the_da
     }
     let message = world.refused(409, "POST", &at("certificates"), Some(one)).await;
     assert!(message.contains("same certificate"), "{message}");
-    let place = json!({"snis": ["a.example"], "cert": certificate("x")["cert"], "key": certificate("y")["key"]});
+    let place =
+        json!({"snis": ["a.example"], "cert": certificate("x")["cert"], "key": certificate("y")["key"]});
     world.refused(400, "PUT", &at("ssls/sni.s"), Some(place)).await;
 }

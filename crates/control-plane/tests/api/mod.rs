@@ -17,4 +17,6 @@ pub(crate) mod service_diff;
 pub(crate) mod service_publish;
 pub(crate) mod service_template;
 mod session;
+pub(crate) mod stream_route_template;
+mod user;
 mod variable;

@@ -166,7 +166,7 @@ impl Reader {
         }
         let version_id: ServiceVersionId = id.as_str().parse().ok()?;
         let runtime = RuntimeConfiguration { status, ..RuntimeConfiguration::of_template(&template) };
-        let version = ServiceVersion::of_template(version_id, id, version, &template, versions);
+        let version = ServiceVersion::of_template(version_id, id, version, &template, versions.into());
         Some(PublishedService::new(version, runtime))
     }
 

@@ -17,22 +17,41 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::lifecycle::{RouteVersion, RuntimeConfiguration, ServiceVersion};
+use crate::id::RouteId;
+use crate::lifecycle::{RouteVersion, Routes, RuntimeConfiguration, ServiceVersion};
 use crate::resource::service::ServiceTemplate;
+use crate::resource::stream_route::StreamRoute;
 
 /// A state of a service: its template, a version, or a version as it is published in a group.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceState {
     service: Value,
     metadata: Value,
-    routes: Vec<RouteVersion>,
+    routes: Vec<NamedRoute>,
     runtime: Option<RuntimeConfiguration>,
+}
+
+/// A route or a stream route, whatever it says.
+#[derive(Clone, Debug, PartialEq)]
+struct NamedRoute {
+    id: RouteId,
+    name: String,
+    content: Value,
+}
+
+fn named(routes: &[RouteVersion], stream_routes: &[RouteVersion<StreamRoute>]) -> Vec<NamedRoute> {
+    let named =
+        |id: &RouteId, name: &str, content| NamedRoute { id: id.clone(), name: name.to_owned(), content };
+    let routes = routes.iter().map(|route| named(&route.route_id, &route.route.name, json(route)));
+    let stream_routes =
+        stream_routes.iter().map(|route| named(&route.route_id, &route.route.name, json(route)));
+    routes.chain(stream_routes).collect()
 }
 
 impl ServiceState {
     /// The state of a template, which publishing would make a version of.
     #[must_use]
-    pub fn of_template(template: &ServiceTemplate, routes: Vec<RouteVersion>) -> Self {
+    pub fn of_template(template: &ServiceTemplate, routes: &Routes) -> Self {
         let metadata = object([
             ("name", json(&template.name)),
             ("desc", json(&template.desc)),
@@ -40,7 +59,7 @@ impl ServiceState {
         ]);
         let service = object([("type", json(template.kind)), ("plugins", json(&template.plugins))]);
         let runtime = Some(RuntimeConfiguration::of_template(template));
-        Self { service, metadata, routes, runtime }
+        Self { service, metadata, routes: named(&routes.routes, &routes.stream_routes), runtime }
     }
 
     /// The state of a version, and of a group that serves it under `runtime`.
@@ -52,7 +71,7 @@ impl ServiceState {
             ("labels", json(&version.labels)),
         ]);
         let service = object([("type", json(version.kind)), ("plugins", json(&version.plugins))]);
-        Self { service, metadata, routes: version.routes.clone(), runtime }
+        Self { service, metadata, routes: named(&version.routes, &version.stream_routes), runtime }
     }
 }
 
@@ -136,28 +155,28 @@ pub fn diff(before: &ServiceState, after: &ServiceState) -> ServiceDiff {
     }
 }
 
-fn route_diffs(before: &[RouteVersion], after: &[RouteVersion]) -> Vec<RouteDiff> {
-    let mut gone: BTreeMap<_, _> = before.iter().map(|route| (&route.route_id, route)).collect();
+fn route_diffs(before: &[NamedRoute], after: &[NamedRoute]) -> Vec<RouteDiff> {
+    let mut gone: BTreeMap<_, _> = before.iter().map(|route| (&route.id, route)).collect();
     let (mut pairs, mut others) = (Vec::new(), Vec::new());
     for route in after {
-        match gone.remove(&route.route_id) {
+        match gone.remove(&route.id) {
             Some(before) => pairs.push((before, route)),
             None => others.push(route),
         }
     }
-    let mut gone: BTreeMap<_, _> = gone.into_values().map(|route| (&route.route.name, route)).collect();
+    let mut gone: BTreeMap<_, _> = gone.into_values().map(|route| (&route.name, route)).collect();
     let mut diffs = Vec::new();
     for route in others {
-        match gone.remove(&route.route.name) {
+        match gone.remove(&route.name) {
             Some(before) => pairs.push((before, route)),
-            None => diffs.push(route_diff(route, RouteOutcome::Added, changes(&nothing(), &json(route)))),
+            None => diffs.push(route_diff(route, RouteOutcome::Added, changes(&nothing(), &route.content))),
         }
     }
     for route in gone.into_values() {
-        diffs.push(route_diff(route, RouteOutcome::Removed, changes(&json(route), &nothing())));
+        diffs.push(route_diff(route, RouteOutcome::Removed, changes(&route.content, &nothing())));
     }
     for (before, after) in pairs {
-        let changes = changes(&json(before), &json(after));
+        let changes = changes(&before.content, &after.content);
         if !changes.is_empty() {
             diffs.push(route_diff(after, RouteOutcome::Changed, changes));
         }
@@ -166,8 +185,8 @@ fn route_diffs(before: &[RouteVersion], after: &[RouteVersion]) -> Vec<RouteDiff
     diffs
 }
 
-fn route_diff(route: &RouteVersion, outcome: RouteOutcome, changes: Vec<Change>) -> RouteDiff {
-    RouteDiff { route_id: route.route_id.to_string(), name: route.route.name.clone(), outcome, changes }
+fn route_diff(route: &NamedRoute, outcome: RouteOutcome, changes: Vec<Change>) -> RouteDiff {
+    RouteDiff { route_id: route.id.to_string(), name: route.name.clone(), outcome, changes }
 }
 
 fn changes(before: &Value, after: &Value) -> Vec<Change> {

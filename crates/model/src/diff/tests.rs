@@ -16,7 +16,7 @@ fn template(content: Value) -> ServiceTemplate {
 
 /// The difference between two templates, as text.
 fn text(before: (Value, Vec<RouteVersion>), after: (Value, Vec<RouteVersion>)) -> String {
-    let state = |(content, routes)| ServiceState::of_template(&template(content), routes);
+    let state = |(content, routes)| ServiceState::of_template(&template(content), &Vec::into(routes));
     diff(&state(before), &state(after)).to_string()
 }
 
@@ -95,8 +95,9 @@ fn every_kind_of_difference_is_named_in_its_place() {
 fn a_version_has_no_runtime_configuration_to_compare() {
     let template = template(json!({"name": "s", "hosts": ["a"]}));
     let id = "v".parse().unwrap();
-    let version = ServiceVersion::of_template(id, "s".parse().unwrap(), "1".to_owned(), &template, vec![]);
-    let design = ServiceState::of_template(&template, vec![]);
+    let version =
+        ServiceVersion::of_template(id, "s".parse().unwrap(), "1".to_owned(), &template, vec![].into());
+    let design = ServiceState::of_template(&template, &vec![].into());
     assert!(diff(&design, &ServiceState::of_version(&version, None)).is_empty());
     let mut runtime = RuntimeConfiguration::of_template(&template);
     runtime.hosts = vec!["b".to_owned()];
@@ -131,7 +132,7 @@ fn changed(mut value: Value, changes: &[Change]) -> Value {
 
 fn state_after(before: &ServiceState, diff: &ServiceDiff) -> ServiceState {
     let mut routes: BTreeMap<String, Value> =
-        before.routes.iter().map(|route| (route.route_id.to_string(), json(route))).collect();
+        before.routes.iter().map(|route| (route.id.to_string(), route.content.clone())).collect();
     for route in &diff.routes {
         let id = route.changes.iter().find(|change| change.path == "/route_id");
         let id = id
@@ -147,7 +148,10 @@ fn state_after(before: &ServiceState, diff: &ServiceDiff) -> ServiceState {
     ServiceState {
         service: changed(before.service.clone(), &diff.service),
         metadata: changed(before.metadata.clone(), &diff.metadata),
-        routes: routes.into_values().map(|route| serde_json::from_value(route).unwrap()).collect(),
+        routes: named(
+            &routes.into_values().map(|route| serde_json::from_value(route).unwrap()).collect::<Vec<_>>(),
+            &[],
+        ),
         runtime: serde_json::from_value(runtime).unwrap(),
     }
 }
@@ -181,7 +185,7 @@ fn any_state() -> impl Strategy<Value = ServiceState> {
     });
     (labels, plugins(), hosts(), prop::option::of("/[ab]"), routes).prop_map(|(labels, plugins, hosts, prefix, routes)| {
         let content = json!({"name": "s", "labels": labels, "plugins": plugins, "hosts": hosts, "path_prefix": prefix});
-        ServiceState::of_template(&template(content), routes)
+        ServiceState::of_template(&template(content), &Vec::into(routes))
     })
 }
 

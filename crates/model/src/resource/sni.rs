@@ -115,7 +115,10 @@ mod tests {
         let certificates = || vec![certificate("c"), certificate("d")];
         let ssl = sni.as_ssl(certificates(), &[authority("one\n"), authority("two")]);
         assert_eq!((ssl.snis.as_slice(), ssl.kind), (&["a.example".to_owned()][..], SslKind::Server));
-        assert_eq!((ssl.certs, ssl.keys), (vec!["c-cert".into(), "d-cert".into()], vec!["c-key".into(), "d-key".into()]));
+        assert_eq!(
+            (ssl.certs, ssl.keys),
+            (vec!["c-cert".into(), "d-cert".into()], vec!["c-key".into(), "d-key".into()])
+        );
         assert_eq!(ssl.client, Some(ClientVerification { ca: "one\ntwo".to_owned(), depth: Some(2) }));
         assert_eq!(ssl.ssl_protocols, [TlsProtocol::Tls13]);
         assert!(sni.as_ssl(certificates(), &[]).client.is_some(), "clients are verified even by nobody");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use gatewright_model::id::GatewayGroupId;
+use gatewright_model::resource::route::Route;
 use gatewright_model::snapshot::{Revision, Snapshot};
 use serde_json::{Value, json};
 
@@ -121,7 +122,7 @@ impl Run {
         for row in self.app.service_template_list(&admin, &all).await.unwrap().rows {
             found.templates.insert(row.id.to_string(), row.template);
         }
-        for row in self.app.route_template_list(&admin, None, &all).await.unwrap().rows {
+        for row in self.app.route_template_list::<Route>(&admin, None, &all).await.unwrap().rows {
             found.routes.insert(row.id.to_string(), (row.service_id.to_string(), row.route));
         }
         let mut tx = self.app.store().read().await.unwrap();
@@ -206,10 +207,12 @@ async fn perform(app: &App, verb: &Verb) -> Result<(), Refusal> {
             app.service_template_delete(&admin, &service.parse().unwrap()).await
         }
         Verb::RoutePut { route, content } => {
-            let document = route_template_parse(content.clone())?;
+            let document = route_template_parse::<Route>(content.clone())?;
             app.route_template_put(&admin, &route.parse().unwrap(), document).await.map(drop)
         }
-        Verb::RouteDelete { route } => app.route_template_delete(&admin, &route.parse().unwrap()).await,
+        Verb::RouteDelete { route } => {
+            app.route_template_delete::<Route>(&admin, &route.parse().unwrap()).await
+        }
         Verb::Publish { group, services } => {
             let services = services.iter().map(|(service, number, host)| match host {
                 Some(host) => json!({ "service_id": service, "version": number, "hosts": [host] }),

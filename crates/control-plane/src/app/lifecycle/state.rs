@@ -64,7 +64,7 @@ impl Lifecycle {
                 next.routes.retain(|_, (owner, _)| owner != service);
             }
             Verb::RoutePut { route, content } => {
-                let template = route_template_parse(content.clone()).map_err(|_| "Invalid")?.content;
+                let template = route_template_parse::<Route>(content.clone()).map_err(|_| "Invalid")?.content;
                 let service = template.service_id.to_string();
                 self.templates.get(&service).ok_or("NotFound")?;
                 let mut others = self.routes.iter().filter(|(id, _)| id != route);
@@ -114,7 +114,7 @@ impl Lifecycle {
                 service.parse().unwrap(),
                 (*number).to_owned(),
                 template,
-                routes.collect(),
+                routes.collect::<Vec<_>>().into(),
             );
             self.versions.insert(((*service).to_owned(), (*number).to_owned()), version);
             self.place(group, service, number, runtime);
