@@ -18,6 +18,9 @@ use crate::app::{
 use crate::config::{CreatedSecrets, Settings};
 use crate::store::{NewAccessToken, PasswordState, Store, StoreError, UserRow};
 
+/// The file in the data directory that keeps the generated password of the administrator.
+pub(crate) const ADMIN_PASSWORD_FILE: &str = "admin-password";
+
 /// Why a first start failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FirstStartError {
@@ -109,7 +112,7 @@ pub(crate) fn file_open_private(path: &Path) -> io::Result<File> {
 
 fn keep_secrets(data_dir: &Path, created: &CreatedSecrets) -> io::Result<()> {
     let secrets = [
-        ("admin-password", &created.admin_password),
+        (ADMIN_PASSWORD_FILE, &created.admin_password),
         ("admin-key", &created.admin_key),
         ("instance-token", &created.instance_token),
     ];

@@ -20,6 +20,7 @@ mod directory_lock;
 mod first_start;
 mod listener;
 mod secret_key;
+mod secret_names;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -91,6 +92,7 @@ pub async fn start(settings: Settings) -> Result<ControlPlane, StartError> {
     let secrets = ProcessSecrets {
         access_tokens: BTreeMap::from([(Digest::of(&operator_key), app::ADMIN.to_owned())]),
         instance_tokens: BTreeMap::from([(Digest::of(&instance_token), first_start::default_group())]),
+        admin_password_file: Some(settings.data_dir.join(first_start::ADMIN_PASSWORD_FILE)),
     };
     let hints = distribution::Hints::default();
     let stopping = Stopping::default();

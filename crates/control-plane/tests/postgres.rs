@@ -56,6 +56,14 @@ mod stream_route_template {
     once_more!(crate::api::stream_route_template => a_stream_route_is_created_read_replaced_and_deleted, a_service_template_holds_routes_of_one_kind, stream_routes_are_published_rolled_back_and_synchronised_with_their_version);
 }
 
+mod service_sync {
+    once_more!(crate::api::service_sync => a_service_without_a_version_gets_one_in_both_groups, a_service_gets_its_version_where_it_is, the_running_version_is_synchronised_without_naming_it, a_synchronisation_that_makes_no_sense_is_refused_with_the_reason);
+}
+
+mod conditions {
+    once_more!(crate::api::conditions => p3_of_two_editors_of_anything_the_second_is_told_that_it_changed);
+}
+
 mod gateway_group {
     once_more!(crate::api::gateway_group => the_first_start_leaves_one_group_called_default, a_group_is_found_by_its_exact_name, a_group_that_does_not_exist_is_not_found);
 }

@@ -101,3 +101,29 @@ fn match_settings_of_the_group_reach_the_gateway() {
     assert_eq!(world.get("any.test", "/u/1").status(), 404);
     assert_eq!(world.get("any.test", "/u/:id").status(), 200);
 }
+
+#[test]
+fn what_differs_between_two_versions_is_printed_for_people_and_programs() {
+    let (world, upstream) = (World::start(), Upstream::echo());
+    let template = json!({"hosts": ["pets.test"], "upstream": {"nodes": upstream.nodes()}});
+    world.serve("pets", "1.0.0", &template, &[json!({"paths": ["/old"]})]);
+    world.serve("pets", "2.0.0", &template, &[json!({"paths": ["/new"], "methods": ["GET"]})]);
+    let admin_url = format!("http://{}", world.admin_address);
+    let data_dir = world.data_dir();
+    let data_dir = data_dir.to_str().unwrap();
+    let diff = |sides: &[&str]| {
+        let (code, out, err) =
+            run(&[&["diff", "--admin-url", &admin_url, "--data-dir", data_dir], sides].concat());
+        assert_eq!(code, Some(0), "{err}");
+        out
+    };
+    let text = diff(&["pets@1.0.0", "pets@2.0.0"]);
+    assert!(text.starts_with("routes\n") && text.contains("paths: [\"/old\"] -> [\"/new\"]"), "{text}");
+    let json: Value = serde_json::from_str(&diff(&["pets@1.0.0", "pets@2.0.0", "--json"])).unwrap();
+    assert!(json["routes"][0]["changes"].is_array(), "{json}");
+    assert_eq!(diff(&["pets@group:default", "pets@2.0.0"]), "no differences\n");
+    let unknown = ["diff", "--admin-url", &admin_url, "--data-dir", data_dir, "pets", "pets@9"];
+    let (code, _, err) = run(&unknown);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("service version `pets@9` not found"), "{err}");
+}

@@ -9,7 +9,7 @@ use super::error::Refusals;
 use super::group_call::{GroupCall, GroupParameter};
 use super::group_object::{object_create, object_delete, object_get, object_list, object_patch, object_put};
 use super::request::{Json, ListParameters, ListQuery};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer};
 use crate::app::{Object, validity};
 
 /// Authorities that certificates of clients must come from.
@@ -75,7 +75,7 @@ pub(super) async fn ca_certificate_list(call: GroupCall, query: ListQuery) -> Ma
 pub(super) async fn ca_certificate_create(
     call: GroupCall,
     Json(body): Json,
-) -> SingleAnswer<CaCertificateView> {
+) -> TaggedAnswer<CaCertificateView> {
     object_create::<CaCertificate>(call, body).await
 }
 
@@ -83,7 +83,7 @@ pub(super) async fn ca_certificate_create(
 #[utoipa::path(get, path = "/apisix/admin/ca_certificates/{ca_certificate_id}", tag = "certificate",
     params(("ca_certificate_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<CaCertificateView>), Refusals))]
-pub(super) async fn ca_certificate_get(call: GroupCall) -> SingleAnswer<CaCertificateView> {
+pub(super) async fn ca_certificate_get(call: GroupCall) -> TaggedAnswer<CaCertificateView> {
     object_get::<CaCertificate>(call).await
 }
 
@@ -92,7 +92,7 @@ pub(super) async fn ca_certificate_get(call: GroupCall) -> SingleAnswer<CaCertif
     params(("ca_certificate_id" = String, Path), GroupParameter),
     request_body = CaCertificate,
     responses((status = 200, body = Single<CaCertificateView>), Refusals))]
-pub(super) async fn ca_certificate_put(call: GroupCall, Json(body): Json) -> SingleAnswer<CaCertificateView> {
+pub(super) async fn ca_certificate_put(call: GroupCall, Json(body): Json) -> TaggedAnswer<CaCertificateView> {
     object_put::<CaCertificate>(call, body).await
 }
 
@@ -104,7 +104,7 @@ pub(super) async fn ca_certificate_put(call: GroupCall, Json(body): Json) -> Sin
 pub(super) async fn ca_certificate_patch(
     call: GroupCall,
     Json(body): Json,
-) -> SingleAnswer<CaCertificateView> {
+) -> TaggedAnswer<CaCertificateView> {
     object_patch::<CaCertificate>(call, body).await
 }
 

@@ -9,7 +9,7 @@ use super::error::Refusals;
 use super::group_call::{GroupCall, GroupParameter};
 use super::group_object::{object_create, object_delete, object_get, object_list, object_patch, object_put};
 use super::request::{Json, ListParameters, ListQuery};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer};
 use crate::app::{Object, validity};
 
 /// A certificate, without its private key.
@@ -72,7 +72,7 @@ pub(super) async fn certificate_list(call: GroupCall, query: ListQuery) -> ManyA
     params(GroupParameter),
     request_body = Certificate,
     responses((status = 200, body = Single<CertificateView>), Refusals))]
-pub(super) async fn certificate_create(call: GroupCall, Json(body): Json) -> SingleAnswer<CertificateView> {
+pub(super) async fn certificate_create(call: GroupCall, Json(body): Json) -> TaggedAnswer<CertificateView> {
     object_create::<Certificate>(call, body).await
 }
 
@@ -80,7 +80,7 @@ pub(super) async fn certificate_create(call: GroupCall, Json(body): Json) -> Sin
 #[utoipa::path(get, path = "/apisix/admin/certificates/{certificate_id}", tag = "certificate",
     params(("certificate_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<CertificateView>), Refusals))]
-pub(super) async fn certificate_get(call: GroupCall) -> SingleAnswer<CertificateView> {
+pub(super) async fn certificate_get(call: GroupCall) -> TaggedAnswer<CertificateView> {
     object_get::<Certificate>(call).await
 }
 
@@ -89,7 +89,7 @@ pub(super) async fn certificate_get(call: GroupCall) -> SingleAnswer<Certificate
     params(("certificate_id" = String, Path), GroupParameter),
     request_body = Certificate,
     responses((status = 200, body = Single<CertificateView>), Refusals))]
-pub(super) async fn certificate_put(call: GroupCall, Json(body): Json) -> SingleAnswer<CertificateView> {
+pub(super) async fn certificate_put(call: GroupCall, Json(body): Json) -> TaggedAnswer<CertificateView> {
     object_put::<Certificate>(call, body).await
 }
 
@@ -98,7 +98,7 @@ pub(super) async fn certificate_put(call: GroupCall, Json(body): Json) -> Single
     params(("certificate_id" = String, Path), GroupParameter),
     request_body = serde_json::Value,
     responses((status = 200, body = Single<CertificateView>), Refusals))]
-pub(super) async fn certificate_patch(call: GroupCall, Json(body): Json) -> SingleAnswer<CertificateView> {
+pub(super) async fn certificate_patch(call: GroupCall, Json(body): Json) -> TaggedAnswer<CertificateView> {
     object_patch::<Certificate>(call, body).await
 }
 

@@ -10,7 +10,7 @@ use super::error::Refusals;
 use super::group_call::{GroupCall, GroupParameter};
 use super::group_object::{object_create, object_delete, object_get, object_list, object_patch, object_put};
 use super::request::{Json, ListParameters, ListQuery};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer};
 use crate::app::Object;
 
 /// A consumer: somebody who calls.
@@ -57,7 +57,7 @@ pub(super) async fn consumer_list(call: GroupCall, query: ListQuery) -> ManyAnsw
     params(GroupParameter),
     request_body = Consumer,
     responses((status = 200, body = Single<ConsumerView>), Refusals))]
-pub(super) async fn consumer_create(call: GroupCall, Json(body): Json) -> SingleAnswer<ConsumerView> {
+pub(super) async fn consumer_create(call: GroupCall, Json(body): Json) -> TaggedAnswer<ConsumerView> {
     object_create::<Consumer>(call, body).await
 }
 
@@ -65,7 +65,7 @@ pub(super) async fn consumer_create(call: GroupCall, Json(body): Json) -> Single
 #[utoipa::path(get, path = "/apisix/admin/consumers/{username}", tag = "consumer",
     params(("username" = String, Path), GroupParameter),
     responses((status = 200, body = Single<ConsumerView>), Refusals))]
-pub(super) async fn consumer_get(call: GroupCall) -> SingleAnswer<ConsumerView> {
+pub(super) async fn consumer_get(call: GroupCall) -> TaggedAnswer<ConsumerView> {
     object_get::<Consumer>(call).await
 }
 
@@ -74,7 +74,7 @@ pub(super) async fn consumer_get(call: GroupCall) -> SingleAnswer<ConsumerView> 
     params(("username" = String, Path), GroupParameter),
     request_body = Consumer,
     responses((status = 200, body = Single<ConsumerView>), Refusals))]
-pub(super) async fn consumer_put(call: GroupCall, Json(mut body): Json) -> SingleAnswer<ConsumerView> {
+pub(super) async fn consumer_put(call: GroupCall, Json(mut body): Json) -> TaggedAnswer<ConsumerView> {
     if let Value::Object(members) = &mut body {
         members.entry("username").or_insert_with(|| call.ids.text("username").into());
     }
@@ -86,7 +86,7 @@ pub(super) async fn consumer_put(call: GroupCall, Json(mut body): Json) -> Singl
     params(("username" = String, Path), GroupParameter),
     request_body = Value,
     responses((status = 200, body = Single<ConsumerView>), Refusals))]
-pub(super) async fn consumer_patch(call: GroupCall, Json(body): Json) -> SingleAnswer<ConsumerView> {
+pub(super) async fn consumer_patch(call: GroupCall, Json(body): Json) -> TaggedAnswer<ConsumerView> {
     object_patch::<Consumer>(call, body).await
 }
 

@@ -9,7 +9,7 @@ use super::error::Refusals;
 use super::group_call::{GroupCall, GroupParameter};
 use super::group_object::{object_create, object_delete, object_get, object_list, object_put};
 use super::request::{Json, ListParameters, ListQuery};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer};
 use crate::app::Object;
 
 /// A credential: how a consumer proves who it is. The settings are returned, secrets too, as the published API does.
@@ -58,7 +58,7 @@ pub(super) async fn credential_list(call: GroupCall, query: ListQuery) -> ManyAn
     params(("username" = String, Path), GroupParameter),
     request_body = Credential,
     responses((status = 200, body = Single<CredentialView>), Refusals))]
-pub(super) async fn credential_create(call: GroupCall, Json(body): Json) -> SingleAnswer<CredentialView> {
+pub(super) async fn credential_create(call: GroupCall, Json(body): Json) -> TaggedAnswer<CredentialView> {
     object_create::<Credential>(call, body).await
 }
 
@@ -66,7 +66,7 @@ pub(super) async fn credential_create(call: GroupCall, Json(body): Json) -> Sing
 #[utoipa::path(get, path = "/apisix/admin/consumers/{username}/credentials/{credential_id}", tag = "consumer",
     params(("username" = String, Path), ("credential_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<CredentialView>), Refusals))]
-pub(super) async fn credential_get(call: GroupCall) -> SingleAnswer<CredentialView> {
+pub(super) async fn credential_get(call: GroupCall) -> TaggedAnswer<CredentialView> {
     object_get::<Credential>(call).await
 }
 
@@ -75,7 +75,7 @@ pub(super) async fn credential_get(call: GroupCall) -> SingleAnswer<CredentialVi
     params(("username" = String, Path), ("credential_id" = String, Path), GroupParameter),
     request_body = Credential,
     responses((status = 200, body = Single<CredentialView>), Refusals))]
-pub(super) async fn credential_put(call: GroupCall, Json(body): Json) -> SingleAnswer<CredentialView> {
+pub(super) async fn credential_put(call: GroupCall, Json(body): Json) -> TaggedAnswer<CredentialView> {
     object_put::<Credential>(call, body).await
 }
 

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::error::Refusals;
 use super::request::{Ids, Json, ListParameters, ListQuery};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer, many, single, tagged, warned};
 use crate::app::document::gateway_group_parse;
 use crate::app::{App, Caller};
 use crate::store::{CountedKind, GatewayGroupRow};
@@ -103,9 +103,9 @@ pub(super) async fn gateway_group_create(
     caller: Caller,
     State(app): State<App>,
     Json(body): Json,
-) -> SingleAnswer<GatewayGroupView> {
+) -> TaggedAnswer<GatewayGroupView> {
     let (row, warnings) = app.gateway_group_create(&caller, gateway_group_parse(body)?).await?;
-    Ok(warned(row.into(), &warnings))
+    tagged(row.change_number, warned(row.into(), &warnings))
 }
 
 /// Changes a gateway group; `settings` that are left out stay as they are.
@@ -117,10 +117,10 @@ pub(super) async fn gateway_group_put(
     State(app): State<App>,
     ids: Ids,
     Json(body): Json,
-) -> SingleAnswer<GatewayGroupView> {
+) -> TaggedAnswer<GatewayGroupView> {
     let document = gateway_group_parse(body)?;
     let (row, warnings) = app.gateway_group_put(&caller, &ids.id("gateway_group_id")?, document).await?;
-    Ok(warned(row.into(), &warnings))
+    tagged(row.change_number, warned(row.into(), &warnings))
 }
 
 /// Shows a gateway group.
@@ -131,9 +131,9 @@ pub(super) async fn gateway_group_get(
     caller: Caller,
     State(app): State<App>,
     ids: Ids,
-) -> SingleAnswer<GatewayGroupView> {
+) -> TaggedAnswer<GatewayGroupView> {
     let row = app.gateway_group_get(&caller, &ids.id("gateway_group_id")?).await?;
-    Ok(single(row.into()))
+    tagged(row.change_number, single(row.into()))
 }
 
 /// The admin key of a gateway group.

@@ -9,7 +9,7 @@ use super::error::Refusals;
 use super::group_call::{GroupCall, GroupParameter};
 use super::group_object::{object_create, object_delete, object_get, object_list, object_put};
 use super::request::{Json, ListParameters, ListQuery};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer};
 use crate::app::Object;
 
 /// A global rule: one plugin for every request of the group.
@@ -51,7 +51,7 @@ pub(super) async fn global_rule_list(call: GroupCall, query: ListQuery) -> ManyA
     params(GroupParameter),
     request_body = GlobalRule,
     responses((status = 200, body = Single<GlobalRuleView>), Refusals))]
-pub(super) async fn global_rule_create(call: GroupCall, Json(body): Json) -> SingleAnswer<GlobalRuleView> {
+pub(super) async fn global_rule_create(call: GroupCall, Json(body): Json) -> TaggedAnswer<GlobalRuleView> {
     object_create::<GlobalRule>(call, body).await
 }
 
@@ -59,7 +59,7 @@ pub(super) async fn global_rule_create(call: GroupCall, Json(body): Json) -> Sin
 #[utoipa::path(get, path = "/apisix/admin/global_rules/{global_rule_id}", tag = "global rule",
     params(("global_rule_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<GlobalRuleView>), Refusals))]
-pub(super) async fn global_rule_get(call: GroupCall) -> SingleAnswer<GlobalRuleView> {
+pub(super) async fn global_rule_get(call: GroupCall) -> TaggedAnswer<GlobalRuleView> {
     object_get::<GlobalRule>(call).await
 }
 
@@ -68,7 +68,7 @@ pub(super) async fn global_rule_get(call: GroupCall) -> SingleAnswer<GlobalRuleV
     params(("global_rule_id" = String, Path), GroupParameter),
     request_body = GlobalRule,
     responses((status = 200, body = Single<GlobalRuleView>), Refusals))]
-pub(super) async fn global_rule_put(call: GroupCall, Json(body): Json) -> SingleAnswer<GlobalRuleView> {
+pub(super) async fn global_rule_put(call: GroupCall, Json(body): Json) -> TaggedAnswer<GlobalRuleView> {
     object_put::<GlobalRule>(call, body).await
 }
 

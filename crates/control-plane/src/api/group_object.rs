@@ -22,7 +22,7 @@ use super::request::{Ids, ListQuery};
 use super::secret_provider::SecretProviderView;
 use super::sni::SniView;
 use super::ssl::SslView;
-use super::{ManyAnswer, Nothing, SingleAnswer, many, single, warned};
+use super::{ManyAnswer, Nothing, SingleAnswer, TaggedAnswer, many, single, tagged, warned};
 use crate::app::group_document::parse_with_id;
 use crate::app::{GroupObject, Object, Patch, Shelf};
 
@@ -102,34 +102,35 @@ pub(super) async fn object_list<N: Noun>(call: GroupCall, query: ListQuery) -> M
     Ok(many(call.app.object_list::<N>(&call.caller, shelf, &query.filter).await?))
 }
 
-pub(super) async fn object_create<N: Noun>(call: GroupCall, body: Value) -> SingleAnswer<N::View> {
+pub(super) async fn object_create<N: Noun>(call: GroupCall, body: Value) -> TaggedAnswer<N::View> {
     let owner = N::owner(&call.ids)?;
     let shelf = Shelf { group: &call.group, owner: &owner };
     let document = parse_with_id::<N, ObjectId>(body)?;
     let (object, warnings) = call.app.object_create(&call.caller, shelf, document).await?;
-    Ok(warned(object.into(), &warnings))
+    tagged(object.change_number, warned(object.into(), &warnings))
 }
 
-pub(super) async fn object_get<N: Noun>(call: GroupCall) -> SingleAnswer<N::View> {
+pub(super) async fn object_get<N: Noun>(call: GroupCall) -> TaggedAnswer<N::View> {
     let (owner, id) = (N::owner(&call.ids)?, call.ids.id(N::ID)?);
     let shelf = Shelf { group: &call.group, owner: &owner };
-    Ok(single(call.app.object_get::<N>(&call.caller, shelf, &id).await?.into()))
+    let object = call.app.object_get::<N>(&call.caller, shelf, &id).await?;
+    tagged(object.change_number, single(object.into()))
 }
 
-pub(super) async fn object_put<N: Noun>(call: GroupCall, body: Value) -> SingleAnswer<N::View> {
+pub(super) async fn object_put<N: Noun>(call: GroupCall, body: Value) -> TaggedAnswer<N::View> {
     let (owner, id) = (N::owner(&call.ids)?, call.ids.id(N::ID)?);
     let shelf = Shelf { group: &call.group, owner: &owner };
     let document = parse_with_id::<N, ObjectId>(body)?;
     let (object, warnings) = call.app.object_put(&call.caller, shelf, &id, document).await?;
-    Ok(warned(object.into(), &warnings))
+    tagged(object.change_number, warned(object.into(), &warnings))
 }
 
-pub(super) async fn object_patch<N: Noun>(call: GroupCall, body: Value) -> SingleAnswer<N::View> {
+pub(super) async fn object_patch<N: Noun>(call: GroupCall, body: Value) -> TaggedAnswer<N::View> {
     let (owner, id) = (N::owner(&call.ids)?, call.ids.id(N::ID)?);
     let shelf = Shelf { group: &call.group, owner: &owner };
     let patch = Patch::parse(body)?;
     let (object, warnings) = call.app.object_patch::<N>(&call.caller, shelf, &id, &patch).await?;
-    Ok(warned(object.into(), &warnings))
+    tagged(object.change_number, warned(object.into(), &warnings))
 }
 
 pub(super) async fn object_delete<N: Noun>(call: GroupCall) -> SingleAnswer<Nothing> {

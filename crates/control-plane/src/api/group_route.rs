@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::error::Refusals;
 use super::group_call::{GroupCall, GroupParameter};
 use super::request::{Json, ListParameters, ListQuery};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer, many, single, tagged, warned};
 use crate::app::Patch;
 use crate::app::group_document::group_route_parse;
 use crate::store::GroupRouteRow;
@@ -98,20 +98,19 @@ pub(super) async fn group_route_list(call: GroupCall, query: ListQuery) -> ManyA
     params(GroupParameter),
     request_body = Route,
     responses((status = 200, body = Single<GroupRouteView>), Refusals))]
-pub(super) async fn group_route_create(call: GroupCall, Json(body): Json) -> SingleAnswer<GroupRouteView> {
+pub(super) async fn group_route_create(call: GroupCall, Json(body): Json) -> TaggedAnswer<GroupRouteView> {
     let (row, warnings) =
         call.app.group_route_create(&call.caller, &call.group, group_route_parse::<Route>(body)?).await?;
-    Ok(warned(row.into(), &warnings))
+    tagged(row.change_number, warned(row.into(), &warnings))
 }
 
 /// Shows a route of a service in a gateway group.
 #[utoipa::path(get, path = "/apisix/admin/routes/{route_id}", tag = "service in a group",
     params(("route_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<GroupRouteView>), Refusals))]
-pub(super) async fn group_route_get(call: GroupCall) -> SingleAnswer<GroupRouteView> {
-    Ok(single(
-        call.app.group_route_get::<Route>(&call.caller, &call.group, &call.ids.id("route_id")?).await?.into(),
-    ))
+pub(super) async fn group_route_get(call: GroupCall) -> TaggedAnswer<GroupRouteView> {
+    let row = call.app.group_route_get::<Route>(&call.caller, &call.group, &call.ids.id("route_id")?).await?;
+    tagged(row.change_number, single(row.into()))
 }
 
 /// Creates a route of a service in a gateway group under an id of the caller's choice, or replaces it whole.
@@ -119,11 +118,11 @@ pub(super) async fn group_route_get(call: GroupCall) -> SingleAnswer<GroupRouteV
     params(("route_id" = String, Path), GroupParameter),
     request_body = Route,
     responses((status = 200, body = Single<GroupRouteView>), Refusals))]
-pub(super) async fn group_route_put(call: GroupCall, Json(body): Json) -> SingleAnswer<GroupRouteView> {
+pub(super) async fn group_route_put(call: GroupCall, Json(body): Json) -> TaggedAnswer<GroupRouteView> {
     let document = group_route_parse::<Route>(body)?;
     let (row, warnings) =
         call.app.group_route_put(&call.caller, &call.group, &call.ids.id("route_id")?, document).await?;
-    Ok(warned(row.into(), &warnings))
+    tagged(row.change_number, warned(row.into(), &warnings))
 }
 
 /// Changes a route of a service in a gateway group by a merge object (RFC 7386) or a JSON patch (RFC 6902).
@@ -131,13 +130,13 @@ pub(super) async fn group_route_put(call: GroupCall, Json(body): Json) -> Single
     params(("route_id" = String, Path), GroupParameter),
     request_body = Value,
     responses((status = 200, body = Single<GroupRouteView>), Refusals))]
-pub(super) async fn group_route_patch(call: GroupCall, Json(body): Json) -> SingleAnswer<GroupRouteView> {
+pub(super) async fn group_route_patch(call: GroupCall, Json(body): Json) -> TaggedAnswer<GroupRouteView> {
     let patch = Patch::parse(body)?;
     let (row, warnings) = call
         .app
         .group_route_patch::<Route>(&call.caller, &call.group, &call.ids.id("route_id")?, &patch)
         .await?;
-    Ok(warned(row.into(), &warnings))
+    tagged(row.change_number, warned(row.into(), &warnings))
 }
 
 /// Deletes a route of a service in a gateway group.

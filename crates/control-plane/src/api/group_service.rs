@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::error::Refusals;
 use super::group_call::{GroupCall, GroupParameter};
 use super::request::{Json, ListParameters, ListQuery};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer, many, single, tagged, warned};
 use crate::app::Patch;
 use crate::app::group_document::service_parse;
 use crate::store::PublishedServiceRow;
@@ -100,10 +100,9 @@ pub(super) async fn group_service_list(call: GroupCall, query: ListQuery) -> Man
 #[utoipa::path(get, path = "/apisix/admin/services/{service_id}", tag = "service in a group",
     params(("service_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<GroupServiceView>), Refusals))]
-pub(super) async fn group_service_get(call: GroupCall) -> SingleAnswer<GroupServiceView> {
-    Ok(single(
-        call.app.published_service_get(&call.caller, &call.group, &call.ids.id("service_id")?).await?.into(),
-    ))
+pub(super) async fn group_service_get(call: GroupCall) -> TaggedAnswer<GroupServiceView> {
+    let row = call.app.published_service_get(&call.caller, &call.group, &call.ids.id("service_id")?).await?;
+    tagged(row.change_number, single(row.into()))
 }
 
 /// Creates a service in a gateway group.
@@ -114,10 +113,10 @@ pub(super) async fn group_service_get(call: GroupCall) -> SingleAnswer<GroupServ
 pub(super) async fn group_service_create(
     call: GroupCall,
     Json(body): Json,
-) -> SingleAnswer<GroupServiceView> {
+) -> TaggedAnswer<GroupServiceView> {
     let (row, warnings) =
         call.app.group_service_create(&call.caller, &call.group, service_parse(body)?).await?;
-    Ok(warned(row.into(), &warnings))
+    tagged(row.change_number, warned(row.into(), &warnings))
 }
 
 /// Creates a service in a gateway group under an id of the caller's choice, or replaces it whole.
@@ -125,11 +124,11 @@ pub(super) async fn group_service_create(
     params(("service_id" = String, Path), GroupParameter),
     request_body = Service,
     responses((status = 200, body = Single<GroupServiceView>), Refusals))]
-pub(super) async fn group_service_put(call: GroupCall, Json(body): Json) -> SingleAnswer<GroupServiceView> {
+pub(super) async fn group_service_put(call: GroupCall, Json(body): Json) -> TaggedAnswer<GroupServiceView> {
     let document = service_parse(body)?;
     let (row, warnings) =
         call.app.group_service_put(&call.caller, &call.group, &call.ids.id("service_id")?, document).await?;
-    Ok(warned(row.into(), &warnings))
+    tagged(row.change_number, warned(row.into(), &warnings))
 }
 
 /// Changes a service in a gateway group by a merge object (RFC 7386) or a JSON patch (RFC 6902).
@@ -137,11 +136,11 @@ pub(super) async fn group_service_put(call: GroupCall, Json(body): Json) -> Sing
     params(("service_id" = String, Path), GroupParameter),
     request_body = Value,
     responses((status = 200, body = Single<GroupServiceView>), Refusals))]
-pub(super) async fn group_service_patch(call: GroupCall, Json(body): Json) -> SingleAnswer<GroupServiceView> {
+pub(super) async fn group_service_patch(call: GroupCall, Json(body): Json) -> TaggedAnswer<GroupServiceView> {
     let patch = Patch::parse(body)?;
     let (row, warnings) =
         call.app.group_service_patch(&call.caller, &call.group, &call.ids.id("service_id")?, &patch).await?;
-    Ok(warned(row.into(), &warnings))
+    tagged(row.change_number, warned(row.into(), &warnings))
 }
 
 /// Deletes a service from a gateway group, with its routes, stream routes and upstreams there.

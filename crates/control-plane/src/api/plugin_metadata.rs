@@ -7,7 +7,7 @@ use super::error::Refusals;
 use super::group_call::{GroupCall, GroupParameter};
 use super::group_object::{object_delete, object_get, object_put};
 use super::request::{Json, ListParameters, ListQuery};
-use super::{Nothing, Single, SingleAnswer, single};
+use super::{Nothing, Single, SingleAnswer, TaggedAnswer, single};
 use crate::app::{Object, Shelf};
 
 impl From<Object<PluginMetadata>> for Value {
@@ -31,7 +31,7 @@ pub(super) async fn plugin_metadata_list(call: GroupCall, query: ListQuery) -> S
 #[utoipa::path(get, path = "/apisix/admin/plugin_metadata/{plugin_name}", tag = "plugin",
     params(("plugin_name" = String, Path), GroupParameter),
     responses((status = 200, body = Single<Value>), Refusals))]
-pub(super) async fn plugin_metadata_get(call: GroupCall) -> SingleAnswer<Value> {
+pub(super) async fn plugin_metadata_get(call: GroupCall) -> TaggedAnswer<Value> {
     object_get::<PluginMetadata>(call).await
 }
 
@@ -40,7 +40,7 @@ pub(super) async fn plugin_metadata_get(call: GroupCall) -> SingleAnswer<Value> 
     params(("plugin_name" = String, Path), GroupParameter),
     request_body = PluginMetadata,
     responses((status = 200, body = Single<Value>), Refusals))]
-pub(super) async fn plugin_metadata_put(call: GroupCall, Json(body): Json) -> SingleAnswer<Value> {
+pub(super) async fn plugin_metadata_put(call: GroupCall, Json(body): Json) -> TaggedAnswer<Value> {
     object_put::<PluginMetadata>(call, body).await
 }
 

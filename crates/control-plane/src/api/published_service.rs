@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::error::Refusals;
 use super::request::{HistoryParameters, Ids, ListParameters, ListQuery};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer, many, single, tagged};
 use crate::app::{App, Caller};
 use crate::store::{Order, PublicationRow, PublishedServiceRow};
 
@@ -172,9 +172,10 @@ pub(super) async fn published_service_get(
     caller: Caller,
     State(app): State<App>,
     ids: Ids,
-) -> SingleAnswer<PublishedServiceView> {
+) -> TaggedAnswer<PublishedServiceView> {
     let (group, service) = (ids.id("gateway_group_id")?, ids.id("service_id")?);
-    Ok(single(app.published_service_get(&caller, &group, &service).await?.into()))
+    let row = app.published_service_get(&caller, &group, &service).await?;
+    tagged(row.change_number, single(row.into()))
 }
 
 /// Takes a service out of a gateway group; its history stays.

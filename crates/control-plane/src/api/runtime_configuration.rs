@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::error::Refusals;
 use super::request::{Ids, Json};
-use super::{Single, SingleAnswer, single, warned};
+use super::{Single, TaggedAnswer, single, tagged, warned};
 use crate::app::{App, Caller, Patch};
 
 /// What a gateway group may change about a published service without a new version.
@@ -49,9 +49,10 @@ pub(super) async fn runtime_configuration_get(
     caller: Caller,
     State(app): State<App>,
     ids: Ids,
-) -> SingleAnswer<RuntimeConfigurationView> {
+) -> TaggedAnswer<RuntimeConfigurationView> {
     let (group, service) = (ids.id("gateway_group_id")?, ids.id("service_id")?);
-    Ok(single(app.runtime_configuration_get(&caller, &group, &service).await?.into()))
+    let row = app.runtime_configuration_get(&caller, &group, &service).await?;
+    tagged(row.change_number, single(row.runtime.into()))
 }
 
 /// Changes the runtime configuration of a published service by a merge object (RFC 7386) or a JSON patch (RFC 6902).
@@ -63,9 +64,9 @@ pub(super) async fn runtime_configuration_patch(
     State(app): State<App>,
     ids: Ids,
     Json(body): Json,
-) -> SingleAnswer<RuntimeConfigurationView> {
+) -> TaggedAnswer<RuntimeConfigurationView> {
     let (group, service) = (ids.id("gateway_group_id")?, ids.id("service_id")?);
     let patch = Patch::parse(body)?;
-    let (runtime, warnings) = app.runtime_configuration_patch(&caller, &group, &service, patch).await?;
-    Ok(warned(runtime.into(), &warnings))
+    let (row, warnings) = app.runtime_configuration_patch(&caller, &group, &service, patch).await?;
+    tagged(row.change_number, warned(row.runtime.into(), &warnings))
 }

@@ -9,11 +9,8 @@ use super::error::Refusals;
 use super::group_call::{GroupCall, GroupParameter};
 use super::group_object::{object_delete, object_get, object_put};
 use super::request::{Json, ListParameters, ListQuery};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many};
-use crate::app::Object;
-
-/// What stands in the place of a secret.
-const MASK: &str = "******";
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer, many};
+use crate::app::{MASK, Object};
 
 /// Members that are no settings, which clients send back.
 const MANAGED: [&str; 5] = ["id", "secret_manager", "secret_id", "created_at", "updated_at"];
@@ -82,7 +79,7 @@ pub(super) async fn secret_provider_list(
 #[utoipa::path(get, path = "/apisix/admin/secret_providers/{secret_manager}/{secret_id}", tag = "secret provider",
     params(("secret_manager" = String, Path), ("secret_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<SecretProviderView>), Refusals))]
-pub(super) async fn secret_provider_get(call: GroupCall) -> SingleAnswer<SecretProviderView> {
+pub(super) async fn secret_provider_get(call: GroupCall) -> TaggedAnswer<SecretProviderView> {
     object_get::<SecretProvider>(call).await
 }
 
@@ -94,7 +91,7 @@ pub(super) async fn secret_provider_get(call: GroupCall) -> SingleAnswer<SecretP
 pub(super) async fn secret_provider_put(
     call: GroupCall,
     Json(mut body): Json,
-) -> SingleAnswer<SecretProviderView> {
+) -> TaggedAnswer<SecretProviderView> {
     if let Value::Object(members) = &mut body {
         MANAGED.iter().for_each(|name| drop(members.remove(*name)));
     }

@@ -10,7 +10,7 @@ use super::error::Refusals;
 use super::group_call::{GroupCall, GroupParameter};
 use super::group_service::upstream_view;
 use super::request::{Json, ListParameters, ListQuery};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer, many, single, tagged, warned};
 use crate::app::Object;
 
 /// An upstream of a service, with its id and times.
@@ -50,9 +50,10 @@ pub(super) async fn service_upstream_list(
 #[utoipa::path(get, path = "/apisix/admin/services/{service_id}/upstreams/{upstream_id}", tag = "service in a group",
     params(("service_id" = String, Path), ("upstream_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<ServiceUpstreamView>), Refusals))]
-pub(super) async fn service_upstream_get(call: GroupCall) -> SingleAnswer<ServiceUpstreamView> {
+pub(super) async fn service_upstream_get(call: GroupCall) -> TaggedAnswer<ServiceUpstreamView> {
     let (service, id) = (call.ids.id("service_id")?, call.ids.id("upstream_id")?);
-    Ok(single(call.app.service_upstream_get(&call.caller, &call.group, &service, &id).await?.into()))
+    let row = call.app.service_upstream_get(&call.caller, &call.group, &service, &id).await?;
+    tagged(row.change_number, single(row.into()))
 }
 
 /// Creates a further upstream of a service, or replaces one whole; under the id of the service, the default one.
@@ -63,11 +64,11 @@ pub(super) async fn service_upstream_get(call: GroupCall) -> SingleAnswer<Servic
 pub(super) async fn service_upstream_put(
     call: GroupCall,
     Json(body): Json,
-) -> SingleAnswer<ServiceUpstreamView> {
+) -> TaggedAnswer<ServiceUpstreamView> {
     let (service, id) = (call.ids.id("service_id")?, call.ids.id("upstream_id")?);
     let (object, warnings) =
         call.app.service_upstream_put(&call.caller, &call.group, &service, &id, body).await?;
-    Ok(warned(object.into(), &warnings))
+    tagged(object.change_number, warned(object.into(), &warnings))
 }
 
 /// Deletes a further upstream of a service; rules that name it fall back to the default one.

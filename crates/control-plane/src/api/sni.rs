@@ -11,7 +11,7 @@ use super::error::Refusals;
 use super::group_call::{GroupCall, GroupParameter};
 use super::group_object::{object_create, object_delete, object_get, object_list, object_patch, object_put};
 use super::request::{Json, ListParameters, ListQuery};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer};
 use crate::app::Object;
 
 /// Server names, and the certificates for them.
@@ -75,7 +75,7 @@ pub(super) async fn sni_list(call: GroupCall, query: ListQuery) -> ManyAnswer<Sn
     params(GroupParameter),
     request_body = Sni,
     responses((status = 200, body = Single<SniView>), Refusals))]
-pub(super) async fn sni_create(call: GroupCall, Json(body): Json) -> SingleAnswer<SniView> {
+pub(super) async fn sni_create(call: GroupCall, Json(body): Json) -> TaggedAnswer<SniView> {
     object_create::<Sni>(call, body).await
 }
 
@@ -83,7 +83,7 @@ pub(super) async fn sni_create(call: GroupCall, Json(body): Json) -> SingleAnswe
 #[utoipa::path(get, path = "/apisix/admin/snis/{sni_id}", tag = "certificate",
     params(("sni_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<SniView>), Refusals))]
-pub(super) async fn sni_get(call: GroupCall) -> SingleAnswer<SniView> {
+pub(super) async fn sni_get(call: GroupCall) -> TaggedAnswer<SniView> {
     object_get::<Sni>(call).await
 }
 
@@ -92,7 +92,7 @@ pub(super) async fn sni_get(call: GroupCall) -> SingleAnswer<SniView> {
     params(("sni_id" = String, Path), GroupParameter),
     request_body = Sni,
     responses((status = 200, body = Single<SniView>), Refusals))]
-pub(super) async fn sni_put(call: GroupCall, Json(body): Json) -> SingleAnswer<SniView> {
+pub(super) async fn sni_put(call: GroupCall, Json(body): Json) -> TaggedAnswer<SniView> {
     object_put::<Sni>(call, body).await
 }
 
@@ -101,7 +101,7 @@ pub(super) async fn sni_put(call: GroupCall, Json(body): Json) -> SingleAnswer<S
     params(("sni_id" = String, Path), GroupParameter),
     request_body = serde_json::Value,
     responses((status = 200, body = Single<SniView>), Refusals))]
-pub(super) async fn sni_patch(call: GroupCall, Json(body): Json) -> SingleAnswer<SniView> {
+pub(super) async fn sni_patch(call: GroupCall, Json(body): Json) -> TaggedAnswer<SniView> {
     object_patch::<Sni>(call, body).await
 }
 

@@ -9,7 +9,7 @@ use super::error::Refusals;
 use super::group_call::{GroupCall, GroupParameter};
 use super::group_object::{object_create, object_delete, object_get, object_list, object_put};
 use super::request::{Json, ListParameters, ListQuery};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer};
 use crate::app::{Object, validity};
 
 /// An SSL object, without its private keys.
@@ -87,7 +87,7 @@ pub(super) async fn ssl_list(call: GroupCall, query: ListQuery) -> ManyAnswer<Ss
     params(GroupParameter),
     request_body = Ssl,
     responses((status = 200, body = Single<SslView>), Refusals))]
-pub(super) async fn ssl_create(call: GroupCall, Json(body): Json) -> SingleAnswer<SslView> {
+pub(super) async fn ssl_create(call: GroupCall, Json(body): Json) -> TaggedAnswer<SslView> {
     object_create::<Ssl>(call, body).await
 }
 
@@ -95,7 +95,7 @@ pub(super) async fn ssl_create(call: GroupCall, Json(body): Json) -> SingleAnswe
 #[utoipa::path(get, path = "/apisix/admin/ssls/{ssl_id}", tag = "certificate",
     params(("ssl_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<SslView>), Refusals))]
-pub(super) async fn ssl_get(call: GroupCall) -> SingleAnswer<SslView> {
+pub(super) async fn ssl_get(call: GroupCall) -> TaggedAnswer<SslView> {
     object_get::<Ssl>(call).await
 }
 
@@ -104,7 +104,7 @@ pub(super) async fn ssl_get(call: GroupCall) -> SingleAnswer<SslView> {
     params(("ssl_id" = String, Path), GroupParameter),
     request_body = Ssl,
     responses((status = 200, body = Single<SslView>), Refusals))]
-pub(super) async fn ssl_put(call: GroupCall, Json(body): Json) -> SingleAnswer<SslView> {
+pub(super) async fn ssl_put(call: GroupCall, Json(body): Json) -> TaggedAnswer<SslView> {
     object_put::<Ssl>(call, body).await
 }
 

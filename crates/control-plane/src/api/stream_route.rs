@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::error::Refusals;
 use super::group_call::{GroupCall, GroupParameter};
 use super::request::{Json, ListParameters, ListQuery};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, many, single, warned};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer, many, single, tagged, warned};
 use crate::app::Patch;
 use crate::app::group_document::group_route_parse;
 use crate::store::{GroupRouteRow, RouteTemplateRow};
@@ -65,8 +65,8 @@ impl From<GroupRouteRow<StreamRoute>> for StreamRouteView {
 
 impl From<RouteTemplateRow<StreamRoute>> for StreamRouteView {
     fn from(row: RouteTemplateRow<StreamRoute>) -> Self {
-        let RouteTemplateRow { id, service_id, route, created_at, updated_at, .. } = row;
-        GroupRouteRow { id, service_id, route, created_at, updated_at }.into()
+        let RouteTemplateRow { id, service_id, route, created_at, updated_at, change_number } = row;
+        GroupRouteRow { id, service_id, route, created_at, updated_at, change_number }.into()
     }
 }
 
@@ -93,25 +93,22 @@ pub(super) async fn stream_route_list(call: GroupCall, query: ListQuery) -> Many
     params(GroupParameter),
     request_body = StreamRoute,
     responses((status = 200, body = Single<StreamRouteView>), Refusals))]
-pub(super) async fn stream_route_create(call: GroupCall, Json(body): Json) -> SingleAnswer<StreamRouteView> {
+pub(super) async fn stream_route_create(call: GroupCall, Json(body): Json) -> TaggedAnswer<StreamRouteView> {
     let (row, warnings) = call
         .app
         .group_route_create(&call.caller, &call.group, group_route_parse::<StreamRoute>(body)?)
         .await?;
-    Ok(warned(row.into(), &warnings))
+    tagged(row.change_number, warned(row.into(), &warnings))
 }
 
 /// Shows a stream route of a service in a gateway group.
 #[utoipa::path(get, path = "/apisix/admin/stream_routes/{stream_route_id}", tag = "service in a group",
     params(("stream_route_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<StreamRouteView>), Refusals))]
-pub(super) async fn stream_route_get(call: GroupCall) -> SingleAnswer<StreamRouteView> {
-    Ok(single(
-        call.app
-            .group_route_get::<StreamRoute>(&call.caller, &call.group, &call.ids.id("stream_route_id")?)
-            .await?
-            .into(),
-    ))
+pub(super) async fn stream_route_get(call: GroupCall) -> TaggedAnswer<StreamRouteView> {
+    let id = call.ids.id("stream_route_id")?;
+    let row = call.app.group_route_get::<StreamRoute>(&call.caller, &call.group, &id).await?;
+    tagged(row.change_number, single(row.into()))
 }
 
 /// Creates a stream route of a service in a gateway group under an id of the caller's choice, or replaces it whole.
@@ -119,13 +116,13 @@ pub(super) async fn stream_route_get(call: GroupCall) -> SingleAnswer<StreamRout
     params(("stream_route_id" = String, Path), GroupParameter),
     request_body = StreamRoute,
     responses((status = 200, body = Single<StreamRouteView>), Refusals))]
-pub(super) async fn stream_route_put(call: GroupCall, Json(body): Json) -> SingleAnswer<StreamRouteView> {
+pub(super) async fn stream_route_put(call: GroupCall, Json(body): Json) -> TaggedAnswer<StreamRouteView> {
     let document = group_route_parse::<StreamRoute>(body)?;
     let (row, warnings) = call
         .app
         .group_route_put(&call.caller, &call.group, &call.ids.id("stream_route_id")?, document)
         .await?;
-    Ok(warned(row.into(), &warnings))
+    tagged(row.change_number, warned(row.into(), &warnings))
 }
 
 /// Changes a stream route of a service in a gateway group by a merge object (RFC 7386) or a JSON patch (RFC 6902).
@@ -133,13 +130,13 @@ pub(super) async fn stream_route_put(call: GroupCall, Json(body): Json) -> Singl
     params(("stream_route_id" = String, Path), GroupParameter),
     request_body = Value,
     responses((status = 200, body = Single<StreamRouteView>), Refusals))]
-pub(super) async fn stream_route_patch(call: GroupCall, Json(body): Json) -> SingleAnswer<StreamRouteView> {
+pub(super) async fn stream_route_patch(call: GroupCall, Json(body): Json) -> TaggedAnswer<StreamRouteView> {
     let patch = Patch::parse(body)?;
     let (row, warnings) = call
         .app
         .group_route_patch::<StreamRoute>(&call.caller, &call.group, &call.ids.id("stream_route_id")?, &patch)
         .await?;
-    Ok(warned(row.into(), &warnings))
+    tagged(row.change_number, warned(row.into(), &warnings))
 }
 
 /// Deletes a stream route of a service in a gateway group.

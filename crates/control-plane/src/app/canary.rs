@@ -9,8 +9,8 @@ use gatewright_model::resource::upstream::Upstream;
 use serde_json::Value;
 
 use super::group_object::GroupObject as _;
-use super::published_service::{forgotten, published_service};
-use super::{Action, App, Caller, Refusal, persistently};
+use super::published_service::{NOUN, forgotten, published_service};
+use super::{Action, App, Caller, Refusal, must_be_as_expected, persistently};
 use crate::store::{Call, ObjectKey, ObjectKind, PublishedServiceRow, ServiceWrite};
 
 /// The plugin whose rules choose among upstreams.
@@ -47,6 +47,7 @@ impl App {
     ) -> Result<PublishedServiceRow, Refusal> {
         let mut tx = self.store().write().await?;
         let before = published_service(&mut tx, group, service).await?;
+        must_be_as_expected(NOUN, service.as_str(), Some(before.change_number))?;
         let kind = ObjectKind::ServiceUpstream;
         let key = ObjectKey { group, kind, owner: service.as_str(), id: upstream.as_str() };
         let not_found = || Refusal::NotFound { noun: Upstream::NOUN, id: upstream.to_string() };

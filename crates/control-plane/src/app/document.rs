@@ -161,6 +161,11 @@ pub(crate) struct ServicePublishWish {
     #[serde(default)]
     #[schema(default = false)]
     pub(crate) any_version: bool,
+    /// The gateway group whose running version is published, instead of `service_version_id` (our extension, with
+    /// `create_new_version: false`). A service that has no version there gets the number `version` first.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    pub(crate) source_gateway_group_id: Option<GatewayGroupId>,
     #[serde(flatten)]
     pub(crate) runtime: RuntimeWish,
 }
@@ -364,10 +369,18 @@ fn publish_check(wish: &PublishWish) -> Result<(), Violations> {
         if wish.create_new_version && service.version.is_none() {
             violations.add(format!("{at}/version"), "property \"version\" is missing");
         }
-        if !wish.create_new_version && service.service_version_id.is_none() {
+        let named = [service.service_version_id.is_some(), service.source_gateway_group_id.is_some()];
+        if !wish.create_new_version && named == [false, false] {
             violations.add(
                 format!("{at}/service_version_id"),
-                "property \"service_version_id\" is missing; it is required without create_new_version",
+                "property \"service_version_id\" is missing; without create_new_version it is required, or \
+                 source_gateway_group_id",
+            );
+        }
+        if named == [true, true] || (wish.create_new_version && named[1]) {
+            violations.add(
+                format!("{at}/source_gateway_group_id"),
+                "stands alone: service_version_id and create_new_version exclude it",
             );
         }
         if let Some(upstream) = &service.runtime.upstream {

@@ -3,7 +3,7 @@
 use gatewright_model::id::GatewayGroupId;
 
 use super::document::GatewayGroupDocument;
-use super::{Action, App, Caller, Digest, Refusal, Warnings, token_new};
+use super::{Action, App, Caller, Digest, Refusal, Warnings, must_be_as_expected, token_new};
 use crate::store::{Call, CountedKind, GatewayGroupRow, ListFilter, Listed, Reading};
 
 /// What callers call it.
@@ -79,7 +79,9 @@ impl App {
         caller.must(Action::UpdateGatewayGroup, id.as_str())?;
         let mut group = document.content;
         let mut tx = self.store().write().await?;
-        let before = gateway_group(&mut tx, id).await?.group;
+        let before = gateway_group(&mut tx, id).await?;
+        must_be_as_expected(NOUN, id.as_str(), Some(before.change_number))?;
+        let before = before.group;
         if let Some(other) = tx.gateway_group_named(&group.name).await?.filter(|other| other != id) {
             return Err(Refusal::NameTaken { noun: NOUN, name: group.name, by: other.to_string() });
         }
@@ -123,7 +125,8 @@ impl App {
     ) -> Result<(), Refusal> {
         caller.must(Action::DeleteGatewayGroup, id.as_str())?;
         let mut tx = self.store().write().await?;
-        gateway_group(&mut tx, id).await?;
+        let before = gateway_group(&mut tx, id).await?;
+        must_be_as_expected(NOUN, id.as_str(), Some(before.change_number))?;
         let contents = tx.gateway_group_contents(id).await?;
         if !contents.is_empty() {
             let contents: Vec<_> = contents.iter().map(|(kind, total)| format!("{total} × {kind}")).collect();

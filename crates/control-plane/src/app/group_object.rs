@@ -22,9 +22,10 @@ use serde_json::Value;
 
 use super::document::{Document, Warnings};
 use super::group_document::{Documented, parse};
+use super::mask::MASK;
 use super::plugin::metadata_check;
 use super::published_service::{forgotten, group_must_exist, published_service};
-use super::{Action, App, Caller, Patch, Refusal, ssl};
+use super::{Action, App, Caller, Patch, Refusal, must_be_as_expected, ssl};
 use crate::store::{
     Call, ListFilter, Listed, ObjectKey, ObjectKind, ObjectRow, ObjectWrite, Reading, Writing,
 };
@@ -64,6 +65,11 @@ pub(crate) trait GroupObject: Documented {
         None
     }
 
+    /// Puts back the secrets that answers mask, where an object is sent back as it was read.
+    fn secrets_restore(&mut self, _before: Option<&Self>) -> Result<(), Violations> {
+        Ok(())
+    }
+
     /// Other objects of the group that this one does not work without, each with its JSON path.
     fn references(&self) -> Vec<(String, ObjectKind, &ObjectId)> {
         Vec::new()
@@ -78,6 +84,8 @@ pub(crate) struct Object<T> {
     pub(crate) content: T,
     pub(crate) created_at: i64,
     pub(crate) updated_at: i64,
+    /// Rises with every change of the object.
+    pub(crate) change_number: i64,
 }
 
 /// Where objects of one kind are: in a group, and below an owner where the kind has one.
@@ -165,8 +173,10 @@ impl App {
         if tx.group_object_get(key).await?.is_some() {
             return Err(Refusal::IdTaken { noun: T::NOUN, id: id.to_string() });
         }
-        let object = self.object_write(&mut tx, key, &document.content).await?;
-        Call::concerns(id.as_str(), document.content.name().unwrap_or_default());
+        let mut content = document.content;
+        content.secrets_restore(None)?;
+        let object = self.object_write(&mut tx, key, &content).await?;
+        Call::concerns(id.as_str(), content.name().unwrap_or_default());
         tx.commit().await?;
         self.hints().changed(shelf.group);
         Ok((object, document.warnings))
@@ -184,7 +194,11 @@ impl App {
         let mut tx = self.store().write().await?;
         let key = shelf.key(T::KIND, id.as_str());
         owner_must_exist(&mut tx, key).await?;
-        let object = self.object_write(&mut tx, key, &document.content).await?;
+        let before = tx.group_object_get(key).await?.map(object_of::<T>).transpose()?;
+        must_be_as_expected(T::NOUN, id.as_str(), before.as_ref().map(|object| object.change_number))?;
+        let mut content = document.content;
+        content.secrets_restore(before.as_ref().map(|object| &object.content))?;
+        let object = self.object_write(&mut tx, key, &content).await?;
         tx.commit().await?;
         self.hints().changed(shelf.group);
         Ok((object, document.warnings))
@@ -202,8 +216,10 @@ impl App {
         let key = shelf.key(T::KIND, id.as_str());
         owner_must_exist(&mut tx, key).await?;
         let before = self.object::<T>(&mut tx, key).await?;
+        must_be_as_expected(T::NOUN, id.as_str(), Some(before.change_number))?;
         let after = patch.apply(serde_json::to_value(&before.content).unwrap_or(Value::Null))?;
-        let (content, warnings) = parse::<T>(after)?;
+        let (mut content, warnings) = parse::<T>(after)?;
+        content.secrets_restore(Some(&before.content))?;
         let object = self.object_write(&mut tx, key, &content).await?;
         tx.commit().await?;
         self.hints().changed(shelf.group);
@@ -221,9 +237,9 @@ impl App {
         let mut tx = self.store().write().await?;
         let key = shelf.key(T::KIND, id.as_str());
         owner_must_exist(&mut tx, key).await?;
-        if tx.group_object_get(key).await?.is_none() {
-            return Err(Refusal::NotFound { noun: T::NOUN, id: id.to_string() });
-        }
+        let not_found = || Refusal::NotFound { noun: T::NOUN, id: id.to_string() };
+        let before = tx.group_object_get(key).await?.ok_or_else(not_found)?;
+        must_be_as_expected(T::NOUN, id.as_str(), Some(before.change_number))?;
         if let Some(by) = referrers(&mut tx, key).await?.into_iter().next() {
             return Err(Refusal::StillReferred { noun: T::NOUN, id: id.to_string(), by });
         }
@@ -290,12 +306,12 @@ impl App {
 }
 
 fn object_of<T: GroupObject>(row: ObjectRow) -> Result<Object<T>, Refusal> {
-    let ObjectRow { owner, id, document, created_at, updated_at } = row;
+    let ObjectRow { owner, id, document, created_at, updated_at, change_number } = row;
     let unreadable = |error| Refusal::Unavailable {
         reason: format!("{} `{id}` is stored and cannot be read: {error}", T::NOUN),
     };
     let content = serde_json::from_str(&document).map_err(unreadable)?;
-    Ok(Object { owner, id, content, created_at, updated_at })
+    Ok(Object { owner, id, content, created_at, updated_at, change_number })
 }
 
 /// The revision in which the object changes. An upstream reaches gateways in its service, which changes with it;
@@ -434,6 +450,37 @@ impl GroupObject for SecretProvider {
     const NOUN: &'static str = "secret provider";
     const ACTIONS: [Action; 4] =
         [Action::GetSecret, Action::PutSecret, Action::PutSecret, Action::DeleteSecret];
+
+    fn secrets_restore(&mut self, before: Option<&Self>) -> Result<(), Violations> {
+        let mut violations = Violations::default();
+        let none = serde_json::Map::new();
+        unmask(&mut self.settings, before.map_or(&none, |before| &before.settings), "", &mut violations);
+        violations.into_result()
+    }
+}
+
+/// Puts what stood there before in the place of every mask.
+fn unmask(
+    members: &mut serde_json::Map<String, Value>,
+    before: &serde_json::Map<String, Value>,
+    at: &str,
+    violations: &mut Violations,
+) {
+    for (name, value) in members {
+        let (at, before) = (format!("{at}/{name}"), before.get(name));
+        match (&mut *value, before) {
+            (Value::String(text), Some(before)) if text == MASK => *value = before.clone(),
+            (Value::String(text), None) if text == MASK => {
+                violations
+                    .add(at, "is the mask that answers show in place of a secret; send the secret itself");
+            }
+            (Value::Object(members), before) => {
+                let none = serde_json::Map::new();
+                unmask(members, before.and_then(Value::as_object).unwrap_or(&none), &at, violations);
+            }
+            _ => {}
+        }
+    }
 }
 
 impl GroupObject for Upstream {

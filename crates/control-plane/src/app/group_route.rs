@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::document::{TemplateRoute, Warnings};
 use super::group_document::{Documented, GroupRoute, GroupRouteDocument, group_route_parse};
 use super::published_service::group_must_exist;
-use super::{Action, App, Caller, Patch, Refusal};
+use super::{Action, App, Caller, Patch, Refusal, must_be_as_expected};
 use crate::store::{
     ActiveVersion, Call, GroupRouteRow, GroupRouteWrite, ListFilter, Listed, Reading, RouteKey, Writing,
 };
@@ -133,6 +133,8 @@ impl App {
         let mut tx = self.store().write().await?;
         group_must_exist(&mut tx, group).await?;
         let key = RouteKey { group, kind: T::KIND, id };
+        let before = tx.group_route_get::<T>(key).await?;
+        must_be_as_expected(T::NOUN, id.as_str(), before.map(|row| row.change_number))?;
         let row = self.group_route_write(&mut tx, key, document.content).await?;
         tx.commit().await?;
         self.hints().changed(group);
@@ -150,6 +152,7 @@ impl App {
         let mut tx = self.store().write().await?;
         group_must_exist(&mut tx, group).await?;
         let before = group_route::<T>(&mut tx, group, id).await?;
+        must_be_as_expected(T::NOUN, id.as_str(), Some(before.change_number))?;
         let mut content = serde_json::to_value(&before.route).unwrap_or(Value::Null);
         content["service_id"] = Value::from(before.service_id.as_str());
         let document = group_route_parse::<T>(patch.apply(content)?)?;
@@ -170,6 +173,7 @@ impl App {
         let mut tx = self.store().write().await?;
         group_must_exist(&mut tx, group).await?;
         let before = group_route::<T>(&mut tx, group, id).await?;
+        must_be_as_expected(T::NOUN, id.as_str(), Some(before.change_number))?;
         let revision = tx.gateway_group_raise(group).await?;
         tx.group_service_touch(group, &before.service_id, revision).await?;
         tx.group_route_delete(RouteKey { group, kind: T::KIND, id }).await?;
@@ -227,6 +231,7 @@ async fn version_routes<T: RouteContent>(
         route,
         created_at: version.created_at,
         updated_at: version.created_at,
+        change_number: 0,
     });
     Ok(super::service_version::paged(rows.collect(), filter))
 }

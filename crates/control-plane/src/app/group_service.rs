@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::document::Warnings;
 use super::group_document::{ServiceDocument, service_parse};
 use super::published_service::{group_must_exist, published_service};
-use super::{Action, App, Caller, Patch, Refusal};
+use super::{Action, App, Caller, Patch, Refusal, must_be_as_expected};
 use crate::store::{
     Call, GroupRouteRow, ListFilter, PublishedServiceRow, Reading, ServiceContent, ServiceWrite, Writing,
 };
@@ -55,6 +55,8 @@ impl App {
         caller.must(Action::UpdatePublishedService, group.as_str())?;
         let mut tx = self.store().write().await?;
         group_must_exist(&mut tx, group).await?;
+        let before = tx.published_service_get(group, id).await?;
+        must_be_as_expected(NOUN, id.as_str(), before.map(|row| row.change_number))?;
         let row = self.group_service_write(&mut tx, group, id, document.content).await?;
         tx.commit().await?;
         self.hints().changed(group);
@@ -71,6 +73,7 @@ impl App {
         caller.must(Action::UpdatePublishedService, group.as_str())?;
         let mut tx = self.store().write().await?;
         let before = published_service(&mut tx, group, id).await?;
+        must_be_as_expected(NOUN, id.as_str(), Some(before.change_number))?;
         let after = patch.apply(serde_json::to_value(as_document(before)).unwrap_or(Value::Null))?;
         let document = service_parse(after)?;
         let row = self.group_service_write(&mut tx, group, id, document.content).await?;

@@ -1,26 +1,13 @@
 //! Masks: secrets taken out of what callers sent, before anything of it is kept or shown.
 //!
-//! By the names of members, because the control plane does not know the meaning of every document; a value too many
-//! is masked rather than one too few.
+//! By the names of members ([`crate::secret_names`]).
 
 use serde_json::Value;
 
-/// What stands where a secret stood.
-const MASK: &str = "******";
+use crate::secret_names::{Surroundings, is_secret};
 
-/// Names that hold secrets wherever they stand in a name, and names that do so alone or as its last word.
-const PARTS: [&str; 9] = [
-    "password",
-    "passwd",
-    "passphrase",
-    "secret",
-    "token",
-    "private",
-    "credential",
-    "authorization",
-    "cookie",
-];
-const WORDS: [&str; 4] = ["key", "keys", "apikey", "pin"];
+/// What stands where a secret stood.
+pub(crate) const MASK: &str = "******";
 
 /// Shorter texts are not looked for in messages: they would match anything.
 const SCRUB_BYTES_MIN: usize = 4;
@@ -35,15 +22,8 @@ pub(crate) struct Masked {
 /// Masks the secrets of `document`.
 pub(crate) fn mask(document: &Value) -> Masked {
     let mut masked = Masked { document: Value::Null, secrets: Vec::new() };
-    masked.document = masked.masked(document);
+    masked.document = masked.masked(document, Surroundings::default());
     masked
-}
-
-/// Whether a member of this name holds a secret.
-pub(crate) fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    let last = name.rsplit(['_', '-', '.']).next().unwrap_or(&name);
-    PARTS.iter().any(|part| name.contains(part)) || WORDS.contains(&last)
 }
 
 /// `message` without the secrets of the document it is about.
@@ -53,19 +33,20 @@ pub(crate) fn scrub(secrets: &[String], message: &str) -> String {
 }
 
 impl Masked {
-    fn masked(&mut self, value: &Value) -> Value {
+    fn masked(&mut self, value: &Value, at: Surroundings<'_>) -> Value {
         match value {
             Value::Object(members) => {
                 // A patch step names the member in its path.
                 let step = members.get("path").and_then(Value::as_str).filter(|_| members.contains_key("op"));
                 let is_secret_step = step.is_some_and(|path| path.split('/').any(is_secret_segment));
                 let masked = members.iter().map(|(name, value)| {
-                    let hide = is_secret(name) || (is_secret_step && name == "value");
-                    (name.clone(), if hide { self.hidden(value) } else { self.masked(value) })
+                    let hide = at.hold_secret(name) || (is_secret_step && name == "value");
+                    let masked = if hide { self.hidden(value) } else { self.masked(value, at.inside(name)) };
+                    (name.clone(), masked)
                 });
                 Value::Object(masked.collect())
             }
-            Value::Array(items) => Value::Array(items.iter().map(|item| self.masked(item)).collect()),
+            Value::Array(items) => Value::Array(items.iter().map(|item| self.masked(item, at)).collect()),
             Value::String(text) if has_user_info(text) => self.hidden(value),
             other => other.clone(),
         }

@@ -50,6 +50,7 @@ mod lifecycle;
 pub(crate) mod tests;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub(crate) use audit_log::{NAME_BYTES_MAX, audit_log_note_body, cut};
@@ -61,7 +62,7 @@ pub(crate) use group_object::{GroupObject, Object, Shelf};
 pub(crate) use instance::{
     AWAIT_MAX, Applied, INSTANCE_TOKEN_PREFIX, Instance, InstanceFilter, InstanceStatus, quarantine_sentence,
 };
-pub(crate) use mask::{mask_uri, scrub};
+pub(crate) use mask::{MASK, mask_uri, scrub};
 pub(crate) use password::{password_hash, password_new};
 pub(crate) use patch::{Patch, json_depth};
 pub(crate) use plugin::{plugin_list, plugin_metadata_default, plugin_schema, plugin_summary_list};
@@ -81,7 +82,7 @@ use gatewright_model::rehearsal::Rehearse;
 use tokio::sync::Semaphore;
 
 use crate::distribution::{Feeds, Hints, Instances};
-use crate::store::Store;
+use crate::store::{Call, Store};
 use throttle::Throttle;
 
 /// What access tokens begin with.
@@ -136,6 +137,8 @@ pub(crate) struct ProcessSecrets {
     pub(crate) access_tokens: BTreeMap<Digest, String>,
     /// Instance tokens, and the group they belong to.
     pub(crate) instance_tokens: BTreeMap<Digest, GatewayGroupId>,
+    /// Where the first start keeps the password of the administrator, until there is another one.
+    pub(crate) admin_password_file: Option<PathBuf>,
 }
 
 /// How often a change is begun that the database interrupts for the sake of others.
@@ -154,6 +157,14 @@ async fn persistently<T, F: Future<Output = Result<T, Refusal>>>(
         }
     }
     change().await
+}
+
+/// Refuses a change of what the caller has not seen (`If-Match`); none: there is no object.
+fn must_be_as_expected(noun: &'static str, id: &str, change_number: Option<i64>) -> Result<(), Refusal> {
+    if Call::accepts(change_number) {
+        return Ok(());
+    }
+    Err(Refusal::ChangedMeanwhile { noun, id: id.to_owned() })
 }
 
 impl App {

@@ -3,12 +3,12 @@
 use gatewright_model::id::{GatewayGroupId, ServiceId};
 use gatewright_model::snapshot::Revision;
 
-use super::{Action, App, Caller, Refusal, gateway_group, persistently};
+use super::{Action, App, Caller, Refusal, gateway_group, must_be_as_expected, persistently};
 use crate::distribution::DELTA_REVISIONS_MAX;
 use crate::store::{Direction, ListFilter, Listed, ObjectKind, PublicationRow, PublishedServiceRow, Reading};
 
 /// What callers call it.
-const NOUN: &str = "published service";
+pub(super) const NOUN: &str = "published service";
 
 impl App {
     pub(crate) async fn published_service_list(
@@ -75,7 +75,8 @@ impl App {
 
     async fn unpublish(&self, group: &GatewayGroupId, service: &ServiceId) -> Result<(), Refusal> {
         let mut tx = self.store().write().await?;
-        published_service(&mut tx, group, service).await?;
+        let before = published_service(&mut tx, group, service).await?;
+        must_be_as_expected(NOUN, service.as_str(), Some(before.change_number))?;
         let revision = tx.gateway_group_raise(group).await?;
         tx.published_service_delete(group, service, revision, forgotten(revision)).await?;
         tx.group_object_delete_owned(group, ObjectKind::ServiceUpstream, service.as_str(), revision).await?;

@@ -119,9 +119,7 @@ pub(crate) enum Refusal {
         id: String,
     },
     /// The caller relies on a condition that means nothing here.
-    #[error(
-        "this operation does not look at If-Match; leave the header out. Templates and their routes take it"
-    )]
+    #[error("this operation does not look at If-Match; leave the header out")]
     ConditionUnsupported,
     /// One key, two different calls.
     #[error(
@@ -144,8 +142,8 @@ pub(crate) enum Refusal {
     },
     /// A service of this id was written straight to the group.
     #[error(
-        "service `{service}` is in gateway group `{group}` without a version; delete it there before a version of it \
-         is published"
+        "service `{service}` is in gateway group `{group}` without a version; give it one with \
+         source_gateway_group_id, or delete it there before a version of it is published"
     )]
     Unversioned {
         /// The service.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::document::{RouteTemplateDocument, route_template_parse};
 use super::group_route::RouteContent;
 use super::service_template::service_template;
-use super::{Action, App, Caller, Patch, Refusal, Warnings};
+use super::{Action, App, Caller, Patch, Refusal, Warnings, must_be_as_expected};
 use crate::store::{Call, ListFilter, Listed, Reading, RouteTemplateRow, RouteTemplateWrite};
 
 /// A route or stream route, and the service template it belongs to.
@@ -76,7 +76,7 @@ impl App {
         caller.must(Action::UpdateServiceTemplate, document.content.service_id.as_str())?;
         let mut tx = self.store().write().await?;
         let before = tx.route_template_get::<T>(T::KIND, id).await?;
-        must_be_as_expected(id, before.as_ref())?;
+        must_be_as_expected(T::TEMPLATE_NOUN, id.as_str(), before.as_ref().map(|row| row.change_number))?;
         if before.is_none() && tx.route_template_exists(id).await? {
             return Err(Refusal::IdTaken { noun: "route of the other kind", id: id.to_string() });
         }
@@ -102,7 +102,7 @@ impl App {
         let mut tx = self.store().write().await?;
         let before = route_template::<T>(&mut tx, id).await?;
         caller.must(Action::UpdateServiceTemplate, before.service_id.as_str())?;
-        must_be_as_expected(id, Some(&before))?;
+        must_be_as_expected(T::TEMPLATE_NOUN, id.as_str(), Some(before.change_number))?;
         let mut content = serde_json::to_value(&before.route).unwrap_or(Value::Null);
         content["service_id"] = Value::from(before.service_id.as_str());
         let document = route_template_parse::<T>(patch.apply(content)?)?;
@@ -123,7 +123,7 @@ impl App {
         let mut tx = self.store().write().await?;
         let row = route_template::<T>(&mut tx, id).await?;
         caller.must(Action::UpdateServiceTemplate, row.service_id.as_str())?;
-        must_be_as_expected(id, Some(&row))?;
+        must_be_as_expected(T::TEMPLATE_NOUN, id.as_str(), Some(row.change_number))?;
         tx.route_template_delete(id).await?;
         Ok(tx.commit().await?)
     }
@@ -135,17 +135,6 @@ async fn route_template<T: RouteContent>(
 ) -> Result<RouteTemplateRow<T>, Refusal> {
     let row = tx.route_template_get(T::KIND, id).await?;
     row.ok_or_else(|| Refusal::NotFound { noun: T::TEMPLATE_NOUN, id: id.to_string() })
-}
-
-/// Refuses a change of what the caller has not seen.
-fn must_be_as_expected<T: RouteContent>(
-    id: &RouteId,
-    before: Option<&RouteTemplateRow<T>>,
-) -> Result<(), Refusal> {
-    if Call::accepts(before.map(|row| row.change_number)) {
-        return Ok(());
-    }
-    Err(Refusal::ChangedMeanwhile { noun: T::TEMPLATE_NOUN, id: id.to_string() })
 }
 
 /// The service must exist, take routes of this kind, and have no other route of this name.

@@ -7,9 +7,9 @@ use gatewright_model::resource::upstream::Upstream;
 use serde_json::Value;
 
 use super::document;
-use super::published_service::published_service;
-use super::{Action, App, Caller, Patch, Refusal, Warnings, persistently};
-use crate::store::ServiceWrite;
+use super::published_service::{NOUN, published_service};
+use super::{Action, App, Caller, Patch, Refusal, Warnings, must_be_as_expected, persistently};
+use crate::store::{PublishedServiceRow, ServiceWrite};
 
 impl App {
     pub(crate) async fn runtime_configuration_get(
@@ -17,9 +17,9 @@ impl App {
         caller: &Caller,
         group: &GatewayGroupId,
         service: &ServiceId,
-    ) -> Result<RuntimeConfiguration, Refusal> {
+    ) -> Result<PublishedServiceRow, Refusal> {
         caller.must(Action::GetPublishedService, group.as_str())?;
-        Ok(published_service(&mut self.store().read().await?, group, service).await?.runtime)
+        published_service(&mut self.store().read().await?, group, service).await
     }
 
     pub(crate) async fn runtime_configuration_patch(
@@ -28,7 +28,7 @@ impl App {
         group: &GatewayGroupId,
         service: &ServiceId,
         patch: Patch,
-    ) -> Result<(RuntimeConfiguration, Warnings), Refusal> {
+    ) -> Result<(PublishedServiceRow, Warnings), Refusal> {
         caller.must(Action::UpdateServiceRuntime, group.as_str())?;
         let patch = with_our_name(patch);
         persistently(|| self.runtime_configuration_change(group, service, &patch)).await
@@ -39,9 +39,10 @@ impl App {
         group: &GatewayGroupId,
         service: &ServiceId,
         patch: &Patch,
-    ) -> Result<(RuntimeConfiguration, Warnings), Refusal> {
+    ) -> Result<(PublishedServiceRow, Warnings), Refusal> {
         let mut tx = self.store().write().await?;
         let before = published_service(&mut tx, group, service).await?;
+        must_be_as_expected(NOUN, service.as_str(), Some(before.change_number))?;
         let document = serde_json::to_value(&before.runtime).unwrap_or(Value::Null);
         let after = document::runtime_parse(patch.apply(document)?)?;
         let runtime = after.content.over(empty());
@@ -55,9 +56,10 @@ impl App {
             revision,
         };
         tx.group_service_update(stamp, &write).await?;
+        let row = published_service(&mut tx, group, service).await?;
         tx.commit().await?;
         self.hints().changed(group);
-        Ok((runtime, after.warnings))
+        Ok((row, after.warnings))
     }
 }
 

@@ -4,6 +4,7 @@
 //! * A new version is a copy of the template and its routes at this moment; its number was never used before.
 //! * An existing version is published again only where it ran once (roll back) or from where it runs now
 //!   (synchronise), so that nothing becomes active that nobody has seen working; unless the publisher insists.
+//! * What was written straight to a group becomes a version, there and where it is synchronised to.
 //! * A publish with an idempotency key happens once, however often it is sent.
 //! * The group's runtime configuration survives: explicit wishes first, then what the group has, then the template.
 
@@ -19,11 +20,12 @@ use gatewright_model::validation::Violations;
 use serde::{Deserialize, Serialize};
 
 use super::document::{Idempotency, PublishWish, ServicePublishWish};
-use super::published_service::group_must_exist;
+use super::group_service::group_service_version;
+use super::published_service::{group_must_exist, published_service};
 use super::runtime_configuration::runtime_default;
 use super::service_template::service_template;
 use super::{Action, App, Caller, Refusal, Warnings, persistently};
-use crate::store::{Call, Placement, PublishReceipt, Reading, Stamp, Writing};
+use crate::store::{Call, Placement, PublishReceipt, PublishedServiceRow, Reading, Stamp, Writing};
 
 /// What is active after a publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +52,8 @@ struct Plan {
     /// Whether the version has to be written first.
     is_new: bool,
     runtime: RuntimeConfiguration,
+    /// Where the service was without a version until now.
+    unversioned: Option<PublishedServiceRow>,
 }
 
 impl App {
@@ -59,6 +63,9 @@ impl App {
         wish: PublishWish,
     ) -> Result<PublishOutcome, Refusal> {
         caller.must(Action::PublishServices, wish.gateway_group_id.as_str())?;
+        for source in wish.services.iter().filter_map(|service| service.source_gateway_group_id.as_ref()) {
+            caller.must(Action::PublishServices, source.as_str())?;
+        }
         persistently(|| self.publish(caller, &wish)).await
     }
 
@@ -84,6 +91,11 @@ impl App {
             Call::concerns(plan.version.service_id.as_str(), &plan.version.name);
             self.place(&mut tx, stamp, group, revision, plan, caller).await?;
         }
+        let sources: BTreeSet<_> = plans
+            .iter()
+            .filter_map(|plan| Some(plan.unversioned.as_ref()?.gateway_group_id.clone()))
+            .filter(|source| source != group)
+            .collect();
         let streams: Vec<_> = plans
             .iter()
             .filter(|plan| plan.version.kind == ServiceKind::Stream)
@@ -100,6 +112,7 @@ impl App {
         }
         tx.commit().await?;
         self.hints().changed(group);
+        sources.iter().for_each(|source| self.hints().changed(source));
         let mut outcome = self.outcome(group, receipt, false).await;
         for sentence in self.plugins_lacking(group, &plugins).await.into_iter().chain(streams) {
             outcome.warnings.add(sentence);
@@ -122,6 +135,9 @@ impl App {
     ) -> Result<Plan, Refusal> {
         let group = &wish.gateway_group_id;
         let active = tx.published_service_get(group, &service.service_id).await?;
+        if let Some(source) = &service.source_gateway_group_id {
+            return self.plan_sync(tx, (source, group), active, service).await;
+        }
         if active.as_ref().is_some_and(|row| row.version.is_none()) {
             return Err(Refusal::Unversioned {
                 service: service.service_id.to_string(),
@@ -142,17 +158,45 @@ impl App {
             let service_id = service.service_id.clone();
             let version =
                 ServiceVersion::of_template(self.world().id(), service_id, number, &row.template, routes);
-            return Ok(Plan { version, is_new: true, runtime });
+            return Ok(Plan { version, is_new: true, runtime, unversioned: None });
         }
         let version = existing_version(tx, group, service).await?;
-        let runtime = match active {
-            Some(active) => active.runtime,
-            None => {
-                let template = tx.service_template_get(&service.service_id).await?.map(|row| row.template);
-                service.runtime.clone().over(runtime_default(template.as_ref()))
+        let runtime = runtime_there(tx, active, service).await?;
+        Ok(Plan { version, is_new: false, runtime, unversioned: None })
+    }
+
+    /// The plan to publish what runs in another group; without a version, it becomes one.
+    async fn plan_sync(
+        &self,
+        tx: &mut Reading,
+        (source, target): (&GatewayGroupId, &GatewayGroupId),
+        active: Option<PublishedServiceRow>,
+        service: &ServicePublishWish,
+    ) -> Result<Plan, Refusal> {
+        let running = published_service(tx, source, &service.service_id).await?;
+        if source != target && active.as_ref().is_some_and(|row| row.version.is_none()) {
+            let (service, group) = (service.service_id.to_string(), target.to_string());
+            return Err(Refusal::Unversioned { service, group });
+        }
+        let runtime = runtime_there(tx, active, service).await?;
+        if let Some(version) = &running.version {
+            if service.version.as_ref().is_some_and(|number| *number != version.number) {
+                let message =
+                    format!("gateway group `{source}` runs version `{}`, not the one given", version.number);
+                return Err(Violations::one("/services", message).into());
             }
-        };
-        Ok(Plan { version, is_new: false, runtime })
+            let version = tx.service_version_get(&version.id).await?.ok_or(Refusal::Conflict)?;
+            return Ok(Plan { version, is_new: false, runtime, unversioned: None });
+        }
+        let missing =
+            || Violations::one("/services", "property \"version\" is missing: the service has none yet");
+        let number = service.version.clone().ok_or_else(missing)?;
+        if tx.service_version_exists(&service.service_id, &number).await? {
+            let service = running.content.name;
+            return Err(Refusal::VersionTaken { service, version: number, active: None });
+        }
+        let version = group_service_version(tx, &running, self.world().id(), number).await?;
+        Ok(Plan { version, is_new: true, runtime, unversioned: Some(running) })
     }
 
     async fn place(
@@ -174,8 +218,43 @@ impl App {
             runtime: &plan.runtime,
             revision,
         };
-        tx.published_service_put(stamp, &placement).await?;
-        Ok(tx.publication_insert(stamp, &self.world().id(), &placement, caller.username()).await?)
+        if let Some(row) = &plan.unversioned {
+            let source = &row.gateway_group_id;
+            tx.group_route_delete_of(source, &plan.version.service_id).await?;
+            if source != group {
+                let revision = tx.gateway_group_raise(source).await?;
+                let there =
+                    Placement { gateway_group_id: source, runtime: &row.runtime, revision, ..placement };
+                self.activate(tx, stamp, &there, caller).await?;
+            }
+        }
+        self.activate(tx, stamp, &placement, caller).await
+    }
+
+    async fn activate(
+        &self,
+        tx: &mut Writing,
+        stamp: Stamp,
+        placement: &Placement<'_>,
+        caller: &Caller,
+    ) -> Result<(), Refusal> {
+        tx.published_service_put(stamp, placement).await?;
+        Ok(tx.publication_insert(stamp, &self.world().id(), placement, caller.username()).await?)
+    }
+}
+
+/// The runtime configuration under which an existing version runs: what the group has, or else what is wished for.
+async fn runtime_there(
+    tx: &mut Reading,
+    active: Option<PublishedServiceRow>,
+    wish: &ServicePublishWish,
+) -> Result<RuntimeConfiguration, Refusal> {
+    match active {
+        Some(active) => Ok(active.runtime),
+        None => {
+            let template = tx.service_template_get(&wish.service_id).await?.map(|row| row.template);
+            Ok(wish.runtime.clone().over(runtime_default(template.as_ref())))
+        }
     }
 }
 

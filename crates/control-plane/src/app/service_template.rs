@@ -6,7 +6,7 @@ use gatewright_model::validation::Violations;
 use serde_json::Value;
 
 use super::document::{self, ServiceTemplateDocument};
-use super::{Action, App, Caller, Patch, Refusal, Warnings};
+use super::{Action, App, Caller, Patch, Refusal, Warnings, must_be_as_expected};
 use crate::store::{Call, ListFilter, Listed, Reading, ServiceTemplateRow};
 
 /// What callers call it.
@@ -67,7 +67,7 @@ impl App {
         name_must_be_free(&mut tx, id, &document.content).await?;
         let stamp = tx.stamp(self.world().now()).await?;
         let before = tx.service_template_get(id).await?;
-        must_be_as_expected(id, before.as_ref())?;
+        must_be_as_expected(NOUN, id.as_str(), before.as_ref().map(|row| row.change_number))?;
         if let Some(before) = before {
             type_must_fit(&mut tx, &before, &document.content).await?;
             tx.service_template_update(stamp, id, &document.content).await?;
@@ -88,7 +88,7 @@ impl App {
         caller.must(Action::UpdateServiceTemplate, id.as_str())?;
         let mut tx = self.store().write().await?;
         let before = service_template(&mut tx, id).await?;
-        must_be_as_expected(id, Some(&before))?;
+        must_be_as_expected(NOUN, id.as_str(), Some(before.change_number))?;
         let after = patch.apply(serde_json::to_value(&before.template).unwrap_or(Value::Null))?;
         let document = document::service_template_parse(after)?;
         name_must_be_free(&mut tx, id, &document.content).await?;
@@ -108,7 +108,8 @@ impl App {
     ) -> Result<(), Refusal> {
         caller.must(Action::DeleteServiceTemplate, id.as_str())?;
         let mut tx = self.store().write().await?;
-        must_be_as_expected(id, Some(&service_template(&mut tx, id).await?))?;
+        let before = service_template(&mut tx, id).await?;
+        must_be_as_expected(NOUN, id.as_str(), Some(before.change_number))?;
         let groups = tx.published_service_groups(id).await?;
         if !groups.is_empty() {
             let groups: Vec<_> = groups.iter().map(|group| format!("`{group}`")).collect();
@@ -125,14 +126,6 @@ pub(super) async fn service_template(
     id: &ServiceId,
 ) -> Result<ServiceTemplateRow, Refusal> {
     tx.service_template_get(id).await?.ok_or_else(|| not_found(id))
-}
-
-/// Refuses a change of what the caller has not seen.
-fn must_be_as_expected(id: &ServiceId, before: Option<&ServiceTemplateRow>) -> Result<(), Refusal> {
-    if Call::accepts(before.map(|row| row.change_number)) {
-        return Ok(());
-    }
-    Err(Refusal::ChangedMeanwhile { noun: NOUN, id: id.to_string() })
 }
 
 /// A service holds routes or stream routes, never both.

@@ -90,5 +90,6 @@ fn default_upstream(row: PublishedServiceRow) -> Object<Upstream> {
         content: row.runtime.upstream,
         created_at: row.created_at,
         updated_at: row.updated_at,
+        change_number: row.change_number,
     }
 }

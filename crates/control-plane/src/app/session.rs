@@ -7,7 +7,7 @@ use gatewright_model::validation::Violations;
 use super::caller::Means;
 use super::token::{Digest, token_new};
 use super::user_document::{PasswordWish, UserWish};
-use super::{App, Caller, Refusal, password_hash};
+use super::{ADMIN, App, Caller, Refusal, password_hash};
 use crate::store::{Call, PasswordState, Stamp, Writing};
 
 /// How long a session lasts, used or not: a day of work.
@@ -78,7 +78,24 @@ impl App {
         };
         Call::concerns(&user.id, &user.username);
         tx.commit().await?;
+        if user.username == ADMIN && !Call::current().is_some_and(|call| call.is_dry_run()) {
+            self.admin_password_file_remove();
+        }
         Ok(session)
+    }
+
+    /// What is in the file opens nothing any more, and would only mislead.
+    fn admin_password_file_remove(&self) {
+        let Some(path) = &self.parts.secrets.admin_password_file else { return };
+        match std::fs::remove_file(path) {
+            Ok(()) => {
+                tracing::info!(path = %path.display(), "the generated password was replaced; its file is gone")
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the file of the generated password is out of date and cannot be removed");
+            }
+        }
     }
 
     async fn session_start(&self, tx: &mut Writing, stamp: Stamp, user_id: &str) -> Result<String, Refusal> {

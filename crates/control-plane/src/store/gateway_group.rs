@@ -18,6 +18,8 @@ pub(crate) struct GatewayGroupRow {
     pub(crate) revision: Revision,
     pub(crate) created_at: i64,
     pub(crate) updated_at: i64,
+    /// Rises with every change of the group itself.
+    pub(crate) change_number: i64,
 }
 
 /// What can be counted group by group.
@@ -29,7 +31,7 @@ pub(crate) enum CountedKind {
 }
 
 const SOURCE: Source = Source {
-    columns: "g.id, g.content, g.revision, g.created_at, g.updated_at",
+    columns: "g.id, g.content, g.revision, g.created_at, g.updated_at, g.change_number",
     tables: "gateway_group g",
     object: "g",
     named: "g",
@@ -43,6 +45,7 @@ fn read(row: &Row) -> Result<GatewayGroupRow, StoreError> {
         revision: revision(row)?,
         created_at: row.integer("created_at")?,
         updated_at: row.integer("updated_at")?,
+        change_number: row.integer("change_number")?,
     })
 }
 
@@ -51,8 +54,9 @@ impl Reading {
         &mut self,
         id: &GatewayGroupId,
     ) -> Result<Option<GatewayGroupRow>, StoreError> {
-        let one =
-            query("SELECT id, content, revision, created_at, updated_at FROM gateway_group WHERE id = $1");
+        let one = query(
+            "SELECT id, content, revision, created_at, updated_at, change_number FROM gateway_group WHERE id = $1",
+        );
         self.tx.row(one.bind(id.as_str())).await?.as_ref().map(read).transpose()
     }
 

@@ -118,6 +118,8 @@ pub(crate) struct ObjectRow {
     pub(crate) document: String,
     pub(crate) created_at: i64,
     pub(crate) updated_at: i64,
+    /// Rises with every change of the object.
+    pub(crate) change_number: i64,
 }
 
 /// What is written about an object.
@@ -134,7 +136,7 @@ pub(crate) struct ObjectWrite<'a> {
 }
 
 const SOURCE: Source = Source {
-    columns: "o.owner, o.id, o.sealed, o.created_at, o.updated_at",
+    columns: "o.owner, o.id, o.sealed, o.created_at, o.updated_at, o.change_number",
     tables: "group_object o",
     object: "o",
     named: "o",
@@ -147,7 +149,7 @@ impl Reading {
         key: ObjectKey<'_>,
     ) -> Result<Option<ObjectRow>, StoreError> {
         let one = query(
-            "SELECT owner, id, sealed, created_at, updated_at FROM group_object \
+            "SELECT owner, id, sealed, created_at, updated_at, change_number FROM group_object \
              WHERE gateway_group_id = $1 AND kind = $2 AND owner = $3 AND id = $4",
         );
         let one = one.bind(key.group.as_str()).bind(key.kind.name()).bind(key.owner).bind(key.id);
@@ -217,7 +219,7 @@ impl Reading {
         since: Revision,
     ) -> Result<Vec<GroupObject>, StoreError> {
         let changed = query(
-            "SELECT kind, owner, id, sealed, created_at, updated_at FROM group_object \
+            "SELECT kind, owner, id, sealed, created_at, updated_at, change_number FROM group_object \
              WHERE gateway_group_id = $1 AND revision > $2 AND kind NOT IN ('service_upstream', 'ca_certificate') \
              ORDER BY revision, kind, owner, id",
         );
@@ -379,7 +381,8 @@ fn read(
     let place = ObjectKey { group, kind, owner: &owner, id: &id }.place();
     let document = secret_key.open(&place, &row.text("sealed")?)?;
     let (created_at, updated_at) = (row.integer("created_at")?, row.integer("updated_at")?);
-    Ok(ObjectRow { owner, id, document, created_at, updated_at })
+    let change_number = row.integer("change_number")?;
+    Ok(ObjectRow { owner, id, document, created_at, updated_at, change_number })
 }
 
 fn wire_key(key: ObjectKey<'_>) -> Result<Option<wire::ObjectKey>, StoreError> {

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::database::{Row, query};
 use super::list::{self, ListFilter, Listed, Source};
+use super::sealed_members::Members;
 use super::{Reading, Stamp, StoreError, Writing, to_json};
 
 /// Which route of which group.
@@ -26,6 +27,8 @@ pub(crate) struct GroupRouteRow<T> {
     pub(crate) route: T,
     pub(crate) created_at: i64,
     pub(crate) updated_at: i64,
+    /// Rises with every change of the route.
+    pub(crate) change_number: i64,
 }
 
 /// What is written about a route.
@@ -37,7 +40,7 @@ pub(crate) struct GroupRouteWrite<'a, T> {
 }
 
 const SOURCE: Source = Source {
-    columns: "r.id, r.service_id, r.content, r.created_at, r.updated_at",
+    columns: "r.id, r.service_id, r.content, r.created_at, r.updated_at, r.change_number",
     tables: "group_route r",
     object: "r",
     named: "r",
@@ -51,13 +54,14 @@ pub(super) fn kind_text(kind: ServiceKind) -> &'static str {
     }
 }
 
-fn read<T: DeserializeOwned>(row: &Row) -> Result<GroupRouteRow<T>, StoreError> {
+fn read<T: DeserializeOwned>(row: &Row, members: &Members) -> Result<GroupRouteRow<T>, StoreError> {
     Ok(GroupRouteRow {
         id: row.parsed("id")?,
         service_id: row.parsed("service_id")?,
-        route: row.json("content")?,
+        route: members.open(&row.text("service_id")?, &row.text("content")?)?,
         created_at: row.integer("created_at")?,
         updated_at: row.integer("updated_at")?,
+        change_number: row.integer("change_number")?,
     })
 }
 
@@ -67,11 +71,12 @@ impl Reading {
         key: RouteKey<'_>,
     ) -> Result<Option<GroupRouteRow<T>>, StoreError> {
         let one = query(
-            "SELECT id, service_id, content, created_at, updated_at FROM group_route \
+            "SELECT id, service_id, content, created_at, updated_at, change_number FROM group_route \
              WHERE gateway_group_id = $1 AND kind = $2 AND id = $3",
         );
         let one = one.bind(key.group.as_str()).bind(kind_text(key.kind)).bind(key.id.as_str());
-        self.tx.row(one).await?.as_ref().map(read).transpose()
+        let members = self.members();
+        self.tx.row(one).await?.map(|row| read(&row, &members)).transpose()
     }
 
     /// The routes of one service of a group, or of all.
@@ -84,7 +89,8 @@ impl Reading {
     ) -> Result<Listed<GroupRouteRow<T>>, StoreError> {
         let mut fixed = vec![("r.gateway_group_id", group.as_str()), ("r.kind", kind_text(kind))];
         fixed.extend(service.map(|id| ("r.service_id", id.as_str())));
-        list::select(&mut self.tx, &SOURCE, &fixed, filter, read).await
+        let members = self.members();
+        list::select(&mut self.tx, &SOURCE, &fixed, filter, |row| read(row, &members)).await
     }
 
     /// How many routes a service of a group has.
@@ -118,7 +124,19 @@ impl Writing {
         );
         let put = put.bind(key.group.as_str()).bind(kind_text(key.kind)).bind(key.id.as_str());
         let put = put.bind(write.service_id.as_str()).bind(write.name).bind(to_json(write.labels)?);
-        self.tx.execute_one(put.bind(to_json(write.route)?).bind(stamp.at).bind(stamp.number)).await
+        let put = put.bind(self.members().seal(write.service_id, write.route)?);
+        self.tx.execute_one(put.bind(stamp.at).bind(stamp.number)).await
+    }
+
+    /// Deletes all routes of a service, of both kinds.
+    pub(crate) async fn group_route_delete_of(
+        &mut self,
+        group: &GatewayGroupId,
+        service: &ServiceId,
+    ) -> Result<(), StoreError> {
+        let delete = query("DELETE FROM group_route WHERE gateway_group_id = $1 AND service_id = $2");
+        self.tx.execute(delete.bind(group.as_str()).bind(service.as_str())).await?;
+        Ok(())
     }
 
     pub(crate) async fn group_route_delete(&mut self, key: RouteKey<'_>) -> Result<(), StoreError> {

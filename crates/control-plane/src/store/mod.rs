@@ -20,6 +20,7 @@ mod announcements;
 mod list;
 mod schema;
 mod sealed;
+mod sealed_members;
 mod transfer;
 
 mod access_token;

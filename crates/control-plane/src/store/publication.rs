@@ -49,9 +49,10 @@ impl Reading {
              WHERE h.gateway_group_id = $1 AND h.service_id = $2 ORDER BY h.change_number {direction}"
         ));
         let rows = self.tx.rows(all.bind(group.as_str()).bind(service.as_str())).await?;
+        let members = self.members();
         let read = |row: &Row| {
             Ok(PublicationRow {
-                version: read_summary(row)?,
+                version: read_summary(row, &members)?,
                 published_by: row.text("published_by")?,
                 publish_time: row.integer("publish_time")?,
             })

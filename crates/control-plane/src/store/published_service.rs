@@ -15,6 +15,7 @@ use gatewright_model::snapshot::{PublishedService, Revision};
 
 use super::database::{Row, query};
 use super::list::{self, ListFilter, Listed, Source};
+use super::sealed_members::Members;
 use super::service_version::Content;
 use super::{ObjectKey, ObjectKind, Reading, Stamp, StoreError, Writing, from_json, to_json};
 
@@ -31,6 +32,8 @@ pub(crate) struct PublishedServiceRow {
     pub(crate) publish_time: i64,
     pub(crate) created_at: i64,
     pub(crate) updated_at: i64,
+    /// Rises with every change of the service, not with those of its routes and further upstreams.
+    pub(crate) change_number: i64,
 }
 
 /// The version that is active.
@@ -52,6 +55,7 @@ pub(crate) struct ServiceContent {
 }
 
 /// What a publish makes true.
+#[derive(Clone, Copy)]
 pub(crate) struct Placement<'a> {
     pub(crate) gateway_group_id: &'a GatewayGroupId,
     pub(crate) service_id: &'a ServiceId,
@@ -70,7 +74,7 @@ pub(crate) struct ServiceWrite<'a> {
 }
 
 const COLUMNS: &str = "p.gateway_group_id, g.name AS gateway_group_name, p.service_id, p.name, p.labels, p.content, \
-    p.runtime_configuration, p.publish_time, p.created_at, p.updated_at, \
+    p.runtime_configuration, p.publish_time, p.created_at, p.updated_at, p.change_number, \
     COALESCE(p.service_version_id, '') AS version_id, COALESCE(v.version, '') AS version, \
     COALESCE(v.created_at, 0) AS version_created_at";
 
@@ -79,7 +83,7 @@ const TABLES: &str = "published_service p JOIN gateway_group g ON g.id = p.gatew
 
 const SOURCE: Source = Source { columns: COLUMNS, tables: TABLES, object: "p", named: "p", id: "service_id" };
 
-fn read(row: &Row) -> Result<PublishedServiceRow, StoreError> {
+fn read(row: &Row, members: &Members) -> Result<PublishedServiceRow, StoreError> {
     let version = match row.text("version_id")?.is_empty() {
         true => None,
         false => Some(ActiveVersion {
@@ -93,22 +97,27 @@ fn read(row: &Row) -> Result<PublishedServiceRow, StoreError> {
         gateway_group_name: row.text("gateway_group_name")?,
         service_id: row.parsed("service_id")?,
         version,
-        content: read_content(row)?,
-        runtime: row.json("runtime_configuration")?,
+        content: read_content(row, members)?,
+        runtime: read_runtime(row, members)?,
         publish_time: row.integer("publish_time")?,
         created_at: row.integer("created_at")?,
         updated_at: row.integer("updated_at")?,
+        change_number: row.integer("change_number")?,
     })
 }
 
-fn read_content(row: &Row) -> Result<ServiceContent, StoreError> {
-    let Content { desc, kind, plugins } = row.json("content")?;
+fn read_runtime(row: &Row, members: &Members) -> Result<RuntimeConfiguration, StoreError> {
+    members.open(&row.text("service_id")?, &row.text("runtime_configuration")?)
+}
+
+fn read_content(row: &Row, members: &Members) -> Result<ServiceContent, StoreError> {
+    let Content { desc, kind, plugins } = members.open(&row.text("service_id")?, &row.text("content")?)?;
     Ok(ServiceContent { name: row.text("name")?, desc, labels: row.json("labels")?, kind, plugins })
 }
 
 /// A published service as gateways get it, with routes if it has a version.
-fn read_whole(row: &Row) -> Result<PublishedService, StoreError> {
-    let content = read_content(row)?;
+fn read_whole(row: &Row, members: &Members) -> Result<PublishedService, StoreError> {
+    let content = read_content(row, members)?;
     let has_version = !row.text("version_id")?.is_empty();
     Ok(PublishedService {
         service_id: row.parsed("service_id")?,
@@ -117,9 +126,9 @@ fn read_whole(row: &Row) -> Result<PublishedService, StoreError> {
         name: content.name,
         kind: content.kind,
         plugins: content.plugins,
-        routes: from_json(&row.text("routes")?)?,
+        routes: members.open(&row.text("service_id")?, &row.text("routes")?)?,
         upstreams: BTreeMap::new(),
-        runtime: row.json("runtime_configuration")?,
+        runtime: read_runtime(row, members)?,
     })
 }
 
@@ -132,7 +141,9 @@ impl Reading {
         let one = query(format!(
             "SELECT {COLUMNS} FROM {TABLES} WHERE p.gateway_group_id = $1 AND p.service_id = $2"
         ));
-        self.tx.row(one.bind(group.as_str()).bind(service.as_str())).await?.as_ref().map(read).transpose()
+        let members = self.members();
+        let row = self.tx.row(one.bind(group.as_str()).bind(service.as_str())).await?;
+        row.map(|row| read(&row, &members)).transpose()
     }
 
     pub(crate) async fn published_service_list(
@@ -141,7 +152,8 @@ impl Reading {
         filter: &ListFilter,
     ) -> Result<Listed<PublishedServiceRow>, StoreError> {
         let fixed = [("p.gateway_group_id", group.as_str())];
-        list::select(&mut self.tx, &SOURCE, &fixed, filter, read).await
+        let members = self.members();
+        list::select(&mut self.tx, &SOURCE, &fixed, filter, |row| read(row, &members)).await
     }
 
     /// The groups in which a service is active, with or without a version.
@@ -150,7 +162,8 @@ impl Reading {
         service: &ServiceId,
         filter: &ListFilter,
     ) -> Result<Listed<PublishedServiceRow>, StoreError> {
-        list::select(&mut self.tx, &SOURCE, &[("p.service_id", service.as_str())], filter, read).await
+        let (members, fixed) = (self.members(), [("p.service_id", service.as_str())]);
+        list::select(&mut self.tx, &SOURCE, &fixed, filter, |row| read(row, &members)).await
     }
 
     /// The groups in which a version of a service is published.
@@ -188,8 +201,9 @@ impl Reading {
              FROM published_service p LEFT JOIN service_version v ON v.id = p.service_version_id \
              WHERE p.gateway_group_id = $1 AND p.revision > $2 ORDER BY p.revision, p.service_id",
         );
+        let members = self.members();
         let rows = self.tx.rows(changed.bind(group.as_str()).bind(number(since))).await?;
-        let mut services = rows.iter().map(read_whole).collect::<Result<Vec<_>, _>>()?;
+        let mut services = rows.iter().map(|row| read_whole(row, &members)).collect::<Result<Vec<_>, _>>()?;
         let mut routes = self.group_route_changes(group, since).await?;
         let mut upstreams = self.service_upstream_changes(group, since).await?;
         for service in &mut services {
@@ -212,9 +226,11 @@ impl Reading {
              JOIN group_route r ON r.gateway_group_id = p.gateway_group_id AND r.service_id = p.service_id \
              WHERE p.gateway_group_id = $1 AND p.revision > $2 AND r.kind = 'http' ORDER BY r.service_id, r.id",
         );
+        let members = self.members();
         let mut routes: HashMap<ServiceId, Vec<RouteVersion>> = HashMap::new();
         for row in self.tx.rows(changed.bind(group.as_str()).bind(number(since))).await? {
-            let route = RouteVersion { route_id: row.parsed("id")?, route: row.json("content")? };
+            let route = members.open(&row.text("service_id")?, &row.text("content")?)?;
+            let route = RouteVersion { route_id: row.parsed("id")?, route };
             routes.entry(row.parsed("service_id")?).or_default().push(route);
         }
         Ok(routes)
@@ -258,6 +274,14 @@ impl Reading {
 }
 
 impl Writing {
+    /// Content and runtime configuration of a service as they are stored.
+    fn service_sealed(&self, write: &ServiceWrite<'_>) -> Result<(String, String), StoreError> {
+        let ServiceContent { desc, kind, plugins, .. } = write.content;
+        let content = Content { desc: desc.clone(), kind: *kind, plugins: plugins.clone() };
+        let members = self.members();
+        Ok((members.seal(write.service_id, &content)?, members.seal(write.service_id, write.runtime)?))
+    }
+
     /// Makes a version active in a group, in place of the one that was.
     pub(crate) async fn published_service_put(
         &mut self,
@@ -280,7 +304,7 @@ impl Writing {
              change_number = excluded.change_number",
         );
         let put = put.bind(group.as_str()).bind(service.as_str()).bind(placement.service_version_id.as_str());
-        let put = put.bind(to_json(placement.runtime)?).bind(number(placement.revision));
+        let put = put.bind(self.members().seal(service, placement.runtime)?).bind(number(placement.revision));
         self.tx.execute_one(put.bind(stamp.at).bind(stamp.number)).await
     }
 
@@ -298,7 +322,8 @@ impl Writing {
         );
         let insert = insert.bind(write.gateway_group_id.as_str()).bind(write.service_id.as_str());
         let insert = insert.bind(write.content.name.as_str()).bind(to_json(&write.content.labels)?);
-        let insert = insert.bind(content_json(write.content)?).bind(to_json(write.runtime)?);
+        let (content, runtime) = self.service_sealed(write)?;
+        let insert = insert.bind(content).bind(runtime);
         self.tx.execute_one(insert.bind(number(write.revision)).bind(stamp.at).bind(stamp.number)).await
     }
 
@@ -314,7 +339,8 @@ impl Writing {
         );
         let update = update.bind(write.gateway_group_id.as_str()).bind(write.service_id.as_str());
         let update = update.bind(write.content.name.as_str()).bind(to_json(&write.content.labels)?);
-        let update = update.bind(content_json(write.content)?).bind(to_json(write.runtime)?);
+        let (content, runtime) = self.service_sealed(write)?;
+        let update = update.bind(content).bind(runtime);
         self.tx.execute_one(update.bind(number(write.revision)).bind(stamp.at).bind(stamp.number)).await
     }
 
@@ -361,11 +387,6 @@ impl Writing {
         self.tx.execute(forget.bind(group.as_str()).bind(service.as_str())).await?;
         Ok(())
     }
-}
-
-fn content_json(content: &ServiceContent) -> Result<String, StoreError> {
-    let ServiceContent { desc, kind, plugins, .. } = content;
-    to_json(&Content { desc: desc.clone(), kind: *kind, plugins: plugins.clone() })
 }
 
 /// A revision as the database counts; one that no group can reach stays unreachable.

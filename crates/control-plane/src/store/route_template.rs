@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::database::{Row, query};
 use super::group_route::kind_text;
 use super::list::{self, ListFilter, Listed, Source};
+use super::sealed_members::Members;
 use super::{Reading, Stamp, StoreError, Writing, to_json};
 
 /// A route of a service template as it is stored; `T` is what its kind says.
@@ -40,11 +41,11 @@ pub(crate) struct RouteTemplateWrite<'a, T> {
     pub(crate) route: &'a T,
 }
 
-fn read<T: DeserializeOwned>(row: &Row) -> Result<RouteTemplateRow<T>, StoreError> {
+fn read<T: DeserializeOwned>(row: &Row, members: &Members) -> Result<RouteTemplateRow<T>, StoreError> {
     Ok(RouteTemplateRow {
         id: row.parsed("id")?,
         service_id: row.parsed("service_id")?,
-        route: row.json("content")?,
+        route: members.open(&row.text("service_id")?, &row.text("content")?)?,
         created_at: row.integer("created_at")?,
         updated_at: row.integer("updated_at")?,
         change_number: row.integer("change_number")?,
@@ -61,7 +62,9 @@ impl Reading {
             "SELECT id, service_id, content, created_at, updated_at, change_number FROM route_template \
              WHERE id = $1 AND kind = $2",
         );
-        self.tx.row(one.bind(id.as_str()).bind(kind_text(kind))).await?.as_ref().map(read).transpose()
+        let members = self.members();
+        let row = self.tx.row(one.bind(id.as_str()).bind(kind_text(kind))).await?;
+        row.map(|row| read(&row, &members)).transpose()
     }
 
     /// Whether a route of either kind has this id.
@@ -96,7 +99,8 @@ impl Reading {
     ) -> Result<Listed<RouteTemplateRow<T>>, StoreError> {
         let mut fixed = vec![("r.kind", kind_text(kind))];
         fixed.extend(service_id.map(|id| ("r.service_id", id.as_str())));
-        list::select(&mut self.tx, &SOURCE, &fixed, filter, read).await
+        let members = self.members();
+        list::select(&mut self.tx, &SOURCE, &fixed, filter, |row| read(row, &members)).await
     }
 
     /// All routes of one service as a version takes them over, ordered by id.
@@ -105,14 +109,15 @@ impl Reading {
         service_id: &ServiceId,
     ) -> Result<Routes, StoreError> {
         let all = query("SELECT id, kind, content FROM route_template WHERE service_id = $1 ORDER BY id");
-        let mut routes = Routes::default();
+        let (members, mut routes) = (self.members(), Routes::default());
         for row in self.tx.rows(all.bind(service_id.as_str())).await? {
+            let content = row.text("content")?;
             if row.text("kind")? == kind_text(ServiceKind::Stream) {
-                let route = RouteVersion { route_id: row.parsed("id")?, route: row.json("content")? };
-                routes.stream_routes.push(route);
+                let route = members.open(service_id.as_str(), &content)?;
+                routes.stream_routes.push(RouteVersion { route_id: row.parsed("id")?, route });
             } else {
-                let route = RouteVersion { route_id: row.parsed("id")?, route: row.json("content")? };
-                routes.routes.push(route);
+                let route = members.open(service_id.as_str(), &content)?;
+                routes.routes.push(RouteVersion { route_id: row.parsed("id")?, route });
             }
         }
         Ok(routes)
@@ -132,7 +137,8 @@ impl Writing {
              VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $8)",
         );
         let insert = insert.bind(id.as_str()).bind(kind_text(kind)).bind(write.service_id.as_str());
-        let insert = insert.bind(write.name).bind(to_json(write.labels)?).bind(to_json(write.route)?);
+        let insert = insert.bind(write.name).bind(to_json(write.labels)?);
+        let insert = insert.bind(self.members().seal(write.service_id, write.route)?);
         self.tx.execute_one(insert.bind(stamp.at).bind(stamp.number)).await
     }
 
@@ -147,7 +153,8 @@ impl Writing {
              change_number = $7 WHERE id = $1",
         );
         let update = update.bind(id.as_str()).bind(write.service_id.as_str()).bind(write.name);
-        let update = update.bind(to_json(write.labels)?).bind(to_json(write.route)?);
+        let update = update.bind(to_json(write.labels)?);
+        let update = update.bind(self.members().seal(write.service_id, write.route)?);
         self.tx.execute_one(update.bind(stamp.at).bind(stamp.number)).await
     }
 

@@ -54,6 +54,13 @@ impl SecretKey {
         hex::encode(digest.finalize())
     }
 
+    /// A nonce for this text at this place, the same every time.
+    pub(super) fn nonce_of(&self, place: &str, text: &str) -> [u8; 32] {
+        let digest = Sha256::new().chain_update(b"nonce").chain_update(self.0);
+        let digest = digest.chain_update(place.len().to_be_bytes()).chain_update(place);
+        digest.chain_update(text).finalize().into()
+    }
+
     fn cipher(&self) -> XChaCha20Poly1305 {
         XChaCha20Poly1305::new(&self.0.into())
     }

@@ -5,6 +5,7 @@ use gatewright_model::resource::service::ServiceTemplate;
 
 use super::database::{Row, query};
 use super::list::{self, ListFilter, Listed, Source};
+use super::sealed_members::Members;
 use super::{Reading, Stamp, StoreError, Writing, to_json};
 
 /// A service template as it is stored, and what became of it.
@@ -27,10 +28,10 @@ const COLUMNS: &str = "t.id, t.content, t.created_at, t.updated_at, t.change_num
 const SOURCE: Source =
     Source { columns: COLUMNS, tables: "service_template t", object: "t", named: "t", id: "id" };
 
-fn read(row: &Row) -> Result<ServiceTemplateRow, StoreError> {
+fn read(row: &Row, members: &Members) -> Result<ServiceTemplateRow, StoreError> {
     Ok(ServiceTemplateRow {
         id: row.parsed("id")?,
-        template: row.json("content")?,
+        template: members.open(&row.text("id")?, &row.text("content")?)?,
         created_at: row.integer("created_at")?,
         updated_at: row.integer("updated_at")?,
         last_published: row.optional_integer("last_published")?,
@@ -45,7 +46,8 @@ impl Reading {
         id: &ServiceId,
     ) -> Result<Option<ServiceTemplateRow>, StoreError> {
         let one = query(format!("SELECT {COLUMNS} FROM service_template t WHERE t.id = $1"));
-        self.tx.row(one.bind(id.as_str())).await?.as_ref().map(read).transpose()
+        let members = self.members();
+        self.tx.row(one.bind(id.as_str())).await?.map(|row| read(&row, &members)).transpose()
     }
 
     /// The template that has this name.
@@ -61,7 +63,8 @@ impl Reading {
         &mut self,
         filter: &ListFilter,
     ) -> Result<Listed<ServiceTemplateRow>, StoreError> {
-        list::select(&mut self.tx, &SOURCE, &[], filter, read).await
+        let members = self.members();
+        list::select(&mut self.tx, &SOURCE, &[], filter, |row| read(row, &members)).await
     }
 }
 
@@ -78,7 +81,8 @@ impl Writing {
              VALUES ($1, $2, $3, $4, $5, $5, $6, $6)",
         );
         let insert = insert.bind(id.as_str()).bind(template.name.as_str()).bind(to_json(&template.labels)?);
-        self.tx.execute_one(insert.bind(to_json(template)?).bind(stamp.at).bind(stamp.number)).await
+        let insert = insert.bind(self.members().seal(id, template)?);
+        self.tx.execute_one(insert.bind(stamp.at).bind(stamp.number)).await
     }
 
     pub(crate) async fn service_template_update(
@@ -92,7 +96,8 @@ impl Writing {
              WHERE id = $1",
         );
         let update = update.bind(id.as_str()).bind(template.name.as_str()).bind(to_json(&template.labels)?);
-        self.tx.execute_one(update.bind(to_json(template)?).bind(stamp.at).bind(stamp.number)).await
+        let update = update.bind(self.members().seal(id, template)?);
+        self.tx.execute_one(update.bind(stamp.at).bind(stamp.number)).await
     }
 
     /// Deletes the template and, with it, its routes.

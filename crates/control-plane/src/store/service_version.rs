@@ -7,7 +7,8 @@ use gatewright_model::resource::{Labels, Plugins};
 use serde::{Deserialize, Serialize};
 
 use super::database::{Row, query};
-use super::{Reading, Stamp, StoreError, Writing, from_json, to_json};
+use super::sealed_members::Members;
+use super::{Reading, Stamp, StoreError, Writing, to_json};
 
 /// A service version without its routes.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,8 +38,8 @@ pub(super) struct Content {
 /// The columns of a summary, of table alias `v`; other tables' columns may follow.
 pub(super) const SUMMARY_COLUMNS: &str = "v.id AS version_id, v.service_id, v.version, v.name, v.labels, v.content, v.created_at AS version_created_at";
 
-pub(super) fn read_summary(row: &Row) -> Result<VersionSummary, StoreError> {
-    let content: Content = row.json("content")?;
+pub(super) fn read_summary(row: &Row, members: &Members) -> Result<VersionSummary, StoreError> {
+    let content: Content = members.open(&row.text("service_id")?, &row.text("content")?)?;
     Ok(VersionSummary {
         id: row.parsed("version_id")?,
         service_id: row.parsed("service_id")?,
@@ -56,8 +57,11 @@ pub(super) fn read_summary(row: &Row) -> Result<VersionSummary, StoreError> {
 const ROUTES_COLUMNS: &str = "v.routes, v.stream_routes";
 
 /// A whole version out of [`SUMMARY_COLUMNS`] and [`ROUTES_COLUMNS`].
-fn read_whole(row: &Row) -> Result<ServiceVersion, StoreError> {
-    let summary = read_summary(row)?;
+fn read_whole(row: &Row, members: &Members) -> Result<ServiceVersion, StoreError> {
+    let summary = read_summary(row, members)?;
+    let service = summary.service_id.as_str();
+    let routes = members.open(service, &row.text("routes")?)?;
+    let stream_routes = members.open(service, &row.text("stream_routes")?)?;
     Ok(ServiceVersion {
         id: summary.id,
         service_id: summary.service_id,
@@ -67,8 +71,8 @@ fn read_whole(row: &Row) -> Result<ServiceVersion, StoreError> {
         labels: summary.labels,
         kind: summary.kind,
         plugins: summary.plugins,
-        routes: from_json(&row.text("routes")?)?,
-        stream_routes: from_json(&row.text("stream_routes")?)?,
+        routes,
+        stream_routes,
     })
 }
 
@@ -80,7 +84,8 @@ impl Reading {
         let one = query(format!(
             "SELECT {SUMMARY_COLUMNS}, {ROUTES_COLUMNS} FROM service_version v WHERE v.id = $1"
         ));
-        self.tx.row(one.bind(id.as_str())).await?.as_ref().map(read_whole).transpose()
+        let members = self.members();
+        self.tx.row(one.bind(id.as_str())).await?.map(|row| read_whole(&row, &members)).transpose()
     }
 
     /// A version without its routes.
@@ -89,7 +94,8 @@ impl Reading {
         id: &ServiceVersionId,
     ) -> Result<Option<VersionSummary>, StoreError> {
         let one = query(format!("SELECT {SUMMARY_COLUMNS} FROM service_version v WHERE v.id = $1"));
-        self.tx.row(one.bind(id.as_str())).await?.as_ref().map(read_summary).transpose()
+        let members = self.members();
+        self.tx.row(one.bind(id.as_str())).await?.map(|row| read_summary(&row, &members)).transpose()
     }
 
     /// The version of a service that has this number, without its routes.
@@ -101,7 +107,12 @@ impl Reading {
         let one = query(format!(
             "SELECT {SUMMARY_COLUMNS} FROM service_version v WHERE v.service_id = $1 AND v.version = $2"
         ));
-        self.tx.row(one.bind(service_id.as_str()).bind(version)).await?.as_ref().map(read_summary).transpose()
+        let members = self.members();
+        self.tx
+            .row(one.bind(service_id.as_str()).bind(version))
+            .await?
+            .map(|row| read_summary(&row, &members))
+            .transpose()
     }
 
     /// The version of a service that has this number.
@@ -113,7 +124,12 @@ impl Reading {
         let one = query(format!(
             "SELECT {SUMMARY_COLUMNS}, {ROUTES_COLUMNS} FROM service_version v WHERE v.service_id = $1 AND v.version = $2"
         ));
-        self.tx.row(one.bind(service_id.as_str()).bind(version)).await?.as_ref().map(read_whole).transpose()
+        let members = self.members();
+        self.tx
+            .row(one.bind(service_id.as_str()).bind(version))
+            .await?
+            .map(|row| read_whole(&row, &members))
+            .transpose()
     }
 
     /// Whether this service has a version of this number.
@@ -141,8 +157,10 @@ impl Writing {
             Content { desc: version.desc.clone(), kind: version.kind, plugins: version.plugins.clone() };
         let insert = insert.bind(version.id.as_str()).bind(version.service_id.as_str());
         let insert = insert.bind(version.version.as_str()).bind(version.name.as_str());
-        let insert = insert.bind(to_json(&version.labels)?).bind(to_json(&content)?);
-        let insert = insert.bind(to_json(&version.routes)?).bind(to_json(&version.stream_routes)?);
+        let (members, service) = (self.members(), &version.service_id);
+        let insert = insert.bind(to_json(&version.labels)?).bind(members.seal(service, &content)?);
+        let insert = insert.bind(members.seal(service, &version.routes)?);
+        let insert = insert.bind(members.seal(service, &version.stream_routes)?);
         self.tx.execute_one(insert.bind(stamp.at)).await
     }
 }

@@ -423,3 +423,23 @@ fn of_two_objects_for_a_name_the_one_that_verifies_clients_wins() {
     assert_eq!(connection.shown, certificates[1].chain()[0]);
     assert!(connection.get("a.example").contains("client_certificate_missing"));
 }
+
+#[test]
+fn an_object_may_say_which_versions_of_tls_are_spoken() {
+    let node = hello_node();
+    let certificates = certificates(&[&["old.example"], &["new.example"], &["both.example"]]);
+    let [old, new, both] = &certificates[..] else { unreachable!() };
+    let objects = [
+        old.shown_to("old", &["old.example"], json!({"ssl_protocols": ["TLSv1.2"]})),
+        new.shown_to("new", &["new.example"], json!({"ssl_protocols": ["TLSv1.3"]})),
+        both.shown_to("both", &["both.example"], json!({})),
+    ];
+    let world = World::serving_with(&[service(&[node.address], json!({}))], &objects);
+    for (name, spoken) in
+        [("old.example", [true, false]), ("new.example", [false, true]), ("both.example", [true, true])]
+    {
+        let connects = [&TLS12, &TLS13]
+            .map(|version| TlsClient::speaking(&[version]).connect(world.tls_address(), name).is_ok());
+        assert_eq!(connects, spoken, "{name}");
+    }
+}

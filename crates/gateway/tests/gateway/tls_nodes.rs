@@ -158,19 +158,23 @@ fn a_node_is_shown_the_client_certificate_that_is_written_or_named() {
             json!({"tls": {"client_cert": written.certificate, "client_key": written.key}}),
         ),
         secure("named", "localhost", node.address, json!({"tls": {"client_cert_id": "c"}})),
+        secure("alone", "localhost", node.address, json!({"tls": {"client_cert_id": "d"}})),
     ];
     let object = |identity: &crate::tls_world::Identity, status: u8| {
         identity.shown_to("c", &[], json!({"type": "client", "status": status}))
     };
-    world.publish_with(&services, &[object(&named, 1)]);
-    for host in ["none", "written", "named"] {
+    let alone = authority.certify("alone", &[]);
+    // As the control plane sends a certificate that is an object of its own.
+    let certificate = alone.shown_to("certificate.d", &[], json!({"type": "client", "status": 1}));
+    world.publish_with(&services, &[object(&named, 1), certificate]);
+    for host in ["none", "written", "named", "alone"] {
         assert_eq!(reason(&world, &format!("{host}.example")), (200, String::new()), "{host}");
     }
     world.publish_with(&services, &[object(&renewed, 1)]);
     assert_eq!(reason(&world, "named.example").0, 200);
     let shown: Vec<_> = node.handshakes().into_iter().map(|handshake| handshake.client).collect();
     let own = |identity: &crate::tls_world::Identity| Some(identity.chain()[0].clone());
-    assert_eq!(shown, [None, own(&written), own(&named), own(&renewed)]);
+    assert_eq!(shown, [None, own(&written), own(&named), own(&alone), own(&renewed)]);
     for objects in [vec![object(&renewed, 0)], Vec::new()] {
         world.publish_with(&services, &objects);
         assert_eq!(reason(&world, "named.example"), (503, "upstream_tls_unusable".to_owned()));
