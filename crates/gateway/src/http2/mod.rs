@@ -9,10 +9,11 @@
 //! * [`grpc`]: what gRPC adds.
 //! * [`flood`]: frames that cost much and carry nothing.
 //! * [`frames`]: where frames begin in the bytes of a connection.
-//! * [`wire`]: the bytes under a connection, watched.
+//! * [`wire`]: the bytes under a connection, watched. [`gather`]: frames leave together.
 
 pub(crate) mod flood;
 pub(crate) mod frames;
+pub(crate) mod gather;
 pub(crate) mod grpc;
 pub(crate) mod inlet;
 pub(crate) mod outlet;

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::PREFACE;
 use super::flood::Counter;
 use super::frames::Refusals;
+use super::gather::Gather;
 use crate::transport::Transport;
 use crate::worker::timer::{Timer, ticks};
 
@@ -28,7 +29,7 @@ pub(crate) enum Abuse {
 
 /// A client's connection under the `h2` crate.
 pub(crate) struct Wire {
-    transport: Transport,
+    gather: Rc<Gather>,
     /// What was read before the crate took over.
     received: BytesMut,
     counter: Counter,
@@ -56,13 +57,19 @@ impl Wire {
         head_timeout: Duration,
     ) -> Self {
         let counter = Counter::new(PREFACE.len());
+        let gather = Rc::new(Gather::new(transport));
         let (refusals, seen) = (Refusals::default(), Rc::default());
-        Self { transport, received, counter, timer, head_timeout, refusals, seen }
+        Self { gather, received, counter, timer, head_timeout, refusals, seen }
     }
 
     /// What is seen as the connection goes on.
     pub(crate) fn seen(&self) -> Rc<Seen> {
         Rc::clone(&self.seen)
+    }
+
+    /// What the crate writes gathers here; it is sent by whoever polls the connection.
+    pub(crate) fn gather(&self) -> Rc<Gather> {
+        Rc::clone(&self.gather)
     }
 
     /// The connection has to look at what its client does.
@@ -74,7 +81,7 @@ impl Wire {
     /// Reads what was received before, then from the connection.
     fn poll_bytes(&mut self, context: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.received.is_empty() {
-            return Pin::new(&mut self.transport).poll_read(context, room);
+            return self.gather.poll_read(context, room);
         }
         let count = self.received.len().min(room.remaining());
         room.put_slice(&self.received[..count]);
@@ -114,7 +121,7 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.transport).poll_write(context, data);
+        let polled = this.gather.poll_put(context, data);
         if let Poll::Ready(Ok(written)) = polled {
             let refused = this.refusals.see(&data[..written]);
             this.seen.refused.update(|before| before + refused);
@@ -122,11 +129,11 @@ impl AsyncWrite for Wire {
         polled
     }
 
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().transport).poll_flush(context)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().transport).poll_shutdown(context)
+        self.gather.poll_shutdown(context)
     }
 }

@@ -28,6 +28,7 @@ use super::sink::{Http2Sink, Sink, send_whole};
 use crate::http1::Malformed;
 use crate::http1::framing::Framing;
 use crate::http2;
+use crate::http2::gather::Gather;
 use crate::http2::grpc;
 use crate::http2::inlet::Inlet;
 use crate::http2::outlet::{Closed, Outlet};
@@ -58,9 +59,10 @@ pub(super) async fn serve(
 ) {
     let timer = worker.clock.timer();
     let wire = Wire::new(transport, received, worker.clock.timer(), worker.limits.head_timeout);
-    let seen = wire.seen();
-    let shaking = http2::server().handshake::<_, Bytes>(wire);
-    let Ok(Ok(mut connection)) = timer.limit(worker.limits.head_timeout, shaking).await else { return };
+    let (seen, gather) = (wire.seen(), wire.gather());
+    let mut shaking = pin!(http2::server().handshake::<_, Bytes>(wire));
+    let shaking = gather.along(|context| shaking.as_mut().poll(context));
+    let Ok(Ok(Ok(mut connection))) = timer.limit(worker.limits.head_timeout, shaking).await else { return };
     let shared = Rc::new(Shared { worker: Rc::clone(worker), address, in_flight: Cell::new(0) });
     let mut patience = worker.limits.head_timeout;
     let (mut closing, mut idle) = (false, false);
@@ -70,7 +72,7 @@ pub(super) async fn serve(
             connection.graceful_shutdown();
             (closing, patience) = (true, CLOSING_TIMEOUT);
         }
-        match timer.limit_until_stop(patience, next(worker, &mut connection, &seen)).await {
+        match timer.limit_until_stop(patience, next(worker, &mut connection, &gather, &seen)).await {
             Ok(Ok((request, respond))) => {
                 shared.in_flight.set(shared.in_flight.get() + 1);
                 tokio::task::spawn_local(serve_stream(Rc::clone(&shared), request, respond));
@@ -95,7 +97,8 @@ pub(super) async fn serve(
             }
         }
     }
-    let _ = timer.limit(CLOSING_TIMEOUT, poll_fn(|context| connection.poll_closed(context))).await;
+    let closing = gather.along(|context| connection.poll_closed(context));
+    let _ = timer.limit(CLOSING_TIMEOUT, closing).await;
 }
 
 /// Why a connection brings no further streams.
@@ -122,9 +125,10 @@ impl End {
 async fn next(
     worker: &Worker,
     connection: &mut Connection<Wire, Bytes>,
+    gather: &Gather,
     seen: &Seen,
 ) -> Result<(Request<RecvStream>, SendResponse<Bytes>), End> {
-    poll_fn(|context| {
+    let accepting = gather.along(|context| {
         let accepted = connection.poll_accept(context);
         worker.recorder.counts().streams_refused(seen.refused.take());
         if let Some(abuse) = seen.abuse.get() {
@@ -135,8 +139,8 @@ async fn next(
             Some(Err(error)) => Err(End::of(&error)),
             None => Err(End::Gone),
         })
-    })
-    .await
+    });
+    accepting.await.unwrap_or(Err(End::Gone))
 }
 
 /// Answers one request and records what became of it.
