@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -163,7 +163,7 @@ impl Attempt<'_, '_, '_, '_> {
         let received = match sending {
             Sending::Whole(length) => {
                 send_alone(&mut node_writer, outbound, timeouts.send, timer).await?;
-                let received = beside(gone(incoming), answer.pass_on(response), &stage).await?;
+                let received = beside(pin!(gone(incoming)), pin!(answer.pass_on(response)), &stage).await?;
                 inbound.advance(length);
                 *unread = Unread::Nothing;
                 received
@@ -183,7 +183,7 @@ impl Attempt<'_, '_, '_, '_> {
                     *unread = Unread::Nothing;
                     gone(incoming).await
                 };
-                beside(upload, answer.pass_on(response), &stage).await?
+                beside(pin!(upload), pin!(answer.pass_on(response)), &stage).await?
             }
         };
         if received.switched
@@ -251,7 +251,7 @@ impl Attempt<'_, '_, '_, '_> {
                     stage.uploading.set(false);
                     gone(incoming).await
                 };
-                let received = beside(upload, answer.pass_on(response), &stage).await?;
+                let received = beside(pin!(upload), pin!(answer.pass_on(response)), &stage).await?;
                 inbound.advance(length);
                 *unread = Unread::Nothing;
                 received
@@ -271,7 +271,7 @@ impl Attempt<'_, '_, '_, '_> {
                     *unread = Unread::Nothing;
                     gone(incoming).await
                 };
-                beside(upload, answer.pass_on(response), &stage).await?
+                beside(pin!(upload), pin!(answer.pass_on(response)), &stage).await?
             }
         };
         let whole = *unread == Unread::Nothing;
@@ -340,12 +340,10 @@ impl<'c> Stage<'c> {
 /// answer decides: a node may answer before it has read everything. A node that takes no more may have answered
 /// already, so its answer is waited for; a client that breaks off ends both.
 async fn beside(
-    client: impl Future<Output = Result<Infallible, Broken>>,
-    answer: impl Future<Output = Result<Received, Trouble>>,
+    mut client: Pin<&mut impl Future<Output = Result<Infallible, Broken>>>,
+    mut answer: Pin<&mut impl Future<Output = Result<Received, Trouble>>>,
     stage: &Stage<'_>,
 ) -> Result<Received, Trouble> {
-    let mut client = pin!(client);
-    let mut answer = pin!(answer);
     let mut ended = false;
     poll_fn(|context| {
         if !ended && let Poll::Ready(Err(broken)) = client.as_mut().poll(context) {

@@ -5,11 +5,13 @@
 //! Everything lives on one thread.
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
+
+use pin_project_lite::pin_project;
 
 /// How far apart the clock ticks.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
@@ -112,7 +114,31 @@ pub(crate) fn ticks(limit: Duration) -> u64 {
     u64::try_from(ticks).unwrap_or(NEVER)
 }
 
-/// Guards one wait at a time.
+pin_project! {
+    /// A future that is given up when its limit passes. By hand and not an `async fn`, which would keep what it is
+    /// given twice; waits within waits would multiply that, and every connection pays for it.
+    pub(crate) struct Limited<'t, F> {
+        #[pin]
+        future: F,
+        timer: &'t Timer,
+    }
+}
+
+impl<F: Future> Future for Limited<'_, F> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let result = match this.future.poll(context) {
+            Poll::Ready(output) => Ok(output),
+            Poll::Pending => Err(ready!(this.timer.poll_elapsed(context))),
+        };
+        this.timer.rest();
+        Poll::Ready(result)
+    }
+}
+
+/// Guards one wait at a time, from when it is asked for.
 pub(crate) struct Timer {
     clock: Rc<Clock>,
     slot: Rc<Slot>,
@@ -129,56 +155,35 @@ impl Timer {
     ///
     /// # Errors
     /// [`Elapsed`], when the limit passed first; `future` is dropped.
-    pub(crate) async fn limit<F: Future>(&self, limit: Duration, future: F) -> Result<F::Output, Elapsed> {
-        self.until(self.clock.now().saturating_add(ticks(limit)), future).await
+    pub(crate) fn limit<F: Future>(&self, limit: Duration, future: F) -> Limited<'_, F> {
+        self.until(self.clock.now().saturating_add(ticks(limit)), future)
     }
 
     /// Like [`Timer::limit`] for a wait between requests, which a stopping worker may shorten.
-    pub(crate) async fn limit_idle<F: Future>(
-        &self,
-        limit: Duration,
-        future: F,
-    ) -> Result<F::Output, Elapsed> {
-        self.hastily(Haste::Grace, limit, future).await
+    pub(crate) fn limit_idle<F: Future>(&self, limit: Duration, future: F) -> Limited<'_, F> {
+        self.slot.haste.set(Haste::Grace);
+        self.limit(limit, future)
     }
 
     /// Like [`Timer::limit`], but no longer than until the worker stops.
-    pub(crate) async fn limit_until_stop<F: Future>(
-        &self,
-        limit: Duration,
-        future: F,
-    ) -> Result<F::Output, Elapsed> {
-        self.hastily(Haste::AtOnce, limit, future).await
-    }
-
-    async fn hastily<F: Future>(
-        &self,
-        haste: Haste,
-        limit: Duration,
-        future: F,
-    ) -> Result<F::Output, Elapsed> {
-        self.slot.haste.set(haste);
-        let result = self.limit(limit, future).await;
-        self.slot.haste.set(Haste::None);
-        result
+    pub(crate) fn limit_until_stop<F: Future>(&self, limit: Duration, future: F) -> Limited<'_, F> {
+        self.slot.haste.set(Haste::AtOnce);
+        self.limit(limit, future)
     }
 
     /// Runs `future`, but not past the tick `deadline`.
     ///
     /// # Errors
     /// [`Elapsed`], when the deadline passed first; `future` is dropped.
-    pub(crate) async fn until<F: Future>(&self, deadline: u64, future: F) -> Result<F::Output, Elapsed> {
+    pub(crate) fn until<F: Future>(&self, deadline: u64, future: F) -> Limited<'_, F> {
         self.slot.deadline.set(deadline);
-        let mut future = pin!(future);
-        let result = poll_fn(|context| {
-            if let Poll::Ready(output) = future.as_mut().poll(context) {
-                return Poll::Ready(Ok(output));
-            }
-            self.poll_elapsed(context).map(Err)
-        })
-        .await;
+        Limited { future, timer: self }
+    }
+
+    /// Guards nothing any more.
+    fn rest(&self) {
         self.slot.deadline.set(NEVER);
-        result
+        self.slot.haste.set(Haste::None);
     }
 
     /// Whether the tick `deadline` has come; otherwise the task is woken when it does, unless [`Timer::disarm`] comes
