@@ -18,7 +18,7 @@ pub struct Settings {
     pub database: Option<DatabaseUrl>,
     /// Where the admin API answers.
     pub admin: SocketAddr,
-    /// Where remote gateways are answered; none: only gateways in this process.
+    /// Where remote gateways are answered, over TLS; none: only gateways in this process.
     pub sync: Option<SocketAddr>,
     /// The administrator's password of a first start; none: a random one.
     pub admin_password: Option<String>,
@@ -101,6 +101,12 @@ pub enum StartError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// TLS for gateways cannot be set up.
+    #[error("cannot answer gateways over TLS (--sync): {reason}")]
+    SyncTls {
+        /// What went wrong.
         reason: String,
     },
     /// The store cannot be opened.

@@ -13,7 +13,8 @@ use gatewright_model::resource::Labels;
 use gatewright_model::resource::gateway_group::{self, GatewayGroup, GatewayGroupKind};
 
 use crate::app::{
-    ACCESS_TOKEN_PREFIX, ADMIN, Digest, INSTANCE_TOKEN_PREFIX, World, password_hash, password_new, token_new,
+    ACCESS_TOKEN_PREFIX, ADMIN, Authority, Digest, World, instance_token_new, password_hash, password_new,
+    token_new,
 };
 use crate::config::{CreatedSecrets, Settings};
 use crate::store::{NewAccessToken, PasswordState, Store, StoreError, UserRow};
@@ -37,6 +38,7 @@ pub(crate) async fn first_start(
     store: &Store,
     world: &World,
     settings: &Settings,
+    authority: &Authority,
 ) -> Result<CreatedSecrets, FirstStartError> {
     let mut tx = store.write().await?;
     if tx.user_named(ADMIN).await?.is_some() {
@@ -47,7 +49,7 @@ pub(crate) async fn first_start(
     let created = CreatedSecrets {
         admin_password: given_password.is_none().then(|| password_new(world)),
         admin_key: given_key.is_none().then(|| token_new(world, ACCESS_TOKEN_PREFIX)),
-        instance_token: Some(token_new(world, INSTANCE_TOKEN_PREFIX)),
+        instance_token: Some(instance_token_new(world, &authority.pin())),
     };
     let password = given_password.or_else(|| created.admin_password.clone()).unwrap_or_default();
     let key = given_key.or_else(|| created.admin_key.clone()).unwrap_or_default();
@@ -78,7 +80,8 @@ pub(crate) async fn first_start(
     let group = default_group();
     tx.gateway_group_insert(stamp, &group, &default_group_content()).await?;
     let token_id: String = world.id();
-    tx.instance_token_insert(stamp, &token_id, &group, Digest::of(&instance_token).as_str()).await?;
+    let digest = Digest::of_instance_token(&instance_token);
+    tx.instance_token_insert(stamp, &token_id, &group, digest.as_str()).await?;
 
     keep_secrets(&settings.data_dir, &created)?;
     tx.commit().await?;

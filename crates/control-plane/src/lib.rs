@@ -21,18 +21,22 @@ mod first_start;
 mod listener;
 mod secret_key;
 mod secret_names;
+mod sync_tls;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use app::{ACCESS_TOKEN_PREFIX, App, Digest, INSTANCE_TOKEN_PREFIX, ProcessSecrets, World, token_new};
+use app::{
+    ACCESS_TOKEN_PREFIX, App, Authority, Digest, ProcessSecrets, World, instance_token_new, token_new,
+};
 pub use config::{API_VERSION_DEFAULT, AUDIT_RETENTION_DEFAULT, AdminTls};
 pub use config::{CreatedSecrets, Settings, StartError};
 use directory_lock::DirectoryLock;
 use first_start::FirstStartError;
-use listener::Stopping;
+use listener::{Opening, Stopping};
 use store::Store;
 pub use store::{DatabaseUrl, DatabaseUrlError};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -82,17 +86,24 @@ pub async fn start(settings: Settings) -> Result<ControlPlane, StartError> {
     let database = database(&settings.data_dir, settings.database.as_ref());
     let (store, lock) = store_open(&database).await?;
     let store = secret_key::unlock(store, &settings, &world).await?;
-    let created_secrets = first_start(&store, &world, &settings, &database).await?;
+    let authority = Authority::open(&store, &world).await;
+    let authority = Arc::new(authority.map_err(|error| store_failed(&database, &error))?);
+    let created_secrets = first_start(&store, &world, &settings, &database, &authority).await?;
     let acceptor = settings.admin_tls.as_ref().map(|tls| admin_tls::acceptor(tls, &settings.data_dir));
     let acceptor = acceptor.transpose()?;
+    let sync_acceptor = sync_tls::acceptor(Arc::clone(&authority))?;
     let announcements = store.announcements().await.map_err(|error| store_failed(&database, &error))?;
 
     let operator_key = token_new(&world, ACCESS_TOKEN_PREFIX);
-    let instance_token = token_new(&world, INSTANCE_TOKEN_PREFIX);
+    let instance_token = instance_token_new(&world, &authority.pin());
     let secrets = ProcessSecrets {
         access_tokens: BTreeMap::from([(Digest::of(&operator_key), app::ADMIN.to_owned())]),
-        instance_tokens: BTreeMap::from([(Digest::of(&instance_token), first_start::default_group())]),
+        instance_tokens: BTreeMap::from([(
+            Digest::of_instance_token(&instance_token),
+            first_start::default_group(),
+        )]),
         admin_password_file: Some(settings.data_dir.join(first_start::ADMIN_PASSWORD_FILE)),
+        authority,
     };
     let hints = distribution::Hints::default();
     let stopping = Stopping::default();
@@ -101,20 +112,20 @@ pub async fn start(settings: Settings) -> Result<ControlPlane, StartError> {
     }
     let app = App::new(store.clone(), world, hints, secrets, settings.rehearsal);
     let watch = distribution::watch_router(app.clone(), stopping.graceful.clone());
-    let serve = |listener, tls, router, connections_max| {
-        let task = listener::serve(listener, tls, router, connections_max, stopping.clone());
+    let serve = |listener, opening, router, connections_max| {
+        let task = listener::serve(listener, opening, router, connections_max, stopping.clone());
         stopping.tasks.spawn(task);
     };
     stopping.tasks.spawn(expire(app.clone(), settings.audit_retention, stopping.clone()));
     stopping.tasks.spawn(instances_write(app.clone(), stopping.clone()));
     let router = api::admin_router(app, &settings.api_version);
-    serve(admin, None, router.clone(), ADMIN_CONNECTIONS_MAX);
-    let admin_tls_address = admin_tls.map(|(listener, address)| {
-        serve(listener, acceptor, router, ADMIN_CONNECTIONS_MAX);
+    serve(admin, Opening::Plain, router.clone(), ADMIN_CONNECTIONS_MAX);
+    let admin_tls_address = admin_tls.zip(acceptor).map(|((listener, address), acceptor)| {
+        serve(listener, Opening::Tls(acceptor), router, ADMIN_CONNECTIONS_MAX);
         address
     });
     let sync_address = sync.map(|(listener, address)| {
-        serve(listener, None, watch.clone(), WATCH_CONNECTIONS_MAX);
+        serve(listener, Opening::TlsOrLocal(sync_acceptor), watch.clone(), WATCH_CONNECTIONS_MAX);
         address
     });
     let sync = sync_address.map(tracing::field::display);
@@ -219,8 +230,9 @@ async fn first_start(
     world: &World,
     settings: &Settings,
     database: &DatabaseUrl,
+    authority: &Authority,
 ) -> Result<CreatedSecrets, StartError> {
-    first_start::first_start(store, world, settings).await.map_err(|error| match error {
+    first_start::first_start(store, world, settings, authority).await.map_err(|error| match error {
         FirstStartError::File(source) => {
             StartError::DataDirectory { path: settings.data_dir.clone(), source }
         }

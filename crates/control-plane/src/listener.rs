@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::Peer;
+use crate::app::Digest;
 
 /// How long a request head may take, and a kept connection may idle: slow writers hold no connection for ever.
 const HEAD_READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -55,11 +56,47 @@ impl Stopping {
     }
 }
 
-/// Serves `router` on every connection to `listener`, over TLS if there is `tls`, at most `connections_max` at a
+/// What connections to a listener begin with.
+#[derive(Clone)]
+pub(crate) enum Opening {
+    Plain,
+    Tls(TlsAcceptor),
+    /// TLS, but for callers on this machine, who may speak in the clear.
+    TlsOrLocal(TlsAcceptor),
+}
+
+/// The first byte of a TLS handshake; no request begins with it.
+const HANDSHAKE: u8 = 22;
+
+impl Opening {
+    /// What to shake hands with, if hands are shaken; `Err`: the connection is not welcome.
+    async fn acceptor(
+        &self,
+        stream: &TcpStream,
+        from: SocketAddr,
+    ) -> Result<Option<&TlsAcceptor>, &'static str> {
+        match self {
+            Self::Plain => Ok(None),
+            Self::Tls(tls) => Ok(Some(tls)),
+            Self::TlsOrLocal(tls) => {
+                let mut first = [0; 1];
+                let peeked = tokio::time::timeout(HANDSHAKE_TIMEOUT, stream.peek(&mut first)).await;
+                match peeked {
+                    Ok(Ok(1)) if first[0] == HANDSHAKE => Ok(Some(tls)),
+                    Ok(Ok(1)) if from.ip().to_canonical().is_loopback() => Ok(None),
+                    Ok(Ok(1)) => Err("it does not speak TLS, which only this machine need not"),
+                    _ => Err("it said nothing"),
+                }
+            }
+        }
+    }
+}
+
+/// Serves `router` on every connection to `listener`, opened as `opening` says, at most `connections_max` at a
 /// time; more wait in the system's queue.
 pub(crate) async fn serve(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    opening: Opening,
     router: axum::Router,
     connections_max: usize,
     stopping: Stopping,
@@ -71,24 +108,41 @@ pub(crate) async fn serve(
             accepted = accept(&listener, &places) => accepted,
         };
         let Some((stream, address, place)) = accepted else { continue };
-        let (tls, router, connection_stopping) = (tls.clone(), router.clone(), stopping.clone());
+        let (opening, router, connection_stopping) = (opening.clone(), router.clone(), stopping.clone());
         stopping.tasks.spawn(async move {
-            let peer = Some(Peer { address: address.ip().to_canonical(), is_tls: tls.is_some() });
-            match tls {
-                None => serve_connection(stream, peer, router, &connection_stopping).await,
-                Some(tls) => {
-                    if let Some(stream) = shake_hands(tls, stream, &connection_stopping).await {
-                        serve_connection(stream, peer, router, &connection_stopping).await;
-                    }
-                }
-            }
+            open_and_serve(stream, address, &opening, router, &connection_stopping).await;
             drop(place);
         });
     }
 }
 
+async fn open_and_serve(
+    stream: TcpStream,
+    from: SocketAddr,
+    opening: &Opening,
+    router: axum::Router,
+    stopping: &Stopping,
+) {
+    let acceptor = tokio::select! {
+        () = stopping.graceful.cancelled() => return,
+        acceptor = opening.acceptor(&stream, from) => acceptor,
+    };
+    let peer = Peer { address: from.ip().to_canonical(), is_tls: false, certificate: None };
+    match acceptor {
+        Ok(None) => serve_connection(stream, Some(peer), router, stopping).await,
+        Ok(Some(tls)) => {
+            let Some(stream) = shake_hands(tls, stream, stopping).await else { return };
+            let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+            let certificate = shown.map(|certificate| Digest::of_bytes(certificate));
+            let peer = Peer { is_tls: true, certificate, ..peer };
+            serve_connection(stream, Some(peer), router, stopping).await;
+        }
+        Err(reason) => tracing::warn!(%from, reason, "a connection is closed"),
+    }
+}
+
 async fn shake_hands(
-    tls: TlsAcceptor,
+    tls: &TlsAcceptor,
     stream: TcpStream,
     stopping: &Stopping,
 ) -> Option<TlsStream<TcpStream>> {
@@ -132,7 +186,7 @@ pub(crate) async fn serve_connection<I: AsyncRead + AsyncWrite + Send + Unpin + 
 ) {
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        if let Some(peer) = peer {
+        if let Some(peer) = peer.clone() {
             request.extensions_mut().insert(peer);
         }
         router.call(request)

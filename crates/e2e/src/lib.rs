@@ -20,9 +20,11 @@ pub mod client;
 pub mod message;
 pub mod upstream;
 
+pub mod fleet;
 pub mod world;
 
 pub use admin::Admin;
+pub use fleet::{ControlPlane, Gateway};
 pub use process::Process;
 pub use upstream::Upstream;
 pub use world::World;

@@ -87,7 +87,7 @@ fn wrong_usage_is_exit_code_2_and_help_is_0() {
         (vec!["up", "--workers", "none"], 2),
         (vec!["up", "--proxy", "9080"], 2),
         (vec!["gateway", "--control-plane", "http://127.0.0.1:1"], 2),
-        (vec!["gateway", "--control-plane", "https://127.0.0.1:1", "--token", "t"], 2),
+        (vec!["gateway", "--control-plane", "https://127.0.0.1", "--token", "t"], 2),
         (vec!["quick"], 2),
         (vec!["--help"], 0),
         (vec!["up", "--help"], 0),

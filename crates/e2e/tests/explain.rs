@@ -39,13 +39,18 @@ fn routes_are_tested_offline_line_by_line() {
     assert!(answers[3]["error"].is_string(), "{}", answers[3]);
     assert_eq!(answers.len(), 4);
 
+    let (code, out, err) = run(&["validate", &config]);
+    assert_eq!((code, out.contains("is valid")), (Some(0), true), "{err}");
+
     let broken = write(directory.path(), "broken.yaml", "services: [{name: a, routes: [{paths: [x]}]}]");
-    let (code, _, err) = run(&["explain", "--config", &broken]);
-    assert_eq!(code, Some(1));
-    assert!(
-        err.contains("/services/0/routes/0/paths/0") && err.contains("/services/0/routes/0/name"),
-        "{err}"
-    );
+    for arguments in [&["explain", "--config", &broken][..], &["validate", &broken]] {
+        let (code, _, err) = run(arguments);
+        assert_eq!(code, Some(1));
+        assert!(
+            err.contains("/services/0/routes/0/paths/0") && err.contains("/services/0/routes/0/name"),
+            "{err}"
+        );
+    }
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod refusals;
 mod routing;
 mod streaming;
 
+mod fleet;
 mod observe;
 mod processes;
 mod tls;

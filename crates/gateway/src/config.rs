@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use crate::http1::{FIELDS_MAX, HEAD_BYTES_MAX};
 use crate::memory::MemoryLimit;
+use crate::source::file::LoadError;
 
 use crate::telemetry::access_log;
 
@@ -22,7 +23,7 @@ pub struct Settings {
     pub gateway_group_id: GatewayGroupId,
     /// Who this instance is; the same over restarts, see [`instance_id`].
     pub instance_id: InstanceId,
-    /// What the gateway proves its group with.
+    /// What the gateway proves its group with; empty if its connections do that, with a certificate.
     pub instance_token: String,
     /// Where the configuration is kept for a start without a control plane; none: nowhere.
     pub data_dir: Option<PathBuf>,
@@ -165,6 +166,9 @@ pub enum StartError {
         /// The directory asked for.
         path: PathBuf,
     },
+    /// The configuration file cannot be served.
+    #[error(transparent)]
+    File(#[from] LoadError),
     /// The added authorities cannot be read.
     #[error("cannot use the authorities in {path} (--upstream-ca): {reason}", path = path.display())]
     Authorities {

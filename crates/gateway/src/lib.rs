@@ -56,6 +56,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
+use std::ops::Deref;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -65,8 +66,8 @@ use std::time::{Duration, Instant};
 pub use config::{Limits, Settings, StartError, Trust};
 pub use handover::Inheritance;
 pub use memory::MemoryLimit;
-pub use source::{Connector, Io};
-use tokio::runtime::{Builder, LocalOptions, Runtime};
+pub use source::{Connector, Io, Source};
+use tokio::runtime::{Builder, Handle, LocalOptions, Runtime};
 use tokio::sync::{mpsc, watch};
 
 use handover::Sockets;
@@ -76,6 +77,7 @@ use live::LiveConfig;
 use live::current::Current;
 use source::cache::Cache;
 use source::control_plane::Following;
+use source::file::follow::Follower;
 use source::report::Reports;
 use telemetry::access_log::writer::Channel;
 use telemetry::access_log::{self, Destination};
@@ -114,19 +116,20 @@ pub struct Gateway {
     /// Closes when the last worker ended.
     workers_ended: mpsc::Receiver<()>,
     access_log: Option<AccessLog>,
-    background: Option<Runtime>,
+    _background: BackgroundRuntime,
     current: Current,
     sockets: Arc<Sockets>,
     /// Unlocked when it is closed; none: nothing is kept on disk.
     _lock: Option<File>,
 }
 
-/// Binds the listeners and starts serving; configuration arrives through `connector`.
+/// Binds the listeners and starts serving what is in `source`.
 ///
 /// # Errors
-/// When a listener cannot be bound or a thread cannot be started; the error names the address and the remedy.
-pub fn start(settings: Settings, connector: Arc<dyn Connector>) -> Result<Gateway, StartError> {
-    launch(settings, connector, None)
+/// When a listener cannot be bound, a thread cannot be started or a configuration file is refused; the error names the
+/// place and the remedy.
+pub fn start(settings: Settings, source: impl Into<Source>) -> Result<Gateway, StartError> {
+    launch(settings, source.into(), None)
 }
 
 /// Like [`start`], on the listening sockets of the process before this one. Accepts only once a configuration is
@@ -137,16 +140,12 @@ pub fn start(settings: Settings, connector: Arc<dyn Connector>) -> Result<Gatewa
 pub fn take_over(
     inheritance: &mut Inheritance,
     settings: Settings,
-    connector: Arc<dyn Connector>,
+    source: impl Into<Source>,
 ) -> Result<Gateway, StartError> {
-    launch(settings, connector, Some(std::mem::take(&mut inheritance.sockets)))
+    launch(settings, source.into(), Some(std::mem::take(&mut inheritance.sockets)))
 }
 
-fn launch(
-    mut settings: Settings,
-    connector: Arc<dyn Connector>,
-    inherited: Option<Sockets>,
-) -> Result<Gateway, StartError> {
+fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) -> Result<Gateway, StartError> {
     let takes_over = inherited.is_some();
     let listeners = listeners::open(&settings, inherited.unwrap_or_default())?;
     settings.workers = NonZeroUsize::new(listeners.proxy.len()).unwrap_or(settings.workers);
@@ -160,16 +159,12 @@ fn launch(
     let metrics = Arc::new(Metrics::new(settings.workers.get()));
     let current = Current::new(LiveConfig::unconfigured(Arc::clone(&metrics)));
     let ((stop, stopping), (end, ending)) = (watch::channel(false), watch::channel(false));
-    let background = background_runtime()?;
+    let background = BackgroundRuntime::start()?;
     if let Some(limit) = settings.memory.clone() {
         background.spawn(memory::watch(limit, door.pressure.clone()));
     }
     let (opening, opened) = watch::channel(!takes_over);
-    let configured = current.clone();
-    background.spawn(async move {
-        until_configured(&configured).await;
-        opening.send_replace(true);
-    });
+    background.spawn(open_once_configured(current.clone(), opening));
     let teller = Arc::new(Teller::new(settings.gateway_group_id.as_str()));
     let access_log = settings.access_log.clone().map(AccessLog::start).transpose()?;
     let shown = status::Shown {
@@ -179,24 +174,24 @@ fn launch(
         access_log: access_log.as_ref().map(|log| log.channel.clone()),
         door: Arc::clone(&door),
         teller: Arc::clone(&teller),
+        connector: source.connector(),
     };
     background.spawn(sweep(Arc::clone(&metrics)));
     background.spawn(serve_status(listeners.status, shown, stopping.clone()));
     let beside = upstream::Background::new(
         settings.workers.get(),
-        background.handle().clone(),
+        background.clone(),
         Arc::new(SystemDns::default()),
         Arc::clone(&tls),
     );
-    let (current_too, background_too) = (current.clone(), Arc::new(beside));
-    let following =
-        Following { settings, connector, current: current_too, background: background_too, cache, reports };
-    background.spawn(report(&following, listeners.addresses.ports(), stopping.clone()));
-    background.spawn(source::control_plane::follow(following, stopping.clone()));
+    let (current_too, beside) = (current.clone(), Arc::new(beside));
+    let following = Following { settings, current: current_too, background: beside, cache, reports };
+    follow(source, following, &background, listeners.addresses.ports(), &stopping)?;
 
     let (alive, workers_ended) = mpsc::channel(1);
     let mut tls_listeners = listeners.tls.into_iter();
     for (index, plain) in listeners.proxy.into_iter().enumerate() {
+        let lines = access_log.as_ref().map(|log| &log.channel);
         let thread = Worker {
             index,
             plain,
@@ -204,12 +199,7 @@ fn launch(
             tls: Arc::clone(&tls),
             current: current.clone(),
             limits,
-            recorder: Recorder::new(
-                index,
-                Arc::clone(&metrics),
-                &teller,
-                access_log.as_ref().map(|log| &log.channel),
-            ),
+            recorder: Recorder::new(index, Arc::clone(&metrics), &teller, lines),
             door: Arc::clone(&door),
             hours: Hours { open: opened.clone(), stop: stopping.clone() },
             end: ending.clone(),
@@ -217,31 +207,87 @@ fn launch(
         };
         thread.spawn()?;
     }
-    let (background, sockets, addresses) = (Some(background), Arc::new(listeners.kept), listeners.addresses);
-    Ok(Gateway { addresses, stop, end, workers_ended, access_log, background, current, sockets, _lock: lock })
+    Ok(Gateway {
+        addresses: listeners.addresses,
+        stop,
+        end,
+        workers_ended,
+        access_log,
+        _background: background,
+        current,
+        sockets: Arc::new(listeners.kept),
+        _lock: lock,
+    })
 }
 
-fn background_runtime() -> Result<Runtime, StartError> {
-    let mut runtime = Builder::new_multi_thread();
-    runtime.worker_threads(BACKGROUND_THREADS).thread_name("gatewright-background").enable_all();
-    runtime.build().map_err(|source| StartError::Thread { what: "background runtime", source })
+/// Has what is in `source` served, and reports of it if somebody is to know.
+fn follow(
+    source: Source,
+    following: Following,
+    background: &Handle,
+    ports: Vec<u16>,
+    stopping: &watch::Receiver<bool>,
+) -> Result<(), StartError> {
+    match source {
+        Source::ControlPlane(connector) => {
+            background.spawn(report(&following, Arc::clone(&connector), ports, stopping.clone()));
+            background.spawn(source::control_plane::follow(following, connector, stopping.clone()));
+        }
+        Source::File(path) => {
+            let follower = Follower::start(path, following)?;
+            background.spawn(follower.follow(stopping.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// What is no client request runs here. Dropped, it ends without waiting: that would block the runtime which drops it.
+struct BackgroundRuntime {
+    runtime: Option<Runtime>,
+    handle: Handle,
+}
+
+impl BackgroundRuntime {
+    fn start() -> Result<Self, StartError> {
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(BACKGROUND_THREADS).thread_name("gatewright-background").enable_all();
+        let started =
+            builder.build().map_err(|source| StartError::Thread { what: "background runtime", source });
+        started.map(|runtime| Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
+    }
+}
+
+impl Deref for BackgroundRuntime {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Drop for BackgroundRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// The reporting of what `following` comes to.
 fn report(
     following: &Following,
+    connector: Arc<dyn Connector>,
     ports: Vec<u16>,
     stopping: watch::Receiver<bool>,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let Following { settings, connector, current, reports, .. } = following;
+    let Following { settings, current, reports, .. } = following;
     let identity = Identity {
         instance_id: settings.instance_id.clone(),
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         ports,
         cores: u32::try_from(settings.workers.get()).unwrap_or(u32::MAX),
     };
-    let (settings, connector) = (settings.clone(), Arc::clone(connector));
-    heartbeat::report(settings, identity, connector, current.clone(), reports.clone(), stopping)
+    heartbeat::report(settings.clone(), identity, connector, current.clone(), reports.clone(), stopping)
 }
 
 /// Waits until there is a configuration to serve.
@@ -249,6 +295,12 @@ async fn until_configured(current: &Current) {
     while current.load().revision.is_none() {
         tokio::time::sleep(CONFIGURED_INTERVAL).await;
     }
+}
+
+/// A gateway that takes over lets clients in once it has something to serve: until then, the one before serves.
+async fn open_once_configured(current: Current, opening: watch::Sender<bool>) {
+    until_configured(&current).await;
+    opening.send_replace(true);
 }
 
 /// Forgets the numbers of what has been gone for long, as long as the gateway runs.
@@ -438,9 +490,5 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         self.stop.send_replace(true);
-        if let Some(background) = self.background.take() {
-            // Waiting here would block the runtime that drops the gateway.
-            background.shutdown_background();
-        }
     }
 }

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::live::LiveConfig;
 use crate::live::current::Current;
+use crate::source::Connector;
 use crate::source::report::Reports;
 use crate::telemetry::Teller;
 use crate::telemetry::access_log::writer::Channel;
@@ -39,6 +40,13 @@ pub(crate) struct Shown {
     pub(crate) access_log: Option<Channel>,
     pub(crate) door: Arc<Door>,
     pub(crate) teller: Arc<Teller>,
+    pub(crate) connector: Option<Arc<dyn Connector>>,
+}
+
+impl Shown {
+    fn certificate_expires_at(&self) -> Option<i64> {
+        self.connector.as_ref()?.certificate_expires_at()
+    }
 }
 
 /// Answers on `listener` until `stop`.
@@ -90,6 +98,7 @@ fn metrics(shown: &Shown, exposition: Exposition) -> String {
         live: &live,
         served_since: shown.current.served_since().map(|since| since.as_secs_f64()),
         report: &shown.reports.now(),
+        certificate_expires_at: shown.certificate_expires_at(),
         teller: &shown.teller,
         refusals: shown.door.refusals().collect(),
         evictions: shown.door.evictions().collect(),
@@ -111,6 +120,7 @@ fn answer(request: &Request<Incoming>, shown: &Shown) -> Response<Full<Bytes>> {
                 "version": env!("CARGO_PKG_VERSION"),
                 "revision": revision,
                 "configuration": reports.now(),
+                "certificate_expires_at": shown.certificate_expires_at(),
                 "access_log_lines_lost": access_log.as_ref().map(|log| log.lost().0 + log.lost().1),
                 "connections": connections_view(door),
             }),

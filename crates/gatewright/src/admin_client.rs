@@ -36,6 +36,14 @@ pub(crate) enum AdminError {
     Answer { method: &'static str, url: String, reason: String },
 }
 
+/// A certificate with which gateways join, in PEM.
+pub(crate) struct IssuedCertificate {
+    pub(crate) certificate: String,
+    pub(crate) private_key: String,
+    /// Of the authority that signed it.
+    pub(crate) authority: String,
+}
+
 /// Talks to one control plane with one key.
 #[derive(Clone)]
 pub(crate) struct AdminClient {
@@ -114,6 +122,29 @@ impl AdminClient {
     ) -> Result<(), AdminError> {
         let wish = publish_wish(gateway_group_id, service_id, version);
         self.call("POST", "/api/services/publish", Some(&wish)).map(drop)
+    }
+
+    /// A new token with which gateways join a gateway group.
+    pub(crate) fn instance_token_create(&self, gateway_group_id: &str) -> Result<String, AdminError> {
+        let path = format!("/api/gateway_groups/{gateway_group_id}/instance_token");
+        let answer = self.call("POST", &path, None)?;
+        Ok(answer["value"]["token_plain_text"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// A new certificate with which gateways join a gateway group, good for `days`.
+    pub(crate) fn instance_certificate_create(
+        &self,
+        gateway_group_id: &str,
+        days: u32,
+    ) -> Result<IssuedCertificate, AdminError> {
+        let path = format!("/api/gateway_groups/{gateway_group_id}/dp_client_certificates?days={days}");
+        let answer = self.call("POST", &path, None)?;
+        let text = |field: &str| answer["value"][field].as_str().unwrap_or_default().to_owned();
+        Ok(IssuedCertificate {
+            certificate: text("certificate"),
+            private_key: text("private_key"),
+            authority: text("ca_certificate"),
+        })
     }
 
     /// Merges `changes` into the runtime configuration of a published service.

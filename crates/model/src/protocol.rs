@@ -32,6 +32,13 @@ pub const HEARTBEAT_PATH: &str = "/sync/v1/heartbeat";
 /// The request header that carries the instance token.
 pub const TOKEN_HEADER: &str = "x-gatewright-instance-token";
 
+/// What separates an instance token from the digest of the certificate authority that its gateway trusts.
+pub const TOKEN_PIN_SEPARATOR: char = '.';
+
+/// The name in the certificate of every control plane, whatever its address: a gateway knows the authority that signed
+/// it, and which addresses there are is not the authority's business.
+pub const CONTROL_PLANE_NAME: &str = "control-plane.gatewright.internal";
+
 /// The media type of the response: one JSON message per line.
 pub const CONTENT_TYPE: &str = "application/x-ndjson";
 

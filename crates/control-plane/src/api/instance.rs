@@ -36,6 +36,10 @@ pub(super) struct InstanceView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     to_be_deleted_at: Option<i64>,
+    /// When the certificate it came with runs out; only for instances that came with one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    dataplane_certificate_expire_time: Option<i64>,
     /// The revision it serves.
     applied_revision: Option<u64>,
     /// How many revisions that is behind the newest one of its group; negative if it is ahead of a restored store.
@@ -72,6 +76,7 @@ impl From<Instance> for InstanceView {
             last_heartbeat_time: instance.row.heartbeat_at,
             created_at: instance.row.created_at,
             to_be_deleted_at: instance.to_be_deleted_at,
+            dataplane_certificate_expire_time: instance.row.certificate_expires_at,
             applied_revision: heartbeat.applied.map(|revision| revision.0),
             lag: heartbeat.applied.map(|revision| signed(instance.newest) - signed(revision)),
             persisted_revision: heartbeat.persisted.map(|revision| revision.0),
@@ -259,28 +264,6 @@ pub(super) async fn instance_delete(
     let (group, id) = (ids.id("gateway_group_id")?, ids.id("instance_id")?);
     app.instance_delete(&caller, &group, &id).await?;
     Ok(single(Nothing {}))
-}
-
-/// A token with which instances join a gateway group.
-#[derive(Serialize, ToSchema)]
-pub(super) struct InstanceTokenView {
-    id: String,
-    /// The token; it is answered this once.
-    token_plain_text: String,
-}
-
-/// Creates a token with which gateway instances join a group; those before stay valid.
-#[utoipa::path(post, path = "/api/gateway_groups/{gateway_group_id}/instance_token", tag = "gateway instance",
-    params(("gateway_group_id" = String, Path),
-        ("only_token" = Option<bool>, Query, description = "Accepted; there is nothing but the token.")),
-    responses((status = 200, body = Single<InstanceTokenView>), Refusals))]
-pub(super) async fn instance_token_create(
-    caller: Caller,
-    State(app): State<App>,
-    ids: Ids,
-) -> SingleAnswer<InstanceTokenView> {
-    let (id, token_plain_text) = app.instance_token_create(&caller, &ids.id("gateway_group_id")?).await?;
-    Ok(single(InstanceTokenView { id, token_plain_text }))
 }
 
 /// How far the instances of a group have come with a revision.

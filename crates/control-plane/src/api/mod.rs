@@ -18,6 +18,8 @@ mod conflict_check;
 mod explain;
 mod gateway_group;
 mod instance;
+mod instance_certificate;
+mod instance_token;
 mod license;
 mod published_service;
 mod role;
@@ -108,6 +110,12 @@ fn single<T>(value: T) -> Json<Single<T>> {
 
 fn warned<T>(value: T, warnings: &Warnings) -> Json<Single<T>> {
     Json(Single { value, warning_msg: warnings.message() })
+}
+
+/// Everything there is, on one page.
+fn listed<R, T: From<R>>(rows: Vec<R>) -> Json<Many<T>> {
+    let total = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+    many(Listed { rows, total })
 }
 
 fn many<R, T: From<R>>(listed: Listed<R>) -> Json<Many<T>> {

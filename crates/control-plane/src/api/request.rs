@@ -16,7 +16,7 @@ use utoipa::IntoParams;
 
 use super::error::ApiError;
 use super::strict_json::Strict;
-use crate::app::{App, Caller, Credentials, Refusal, audit_log_note_body, json_depth};
+use crate::app::{App, Caller, Credentials, Digest, Refusal, audit_log_note_body, json_depth};
 use crate::store::{Direction, ListFilter, Order, Page};
 
 /// Bytes of one body: clients write documents of hundreds of kilobytes, and nothing legitimate is larger than this.
@@ -35,16 +35,18 @@ const TOKEN_COOKIE: &str = "X-API-KEY";
 pub(super) const SESSION_COOKIE: &str = "gatewright_session";
 
 /// Where a call came from, as its connection says; never a header, which anybody can write.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) address: IpAddr,
     pub(crate) is_tls: bool,
+    /// The digest of the certificate it has shown, if it has.
+    pub(crate) certificate: Option<Digest>,
 }
 
 impl Peer {
     pub(super) fn of(extensions: &Extensions) -> Self {
-        let unknown = Self { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), is_tls: false };
-        extensions.get().copied().unwrap_or(unknown)
+        let unknown = Self { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), is_tls: false, certificate: None };
+        extensions.get().cloned().unwrap_or(unknown)
     }
 }
 

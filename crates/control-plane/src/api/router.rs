@@ -17,10 +17,11 @@ use super::error::{ApiError, ErrorBody};
 use super::version::ApiVersion;
 use super::{
     access_token, audit_log, ca_certificate, canary, certificate, conflict_check, consumer, credential,
-    explain, gateway_group, global_rule, group_route, group_service, instance, label, license, plugin,
-    plugin_metadata, published_service, role, route_template, runtime_configuration, schema, secret_provider,
-    service_diff, service_publish, service_template, service_upstream, service_version, session, sni, ssl,
-    stream_route, stream_route_template, user, validate, variable, version,
+    explain, gateway_group, global_rule, group_route, group_service, instance, instance_certificate,
+    instance_token, label, license, plugin, plugin_metadata, published_service, role, route_template,
+    runtime_configuration, schema, secret_provider, service_diff, service_publish, service_template,
+    service_upstream, service_version, session, sni, ssl, stream_route, stream_route_template, user,
+    validate, variable, version,
 };
 use crate::app::App;
 
@@ -242,7 +243,13 @@ fn instance_operations() -> OpenApiRouter<App> {
         .routes(routes!(instance::instance_cores))
         .routes(routes!(instance::gateway_group_instance_list))
         .routes(routes!(instance::instance_delete))
-        .routes(routes!(instance::instance_token_create))
+        .routes(routes!(instance_token::instance_token_list, instance_token::instance_token_create))
+        .routes(routes!(instance_token::instance_token_delete))
+        .routes(routes!(
+            instance_certificate::instance_certificate_list,
+            instance_certificate::instance_certificate_create
+        ))
+        .routes(routes!(instance_certificate::instance_certificate_delete))
         .routes(routes!(instance::gateway_group_applied))
 }
 

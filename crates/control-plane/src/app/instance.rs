@@ -10,12 +10,9 @@ use gatewright_model::snapshot::Revision;
 use tokio::time::Instant;
 
 use super::gateway_group::{NOUN as GROUP_NOUN, gateway_group};
-use super::{Action, App, Caller, Digest, Refusal, token_new};
+use super::{Action, App, Caller, Proved, Refusal};
 use crate::distribution::TooMany;
 use crate::store::{AuditRow, Call, InstanceRow};
-
-/// What instance tokens begin with.
-pub(crate) const INSTANCE_TOKEN_PREFIX: &str = "gwi-";
 
 /// What callers call it.
 const NOUN: &str = "gateway instance";
@@ -130,11 +127,11 @@ impl App {
     /// Takes the heartbeat of an instance that has proved its group.
     pub(crate) fn instance_heartbeat(
         &self,
-        group: &GatewayGroupId,
+        proved: &Proved,
         ip: IpAddr,
         heartbeat: Heartbeat,
     ) -> Result<(), TooMany> {
-        self.instances().heard(group, ip, heartbeat, self.world().now())
+        self.instances().heard(proved, ip, heartbeat, self.world().now())
     }
 
     /// Writes what instances said lately.
@@ -235,23 +232,6 @@ impl App {
             tokio::time::sleep_until(deadline.min(Instant::now() + AWAIT_PAUSE_MIN)).await;
             let _ = tokio::time::timeout(AWAIT_PAUSE_MAX, heard.changed()).await;
         }
-    }
-
-    /// A new token with which instances join the group: its id, and the token, answered this once.
-    pub(crate) async fn instance_token_create(
-        &self,
-        caller: &Caller,
-        group: &GatewayGroupId,
-    ) -> Result<(String, String), Refusal> {
-        caller.must(Action::CreateGatewayInstance, group.as_str())?;
-        let mut tx = self.store().write().await?;
-        let row = gateway_group(&mut tx, group).await?;
-        let (id, token) = (self.world().id::<String>(), token_new(self.world(), INSTANCE_TOKEN_PREFIX));
-        let stamp = tx.stamp(self.world().now()).await?;
-        tx.instance_token_insert(stamp, &id, group, Digest::of(&token).as_str()).await?;
-        Call::concerns(&id, &row.group.name);
-        tx.commit().await?;
-        Ok((id, token))
     }
 
     /// Removes an instance; one that lives comes back with its next heartbeat.
@@ -359,6 +339,7 @@ mod tests {
                 quarantined: Vec::new(),
                 plugins: Vec::new(),
             },
+            certificate_expires_at: None,
             behind_since,
             heartbeat_at,
             created_at: 0,

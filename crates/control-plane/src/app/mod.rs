@@ -17,6 +17,7 @@ mod world;
 
 mod access_token;
 mod audit_log;
+mod authority;
 mod canary;
 mod conflict_check;
 mod explain;
@@ -28,6 +29,7 @@ mod gateway_group;
 mod group_route;
 mod group_service;
 mod instance;
+mod instance_token;
 mod label;
 mod plugin;
 mod published_service;
@@ -54,14 +56,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub(crate) use audit_log::{NAME_BYTES_MAX, audit_log_note_body, cut};
+pub(crate) use authority::{Authority, INSTANCE_DAYS_DEFAULT, INSTANCE_DAYS_MAX, InstanceCertificate};
 pub(crate) use caller::{ADMIN, Action, Caller, Credentials, SUPER_ADMIN};
 pub(crate) use canary::CanaryEnd;
 pub(crate) use core_schema::core_schema;
 pub(crate) use document::Warnings;
 pub(crate) use group_object::{GroupObject, Object, Shelf};
 pub(crate) use instance::{
-    AWAIT_MAX, Applied, INSTANCE_TOKEN_PREFIX, Instance, InstanceFilter, InstanceStatus, quarantine_sentence,
+    AWAIT_MAX, Applied, Instance, InstanceFilter, InstanceStatus, quarantine_sentence,
 };
+pub(crate) use instance_token::{Proof, Proved};
 pub(crate) use mask::{MASK, mask_uri, scrub};
 pub(crate) use password::{password_hash, password_new};
 pub(crate) use patch::{Patch, json_depth};
@@ -72,7 +76,7 @@ pub(crate) use service_publish::PublishOutcome;
 pub(crate) use service_version::paged;
 pub(crate) use session::SESSION_SECONDS;
 pub(crate) use ssl::validity;
-pub(crate) use token::{Digest, token_new};
+pub(crate) use token::{Digest, instance_token_new, token_new};
 pub(crate) use user::is_super_admin;
 pub(crate) use validate::{InvalidDocument, ValidateWish};
 pub(crate) use world::World;
@@ -131,7 +135,6 @@ impl Throttles {
 }
 
 /// Secrets that live as long as the process and are stored nowhere.
-#[derive(Default)]
 pub(crate) struct ProcessSecrets {
     /// Admin keys, and whom they stand for.
     pub(crate) access_tokens: BTreeMap<Digest, String>,
@@ -139,6 +142,21 @@ pub(crate) struct ProcessSecrets {
     pub(crate) instance_tokens: BTreeMap<Digest, GatewayGroupId>,
     /// Where the first start keeps the password of the administrator, until there is another one.
     pub(crate) admin_password_file: Option<PathBuf>,
+    /// What signs for gateways and control planes; its key is in the store, encrypted.
+    pub(crate) authority: Arc<Authority>,
+}
+
+#[cfg(test)]
+impl ProcessSecrets {
+    /// None but an authority that nobody keeps.
+    pub(crate) fn of_a_test() -> Self {
+        Self {
+            access_tokens: BTreeMap::new(),
+            instance_tokens: BTreeMap::new(),
+            admin_password_file: None,
+            authority: Authority::of_a_test(),
+        }
+    }
 }
 
 /// How often a change is begun that the database interrupts for the sake of others.
@@ -211,13 +229,7 @@ impl App {
         &self.parts.world
     }
 
-    /// The group an instance token belongs to.
-    pub(crate) async fn instance_identify(&self, token: &str) -> Result<GatewayGroupId, Refusal> {
-        let digest = Digest::of(token);
-        if let Some(group) = self.parts.secrets.instance_tokens.get(&digest) {
-            return Ok(group.clone());
-        }
-        let group = self.store().read().await?.instance_token_group(digest.as_str()).await?;
-        group.ok_or(Refusal::Unauthenticated)
+    fn authority(&self) -> &Authority {
+        &self.parts.secrets.authority
     }
 }

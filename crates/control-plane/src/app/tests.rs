@@ -21,7 +21,7 @@ pub(crate) async fn app() -> (App, TempDir) {
     let store = store.with_secret_key(SecretKey::new([7; 32]), [8; 32]).await.unwrap();
     let counter = AtomicU8::new(0);
     let world = World::new(|| 1000, move || [counter.fetch_add(1, Ordering::SeqCst) + 1; 32]);
-    (App::new(store, world, Hints::default(), ProcessSecrets::default(), None), dir)
+    (App::new(store, world, Hints::default(), ProcessSecrets::of_a_test(), None), dir)
 }
 
 fn template(name: &str) -> document::ServiceTemplateDocument {
@@ -166,7 +166,7 @@ async fn app_in_time() -> (App, Arc<AtomicI64>, TempDir) {
         NewAccessToken { id: "t", user_id: "u", name: "t", sha256: digest.as_str(), expires_at: 2000 };
     tx.access_token_insert(stamp, &token).await.unwrap();
     tx.commit().await.unwrap();
-    (App::new(store, world, Hints::default(), ProcessSecrets::default(), None), clock, dir)
+    (App::new(store, world, Hints::default(), ProcessSecrets::of_a_test(), None), clock, dir)
 }
 
 #[tokio::test]

@@ -7,11 +7,12 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use gatewright_model::id::{GatewayGroupId, InstanceId};
+use gatewright_model::id::InstanceId;
 use gatewright_model::protocol::{Epoch, Heartbeat};
 use gatewright_model::snapshot::Revision;
 use tokio::sync::watch;
 
+use crate::app::Proved;
 use crate::store::InstanceRow;
 
 /// Instances that are remembered: twice the gateways that may watch, since instance ids may change.
@@ -49,11 +50,12 @@ impl Instances {
     /// Takes a heartbeat.
     pub(crate) fn heard(
         &self,
-        group: &GatewayGroupId,
+        proved: &Proved,
         ip: IpAddr,
         heartbeat: Heartbeat,
         now: i64,
     ) -> Result<(), TooMany> {
+        let group = &proved.gateway_group_id;
         let mut seen = self.seen();
         let id = heartbeat.instance_id.clone();
         if seen.len() >= INSTANCES_MAX && !seen.contains_key(&id) {
@@ -66,8 +68,15 @@ impl Instances {
         });
         let gateway_group_id = group.clone();
         let ip = ip.to_string();
-        let row =
-            InstanceRow { gateway_group_id, ip, heartbeat, behind_since, heartbeat_at: now, created_at };
+        let row = InstanceRow {
+            gateway_group_id,
+            ip,
+            heartbeat,
+            certificate_expires_at: proved.expires_at,
+            behind_since,
+            heartbeat_at: now,
+            created_at,
+        };
         seen.insert(id, Seen { row, is_written: false, applied_before });
         drop(seen);
         self.heard.send_replace(());
@@ -144,14 +153,17 @@ mod tests {
         }
     }
 
+    fn proved() -> Proved {
+        Proved { gateway_group_id: "g".parse().unwrap(), expires_at: None }
+    }
+
     fn epoch() -> Epoch {
         "store.1".parse().unwrap()
     }
 
     /// Hears a heartbeat and writes it: since when the instance lags behind.
     fn beat(instances: &Instances, applied: u64, newest: u64, now: i64) -> Option<i64> {
-        let group = "g".parse().unwrap();
-        instances.heard(&group, Ipv4Addr::LOCALHOST.into(), heartbeat("i", Some(applied)), now).unwrap();
+        instances.heard(&proved(), Ipv4Addr::LOCALHOST.into(), heartbeat("i", Some(applied)), now).unwrap();
         let rows = instances.unwritten();
         let behind_since = instances.compare(&rows[0], &(epoch(), Revision(newest)), now);
         instances.written(&rows, now);
@@ -172,10 +184,9 @@ mod tests {
     #[test]
     fn what_was_heard_while_it_was_written_is_written_again() {
         let instances = Instances::default();
-        let group = "g".parse().unwrap();
         let hear = |applied| {
             let heartbeat = heartbeat("i", Some(applied));
-            instances.heard(&group, Ipv4Addr::LOCALHOST.into(), heartbeat, 100).unwrap();
+            instances.heard(&proved(), Ipv4Addr::LOCALHOST.into(), heartbeat, 100).unwrap();
         };
         hear(1);
         let rows = instances.unwritten();
@@ -187,10 +198,9 @@ mod tests {
     #[test]
     fn p28_more_instances_than_can_be_gateways_are_refused_and_known_ones_are_not() {
         let instances = Instances::default();
-        let group = "g".parse().unwrap();
         let hear = |number: usize| {
             let heartbeat = heartbeat(&format!("i{number}"), None);
-            instances.heard(&group, Ipv4Addr::LOCALHOST.into(), heartbeat, 100)
+            instances.heard(&proved(), Ipv4Addr::LOCALHOST.into(), heartbeat, 100)
         };
         (0..INSTANCES_MAX).for_each(|number| hear(number).unwrap());
         assert_eq!(hear(INSTANCES_MAX), Err(TooMany));

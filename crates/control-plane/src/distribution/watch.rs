@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::feed::{Have, Next};
 use crate::api::Peer;
-use crate::app::{App, Refusal};
+use crate::app::{App, Digest, Proof, Proved, Refusal};
 
 /// After how long the store is asked again although no hint came: what a lost hint costs.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -48,11 +48,13 @@ pub(crate) fn watch_router(app: App, stopping: CancellationToken) -> axum::Route
 
 async fn watch_open(
     State(watch): State<Watch>,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
     query: Result<Query<WatchQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Response<Body> {
-    let group = match group(&watch.app, &headers).await {
-        Ok(group) => group,
+    let proof = proof(peer.as_deref(), &headers);
+    let group = match proved(&watch.app, &proof).await {
+        Ok(proved) => proved.gateway_group_id,
         Err(refused) => return refused,
     };
     let query = match query {
@@ -60,7 +62,10 @@ async fn watch_open(
         Err(rejection) => return answer(StatusCode::BAD_REQUEST, &rejection.body_text()),
     };
     if query.gateway_group_id != group {
-        return answer(StatusCode::FORBIDDEN, "the instance token belongs to another gateway group");
+        return answer(
+            StatusCode::FORBIDDEN,
+            "the instance token or certificate belongs to another gateway group",
+        );
     }
     if let Some(refused) = query.version.as_deref().and_then(refuse_newer) {
         return refused;
@@ -68,7 +73,7 @@ async fn watch_open(
     let (have, epoch) = (query.have.map(|have| have.0), query.epoch.as_ref().map(tracing::field::display));
     tracing::info!(%group, have, epoch, "a gateway watches");
     let have = Have { epoch: query.epoch, revision: query.have, digest: query.digest };
-    let lines = Lines::new(watch, group, have);
+    let lines = Lines::new(watch, group, proof, have);
     let stream = futures_util::stream::unfold(lines, |mut lines| async {
         let line = lines.next().await?;
         Some((Ok::<_, Infallible>(line), lines))
@@ -82,8 +87,8 @@ async fn heartbeat_take(
     headers: HeaderMap,
     body: Result<Json<Heartbeat>, axum::extract::rejection::JsonRejection>,
 ) -> Response<Body> {
-    let group = match group(&watch.app, &headers).await {
-        Ok(group) => group,
+    let proved = match proved(&watch.app, &proof(peer.as_deref(), &headers)).await {
+        Ok(proved) => proved,
         Err(refused) => return refused,
     };
     let heartbeat = match body {
@@ -98,21 +103,31 @@ async fn heartbeat_take(
     }
     // Without a peer it is the gateway in this process.
     let ip = peer.map_or(Ipv4Addr::LOCALHOST.into(), |Extension(peer)| peer.address);
-    match watch.app.instance_heartbeat(&group, ip, heartbeat) {
+    match watch.app.instance_heartbeat(&proved, ip, heartbeat) {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => answer(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
     }
 }
 
-/// The group that the token of a request belongs to.
-async fn group(app: &App, headers: &HeaderMap) -> Result<GatewayGroupId, Response<Body>> {
-    let token = headers.get(TOKEN_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match app.instance_identify(token).await {
-        Ok(group) => Ok(group),
-        Err(Refusal::Unauthenticated) => {
-            Err(answer(StatusCode::UNAUTHORIZED, "the instance token is missing or unknown"))
+/// What a request comes with: the certificate of its connection, or else the token in its head.
+fn proof(peer: Option<&Peer>, headers: &HeaderMap) -> Proof {
+    let certificate = peer.and_then(|peer| peer.certificate.clone());
+    let token = || headers.get(TOKEN_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    certificate.map_or_else(|| Proof::Token(Digest::of_instance_token(token())), Proof::Certificate)
+}
+
+/// The group that `proof` proves.
+async fn proved(app: &App, proof: &Proof) -> Result<Proved, Response<Body>> {
+    match (app.instance_identify(proof).await, proof) {
+        (Ok(proved), _) => Ok(proved),
+        (Err(Refusal::Unauthenticated), Proof::Token(_)) => {
+            Err(answer(StatusCode::UNAUTHORIZED, "the instance token is missing, unknown or revoked"))
         }
-        Err(refusal) => {
+        (Err(Refusal::Unauthenticated), Proof::Certificate(_)) => {
+            let message = "the certificate is unknown or revoked, or has run out";
+            Err(answer(StatusCode::UNAUTHORIZED, message))
+        }
+        (Err(refusal), _) => {
             tracing::error!(error = %refusal, "a gateway could not be identified");
             Err(answer(StatusCode::SERVICE_UNAVAILABLE, "the store is unavailable"))
         }
@@ -135,18 +150,30 @@ fn answer(status: StatusCode, message: &str) -> Response<Body> {
 struct Lines {
     watch: Watch,
     group: GatewayGroupId,
+    proof: Proof,
     have: Have,
     /// Read already, not sent yet.
     waiting: VecDeque<Bytes>,
     hints: tokio::sync::watch::Receiver<()>,
     ping_at: Instant,
+    /// There was a hint; if nothing has changed, then perhaps the gateway is no longer welcome.
+    is_doubted: bool,
 }
 
 impl Lines {
-    fn new(watch: Watch, group: GatewayGroupId, have: Have) -> Self {
+    fn new(watch: Watch, group: GatewayGroupId, proof: Proof, have: Have) -> Self {
         let hints = watch.app.hints().subscribe(&group);
         // The first line comes at once: a gateway that has everything waits to hear so.
-        Self { watch, group, have, waiting: VecDeque::new(), hints, ping_at: Instant::now() }
+        Self {
+            watch,
+            group,
+            proof,
+            have,
+            waiting: VecDeque::new(),
+            hints,
+            ping_at: Instant::now(),
+            is_doubted: false,
+        }
     }
 
     /// Waits for the next line; none: the watch is over, and the gateway should come back.
@@ -163,9 +190,13 @@ impl Lines {
                 Ok(Next::Lines(lines, after)) => {
                     self.waiting = lines.into();
                     self.have = after;
+                    self.is_doubted = false;
                     continue;
                 }
                 Ok(Next::Ahead(revision)) => idle = Message::Behind { revision },
+                Ok(Next::Nothing) if std::mem::take(&mut self.is_doubted) && !self.is_welcome().await => {
+                    return None;
+                }
                 Ok(Next::Nothing) => {}
                 Ok(Next::NoGroup) => return None,
                 Err(error) => {
@@ -177,11 +208,27 @@ impl Lines {
                 // A control plane that stops says nothing more, whatever else is due.
                 biased;
                 () = self.watch.stopping.cancelled() => return None,
-                () = tokio::time::sleep_until(self.ping_at) => return self.line(&idle),
-                changed = self.hints.changed() => changed.ok()?,
+                () = tokio::time::sleep_until(self.ping_at) => {
+                    return if self.is_welcome().await { self.line(&idle) } else { None };
+                }
+                changed = self.hints.changed() => {
+                    changed.ok()?;
+                    self.is_doubted = true;
+                }
                 () = tokio::time::sleep(RECHECK_INTERVAL) => {}
             }
         }
+    }
+
+    /// Whether the gateway may go on. What it came with may have been revoked or have run out, which it then learns
+    /// when it comes back; a store that does not answer revokes nothing.
+    async fn is_welcome(&self) -> bool {
+        let proved = self.watch.app.instance_identify(&self.proof).await;
+        let is_over = matches!(proved, Err(Refusal::Unauthenticated));
+        if is_over {
+            tracing::warn!(group = %self.group, "a watch ends: the token or certificate of the gateway was revoked or has run out");
+        }
+        !is_over
     }
 
     fn line(&mut self, message: &Message) -> Option<Bytes> {
@@ -200,17 +247,22 @@ mod tests {
     use super::*;
     use crate::app::tests::app;
 
+    fn token() -> Proof {
+        Proof::Token(Digest::of_instance_token("gwi-1.pin"))
+    }
+
     async fn lines(app: &App, have: u64) -> Lines {
         let group = "g".parse().unwrap();
         let content: GatewayGroup = serde_json::from_value(serde_json::json!({"name": "g"})).unwrap();
         let mut tx = app.store().write().await.unwrap();
         let stamp = tx.stamp(1).await.unwrap();
         tx.gateway_group_insert(stamp, &group, &content).await.unwrap();
+        tx.instance_token_insert(stamp, "t", &group, Digest::of("gwi-1").as_str()).await.unwrap();
         tx.commit().await.unwrap();
         let watch = Watch { app: app.clone(), stopping: CancellationToken::new() };
         let mut tx = app.store().read().await.unwrap();
         let epoch = Some(tx.store_epoch().await.unwrap());
-        Lines::new(watch, group, Have { epoch, revision: Some(Revision(have)), digest: None })
+        Lines::new(watch, group, token(), Have { epoch, revision: Some(Revision(have)), digest: None })
     }
 
     #[tokio::test]
@@ -228,7 +280,7 @@ mod tests {
         stopped.watch.stopping.cancel();
         assert_eq!(stopped.next().await, None);
         let watch = Watch { app: app.clone(), stopping: CancellationToken::new() };
-        let mut gone = Lines::new(watch, "nowhere".parse().unwrap(), Have::default());
+        let mut gone = Lines::new(watch, "nowhere".parse().unwrap(), token(), Have::default());
         assert_eq!(gone.next().await, None);
     }
 
@@ -237,6 +289,18 @@ mod tests {
         let (app, _dir) = app().await;
         let mut lines = lines(&app, 7).await;
         assert_eq!(lines.next().await.unwrap(), "{\"behind\":{\"revision\":0}}\n");
+    }
+
+    #[tokio::test]
+    async fn e16_a_watch_ends_when_what_the_gateway_came_with_is_revoked() {
+        let (app, _dir) = app().await;
+        let mut lines = lines(&app, 0).await;
+        assert!(lines.next().await.is_some());
+        let mut tx = app.store().write().await.unwrap();
+        assert!(tx.instance_token_delete(&lines.group, "t").await.unwrap());
+        tx.commit().await.unwrap();
+        app.hints().changed(&lines.group);
+        assert_eq!(lines.next().await, None, "it learns why when it comes back");
     }
 
     #[test]

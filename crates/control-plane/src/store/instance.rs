@@ -12,6 +12,8 @@ pub(crate) struct InstanceRow {
     pub(crate) gateway_group_id: GatewayGroupId,
     pub(crate) ip: String,
     pub(crate) heartbeat: Heartbeat,
+    /// When the certificate it came with runs out; none: it came with a token.
+    pub(crate) certificate_expires_at: Option<i64>,
     /// Since when it serves something other than the newest revision, without getting closer.
     pub(crate) behind_since: Option<i64>,
     pub(crate) heartbeat_at: i64,
@@ -24,13 +26,15 @@ fn read(row: &Row) -> Result<InstanceRow, StoreError> {
         gateway_group_id: row.parsed("gateway_group_id")?,
         ip: row.text("ip")?,
         heartbeat: row.json("heartbeat")?,
+        certificate_expires_at: row.optional_integer("certificate_expires_at")?,
         behind_since: row.optional_integer("behind_since")?,
         heartbeat_at: row.integer("heartbeat_at")?,
         created_at: row.integer("created_at")?,
     })
 }
 
-const COLUMNS: &str = "id, gateway_group_id, ip, heartbeat, behind_since, heartbeat_at, created_at";
+const COLUMNS: &str =
+    "id, gateway_group_id, ip, heartbeat, certificate_expires_at, behind_since, heartbeat_at, created_at";
 
 impl Reading {
     /// The epoch in which the revisions of this store are counted.
@@ -74,10 +78,11 @@ impl Writing {
     pub(crate) async fn instance_put(&mut self, row: &InstanceRow) -> Result<(), StoreError> {
         let put = query(
             "INSERT INTO gateway_instance (id, gateway_group_id, hostname, ip, version, heartbeat, behind_since, \
-             heartbeat_at, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+             heartbeat_at, created_at, certificate_expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
              ON CONFLICT (id) DO UPDATE SET gateway_group_id = excluded.gateway_group_id, \
              hostname = excluded.hostname, ip = excluded.ip, version = excluded.version, \
-             heartbeat = excluded.heartbeat, behind_since = excluded.behind_since, \
+             heartbeat = excluded.heartbeat, \
+             certificate_expires_at = excluded.certificate_expires_at, behind_since = excluded.behind_since, \
              heartbeat_at = excluded.heartbeat_at WHERE gateway_instance.heartbeat_at <= excluded.heartbeat_at",
         );
         let heartbeat = &row.heartbeat;
@@ -85,7 +90,8 @@ impl Writing {
         let put =
             put.bind(heartbeat.hostname.as_str()).bind(row.ip.as_str()).bind(heartbeat.version.as_str());
         let put = put.bind(to_json(heartbeat)?).bind(row.behind_since);
-        self.tx.execute(put.bind(row.heartbeat_at).bind(row.created_at)).await?;
+        let put = put.bind(row.heartbeat_at).bind(row.created_at).bind(row.certificate_expires_at);
+        self.tx.execute(put).await?;
         Ok(())
     }
 

@@ -151,11 +151,56 @@ pub(crate) async fn a_token_for_instances_opens_its_group_and_is_answered_once()
     let group = world.group_create("production").await;
     let path = format!("/api/gateway_groups/{group}/instance_token");
     let token = world.value("POST", &path, None).await["token_plain_text"].as_str().unwrap().to_owned();
-    assert!(token.starts_with("gwi-"), "{token}");
+    assert!(token.starts_with("gwi-") && token.len() == 4 + 64 + 1 + 64, "{token}");
     assert_eq!(beat(&world.control_plane, &token, &heartbeat(&world, "i1", 0).await).await.0, 204);
     let path = format!("/api/gateway_groups/{group}/instances");
     assert_eq!(world.list(&path, "id").await, ["i1"]);
     let log = world.call("GET", "/api/audit_logs", None).await.body.to_string();
     assert!(!log.contains(&token), "the audit log does not know it");
     world.refused(404, "POST", "/api/gateway_groups/nowhere/instance_token", None).await;
+
+    assert_eq!(world.list(&format!("/api/gateway_groups/{group}/instance_token"), "id").await.len(), 1);
+}
+
+#[tokio::test]
+pub(crate) async fn e16_a_token_that_is_revoked_opens_nothing() {
+    let world = World::start().await;
+    let path = "/api/gateway_groups/default/instance_token";
+    let created = world.value("POST", path, None).await;
+    let (id, token) = (created["id"].as_str().unwrap(), created["token_plain_text"].as_str().unwrap());
+    let heartbeat = heartbeat(&world, "i1", 0).await;
+    assert_eq!(beat(&world.control_plane, token, &heartbeat).await.0, 204);
+    world.value("DELETE", &format!("{path}/{id}"), None).await;
+    assert_eq!(beat(&world.control_plane, token, &heartbeat).await.0, 401);
+    world.refused(404, "DELETE", &format!("{path}/{id}"), None).await;
+}
+
+#[tokio::test]
+pub(crate) async fn a_certificate_is_signed_as_documented_and_can_be_revoked() {
+    let world = World::start().await;
+    let path = "/api/gateway_groups/default/dp_client_certificates";
+    let signed = world.value("POST", &format!("{path}?days=30"), Some(json!({}))).await;
+    for (field, expected) in [
+        ("certificate", "BEGIN CERTIFICATE"),
+        ("private_key", "BEGIN PRIVATE KEY"),
+        ("ca_certificate", "BEGIN CERTIFICATE"),
+        ("gateway_group_id", "default"),
+    ] {
+        assert!(signed[field].as_str().unwrap().contains(expected), "{field}: {signed}");
+    }
+    let year = world.value("POST", path, None).await;
+    assert_eq!(year["ca_certificate"], signed["ca_certificate"]);
+    let days = |signed: &Value| signed["expiry"].as_i64().unwrap() / 86_400;
+    assert!((334..=336).contains(&(days(&year) - days(&signed))), "{year}");
+    let ids = [&signed, &year].map(|signed| signed["id"].as_str().unwrap().to_owned());
+    assert_eq!(world.list(path, "id").await, ids, "what runs out first is in front");
+    let listed = world.call("GET", path, None).await.body.to_string();
+    assert!(!listed.contains("BEGIN"), "keys are answered once");
+    world.value("DELETE", &format!("{path}/{}", ids[0]), None).await;
+    assert_eq!(world.list(path, "id").await, [ids[1].as_str()]);
+    world.refused(404, "DELETE", &format!("{path}/{}", ids[0]), None).await;
+    world.refused(400, "POST", &format!("{path}?days=0"), None).await;
+    world.refused(404, "POST", "/api/gateway_groups/nowhere/dp_client_certificates", None).await;
+    let log = world.call("GET", "/api/audit_logs", None).await.body.to_string();
+    assert!(log.contains(&ids[0]) && !log.contains("PRIVATE KEY"), "the audit log knows of it, not its key");
 }

@@ -74,10 +74,9 @@ enum Ended {
     Diverged(Revision),
 }
 
-/// What a follower works with.
+/// What a follower works with, of whatever source.
 pub(crate) struct Following {
     pub(crate) settings: Settings,
-    pub(crate) connector: Arc<dyn Connector>,
     pub(crate) current: Current,
     pub(crate) background: Arc<Background>,
     /// Where the configuration is kept; none: nowhere.
@@ -86,9 +85,13 @@ pub(crate) struct Following {
 }
 
 /// Follows a control plane and keeps what is live true to it, until `stop`.
-pub(crate) async fn follow(following: Following, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn follow(
+    following: Following,
+    connector: Arc<dyn Connector>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut follower = tokio::select! {
-        follower = Follower::start(following) => follower,
+        follower = Follower::start(following, connector) => follower,
         _ = stop.wait_for(|stop| *stop) => return,
     };
     let mut pause = PAUSE_MIN;
@@ -162,8 +165,8 @@ struct Applied {
 
 impl Follower {
     /// Begins with what was kept on disk, if there is anything.
-    async fn start(following: Following) -> Self {
-        let Following { settings, connector, current, background, cache, reports } = following;
+    async fn start(following: Following, connector: Arc<dyn Connector>) -> Self {
+        let Following { settings, current, background, cache, reports } = following;
         let mut follower = Self {
             settings,
             connector,

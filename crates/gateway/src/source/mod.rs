@@ -2,7 +2,7 @@
 //!
 //! There is one client of the watch protocol; how its bytes travel is the [`Connector`]'s business: TCP to a
 //! remote control plane, or a pipe to the one in the same process. So the gateway of `gatewright up` runs the same
-//! code as a remote one. What was served is kept on disk by `cache`, and `report` says what has come of it all.
+//! code as a remote one. A gateway may also serve a file, alone. What was served is kept on disk by `cache`, and `report` says what has come of it all.
 
 pub(crate) mod cache;
 pub(crate) mod control_plane;
@@ -11,9 +11,35 @@ pub(crate) mod report;
 
 use std::future::Future;
 use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Where a gateway's configuration is.
+pub enum Source {
+    /// At a control plane.
+    ControlPlane(Arc<dyn Connector>),
+    /// In a file, which is followed.
+    File(PathBuf),
+}
+
+impl Source {
+    /// What connects to the control plane, if there is one.
+    pub(crate) fn connector(&self) -> Option<Arc<dyn Connector>> {
+        match self {
+            Self::ControlPlane(connector) => Some(Arc::clone(connector)),
+            Self::File(_) => None,
+        }
+    }
+}
+
+impl<C: Connector> From<Arc<C>> for Source {
+    fn from(connector: Arc<C>) -> Self {
+        Self::ControlPlane(connector)
+    }
+}
 
 /// A byte stream to a control plane.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -30,4 +56,9 @@ pub trait Connector: Send + Sync + 'static {
 
     /// Opens one stream.
     fn connect(&self) -> Connecting<'_>;
+
+    /// When the certificate that the gateway shows runs out, in unix seconds; none: it shows none. May read a file.
+    fn certificate_expires_at(&self) -> Option<i64> {
+        None
+    }
 }

@@ -24,6 +24,8 @@ pub(crate) struct Report {
     pub(crate) persist_failure: Option<String>,
     /// What does not compile, and why.
     pub(crate) quarantined: Vec<Named>,
+    /// Why the newest configuration file is not served, if it is not.
+    pub(crate) refused: Option<String>,
     /// How often everything was sent, rather than what changed.
     pub(crate) full_updates: u64,
     /// How often a change led to something other than the control plane has.

@@ -7,6 +7,8 @@
 #[cfg(feature = "control-plane")]
 mod store;
 
+mod fleet;
+
 #[cfg(any(feature = "control-plane", feature = "gateway"))]
 use std::net::SocketAddr;
 #[cfg(any(feature = "control-plane", feature = "gateway"))]
@@ -19,6 +21,10 @@ use std::path::PathBuf;
 #[cfg(any(feature = "control-plane", feature = "gateway"))]
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
+#[cfg(feature = "control-plane")]
+pub(crate) use fleet::{AddInstance, GatewayGroup, GatewayGroupCommand};
+#[cfg(feature = "gateway")]
+pub(crate) use fleet::{Joining, Validate};
 #[cfg(feature = "gateway")]
 use gatewright_gateway::telemetry::access_log::format::Format;
 #[cfg(feature = "gateway")]
@@ -56,9 +62,9 @@ pub(crate) enum Command {
     /// Run a control plane: the admin API, and the configuration that gateways follow.
     #[cfg(feature = "control-plane")]
     ControlPlane(ControlPlane),
-    /// Run a gateway that follows a control plane.
+    /// Run a gateway that follows a control plane, or serves a file.
     #[cfg(feature = "gateway")]
-    Gateway(Gateway),
+    Gateway(Box<Gateway>),
     /// Publish a service for a backend in one line.
     #[cfg(feature = "control-plane")]
     Quick(Quick),
@@ -69,6 +75,12 @@ pub(crate) enum Command {
     Diff(Diff),
     /// Evaluate expressions, one per line.
     Expression(Expression),
+    /// Check a configuration file as a gateway would, without one.
+    #[cfg(feature = "gateway")]
+    Validate(Validate),
+    /// Let gateways join a gateway group.
+    #[cfg(feature = "control-plane")]
+    GatewayGroup(GatewayGroup),
     /// Back a store up, or move it to another database.
     #[cfg(feature = "control-plane")]
     Store(Store),
@@ -115,23 +127,9 @@ pub(crate) struct ControlPlane {
 /// Flags of `gatewright gateway`.
 #[cfg(feature = "gateway")]
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("instance_token").required(true).args(["token", "token_file"]))]
 pub(crate) struct Gateway {
-    /// Control planes to follow, such as `http://127.0.0.1:7943`; several are tried in turn.
-    #[arg(
-        long,
-        env = "GATEWRIGHT_CONTROL_PLANE",
-        value_name = "URL",
-        required = true,
-        value_delimiter = ','
-    )]
-    pub(crate) control_plane: Vec<crate::remote::ControlPlaneAddress>,
-    /// The instance token that proves the group.
-    #[arg(long, env = "GATEWRIGHT_TOKEN", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
-    pub(crate) token: Option<String>,
-    /// A file that holds the instance token.
-    #[arg(long, env = "GATEWRIGHT_TOKEN_FILE", value_name = "FILE")]
-    pub(crate) token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) joining: Joining,
     /// The gateway group whose configuration is served.
     #[arg(long, env = "GATEWRIGHT_GROUP", value_name = "ID", default_value = "default")]
     pub(crate) group: GatewayGroupId,
@@ -499,7 +497,13 @@ mod tests {
             vec!["up", "--access-log", "-", "--access-log-sample", "1.5"],
             vec!["up", "--access-log-sample", "0.5"],
             vec!["gateway", "--control-plane", "http://127.0.0.1:7943"],
-            vec!["gateway", "--control-plane", "https://cp.example.com:7943", "--token", "t"],
+            vec!["gateway", "--control-plane", "https://cp.example.com", "--token", "t"],
+            vec!["gateway", "--control-plane", "https://h:1", "--certificate", "c", "--key", "k"],
+            vec!["gateway", "--control-plane", "https://h:1", "--token", "t", "--key", "k"],
+            vec!["gateway", "--config", "c", "--control-plane", "http://h:1", "--token", "t"],
+            vec!["gateway", "--config", "c", "--token", "t"],
+            vec!["gateway", "--token", "t"],
+            vec!["gateway-group", "add-instance", "--days", "10"],
             vec!["gateway", "--control-plane", "http://h:1", "--token", "t", "--token-file", "f"],
             vec!["quick", "127.0.0.1:3000"],
             vec!["quick", "http://127.0.0.1:3000", "--path", "orders"],

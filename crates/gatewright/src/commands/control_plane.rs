@@ -19,7 +19,7 @@ pub(crate) async fn run(arguments: arguments::ControlPlane) -> Result<(), Failur
 
     announce_admin(&control_plane);
     if let Some(address) = control_plane.sync_address() {
-        announce::listener("sync", format_args!("http://{address}"));
+        announce::listener("sync", format_args!("https://{address}"));
     }
     let created = control_plane.created_secrets();
     let token = ("instance token", "instance-token", &created.instance_token);

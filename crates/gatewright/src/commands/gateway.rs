@@ -1,14 +1,14 @@
-//! `gatewright gateway`: a gateway that follows a control plane elsewhere.
+//! `gatewright gateway`: a gateway that follows a control plane elsewhere, or serves a file alone.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use gatewright_gateway::{Gateway, Settings};
+use gatewright_gateway::{Gateway, Settings, Source};
 use gatewright_model::id::{GatewayGroupId, InstanceId};
 
 use super::Failure;
-use crate::arguments;
-use crate::remote::Remote;
+use crate::arguments::{self, Joining};
+use crate::remote::{CertificateFiles, Proof, Remote};
 use crate::signals::{self, Signals};
 use crate::{announce, client_limits, upgrade};
 
@@ -18,20 +18,13 @@ pub(crate) async fn run(arguments: arguments::Gateway) -> Result<(), Failure> {
     let origin = upgrade::Origin::of_this_process()?;
     let mut inheritance = upgrade::inheritance()?;
     client_limits::raise_descriptor_limit();
-    let instance_token = match (arguments.token, arguments.token_file) {
-        (Some(token), _) => token,
-        (None, Some(path)) => token_from_file(&path)?,
-        (None, None) => unreachable!("the command line demands one of the two"),
+    let (settings, source) = match &arguments.joining.config {
+        Some(path) => (standalone(&arguments.traffic, arguments.group), Source::File(path.clone())),
+        None => joined(&arguments)?,
     };
-    let instance_id = gatewright_gateway::config::instance_id(&arguments.data_dir);
-    let settings = Settings {
-        data_dir: Some(arguments.data_dir),
-        ..settings(&arguments.traffic, arguments.group, instance_id, instance_token)
-    };
-    let connector = Arc::new(Remote::new(arguments.control_plane));
     let gateway = match &mut inheritance {
-        Some(inheritance) => gatewright_gateway::take_over(inheritance, settings, connector)?,
-        None => gatewright_gateway::start(settings, connector)?,
+        Some(inheritance) => gatewright_gateway::take_over(inheritance, settings, source)?,
+        None => gatewright_gateway::start(settings, source)?,
     };
     signals::on_hangup(gateway.access_log_reopener())?;
 
@@ -51,6 +44,29 @@ pub(crate) async fn run(arguments: arguments::Gateway) -> Result<(), Failure> {
     let outcome = signals.run_until(work).await;
     signals.stop(gateway.stop(arguments.shutdown.deadline())).await?;
     outcome
+}
+
+/// A gateway that follows a control plane.
+fn joined(arguments: &arguments::Gateway) -> Result<(Settings, Source), Failure> {
+    let proof = proof(&arguments.joining)?;
+    let instance_token = match &proof {
+        Proof::Token(token) => token.clone(),
+        Proof::Certificate(_) => String::new(),
+    };
+    let remote = Remote::new(arguments.joining.control_plane.clone(), proof)?;
+    let instance_id = gatewright_gateway::config::instance_id(&arguments.data_dir);
+    let settings = Settings {
+        data_dir: Some(arguments.data_dir.clone()),
+        ..settings(&arguments.traffic, arguments.group.clone(), instance_id, instance_token)
+    };
+    Ok((settings, Arc::new(remote).into()))
+}
+
+/// A gateway that serves a file, has nothing to prove, and keeps nothing: the file is what it keeps.
+fn standalone(traffic: &arguments::TrafficListeners, group: GatewayGroupId) -> Settings {
+    let instance_id =
+        "standalone".parse().unwrap_or_else(|error| unreachable!("`standalone` is an id: {error}"));
+    settings(traffic, group, instance_id, String::new())
 }
 
 /// What the flags mean to a gateway.
@@ -83,6 +99,18 @@ pub(super) fn announce_listeners(gateway: &Gateway) {
         announce::listener("proxy TLS", format_args!("https://{address}"));
     }
     announce::listener("status", format_args!("http://{}/status", gateway.status_address()));
+}
+
+fn proof(joining: &arguments::Joining) -> Result<Proof, Failure> {
+    match joining {
+        Joining { token: Some(token), .. } => Ok(Proof::Token(token.clone())),
+        Joining { token_file: Some(path), .. } => Ok(Proof::Token(token_from_file(path)?)),
+        Joining { certificate: Some(certificate), key: Some(key), ca: Some(authority), .. } => {
+            let (certificate, key, authority) = (certificate.clone(), key.clone(), authority.clone());
+            Ok(Proof::Certificate(CertificateFiles { certificate, key, authority }))
+        }
+        _ => unreachable!("the command line demands one of them"),
+    }
 }
 
 fn token_from_file(path: &Path) -> Result<String, Failure> {

@@ -12,6 +12,8 @@ pub(crate) mod explain;
 pub(crate) mod expression;
 #[cfg(feature = "gateway")]
 pub(crate) mod gateway;
+#[cfg(feature = "control-plane")]
+pub(crate) mod gateway_group;
 mod lines;
 #[cfg(feature = "control-plane")]
 pub(crate) mod quick;
@@ -19,6 +21,8 @@ pub(crate) mod quick;
 pub(crate) mod store;
 #[cfg(all(feature = "control-plane", feature = "gateway"))]
 pub(crate) mod up;
+#[cfg(feature = "gateway")]
+pub(crate) mod validate;
 
 use std::future::Future;
 use std::io;
@@ -48,6 +52,15 @@ pub(crate) enum Failure {
     Quick(#[from] quick::Refusal),
     #[error("cannot start {what}: {source}")]
     Start { what: &'static str, source: io::Error },
+    #[cfg(feature = "gateway")]
+    #[error(transparent)]
+    ConfigFile(#[from] gatewright_gateway::source::file::LoadError),
+    #[cfg(feature = "gateway")]
+    #[error(transparent)]
+    Tls(#[from] crate::remote::TlsError),
+    #[cfg(feature = "control-plane")]
+    #[error("cannot write {path} (--certificate-dir): {source}", path = path.display())]
+    CertificateFile { path: std::path::PathBuf, source: io::Error },
     #[cfg(feature = "gateway")]
     #[error("cannot read the instance token from {path} (--token-file): {source}", path = path.display())]
     TokenFile { path: std::path::PathBuf, source: io::Error },

@@ -193,7 +193,7 @@ fn app(store: Store, clock: &Arc<AtomicI64>, counter: &Arc<AtomicU64>) -> App {
         bytes
     };
     let world = World::new(move || clock.load(Ordering::SeqCst), random);
-    App::new(store, world, Hints::default(), ProcessSecrets::default(), None)
+    App::new(store, world, Hints::default(), ProcessSecrets::of_a_test(), None)
 }
 
 async fn perform(app: &App, verb: &Verb) -> Result<(), Refusal> {

@@ -22,6 +22,8 @@ pub(crate) struct Scraped<'a> {
     /// When `live` began to be served, in seconds since 1970.
     pub(crate) served_since: Option<f64>,
     pub(crate) report: &'a Report,
+    /// When the certificate that control planes are shown runs out, in seconds since 1970; none: there is none.
+    pub(crate) certificate_expires_at: Option<i64>,
     pub(crate) teller: &'a Teller,
     /// Connections that were refused at the door, by reason.
     pub(crate) refusals: Vec<(&'static str, u64)>,
@@ -247,16 +249,24 @@ fn configuration(scraped: &Scraped<'_>, text: &mut Text) {
         let help = "When that configuration began to be served, in seconds since 1970.";
         text.family("gatewright_config_applied_timestamp_seconds", Kind::Gauge, help).sample(&[], since);
     }
+    if let Some(at) = scraped.certificate_expires_at {
+        let help =
+            "When the certificate that the gateway shows to control planes runs out, in seconds since 1970.";
+        let name = "gatewright_control_plane_certificate_expiry_timestamp_seconds";
+        text.family(name, Kind::Gauge, help).sample(&[], at);
+    }
     let connected = "Whether a control plane is being followed.";
     let full = "Times that the whole configuration was sent, rather than what changed.";
     let quarantined =
         "Objects of the configuration that do not compile and are not served in their newest form.";
+    let refused = "Whether the newest configuration file is refused, and an older one served.";
     let services = "Services in the configuration being served.";
     let number = |flag: bool| u64::from(flag);
     for (name, kind, help, value) in [
         ("gatewright_control_plane_connected", Kind::Gauge, connected, number(report.connected)),
         ("gatewright_config_full_updates_total", Kind::Counter, full, report.full_updates),
         ("gatewright_config_quarantined_objects", Kind::Gauge, quarantined, report.quarantined.len() as u64),
+        ("gatewright_config_file_refused", Kind::Gauge, refused, number(report.refused.is_some())),
         ("gatewright_config_services", Kind::Gauge, services, live.services.len() as u64),
     ] {
         text.family(name, kind, help).sample(&[], value);

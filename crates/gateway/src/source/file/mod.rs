@@ -1,29 +1,33 @@
 //! The standalone configuration file: text in, published services out.
 //!
-//! `services` lists what the admin API calls a service, in the same words, each with its `routes` nested in it;
-//! `ssls` lists SSL objects, in the words of the admin API as well; `settings` says how the group matches. The text is
-//! YAML, and so may be JSON. Everything wrong is reported at once, each with its JSON path; a field that means nothing
-//! is named in the warnings.
+//! `services` lists what the admin API calls a service, in the same words, each with its `routes` nested in it; what
+//! else a gateway group has is in `objects`; `settings` says how the group matches. The text is YAML, and so may be
+//! JSON. Everything wrong is reported at once, each with its JSON path; a field that means nothing is named in the
+//! warnings.
 //! Ids that are left out are made of the place in the file, so that of two equal routes the first one wins.
+
+mod objects;
+
+pub(crate) mod follow;
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::{Arc, LazyLock};
 
-use gatewright_model::id::{ObjectId, RouteId, ServiceId, ServiceVersionId};
+use gatewright_model::id::{RouteId, ServiceId, ServiceVersionId};
 use gatewright_model::lifecycle::{RouteVersion, RuntimeConfiguration, ServiceVersion, Status};
 use gatewright_model::limits;
 use gatewright_model::matching::MatchSettings;
-use gatewright_model::resource::group_object::{GroupObject, ObjectContent};
+use gatewright_model::resource::Plugins;
+use gatewright_model::resource::group_object::{GroupObject, ObjectKey};
 use gatewright_model::resource::route::Route;
 use gatewright_model::resource::service::ServiceTemplate;
-use gatewright_model::resource::ssl::Ssl;
 use gatewright_model::snapshot::PublishedService;
 use gatewright_model::validation::{Schema, Violations};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::tls;
+pub use follow::{LoadError, validate};
 
 /// Bytes of a file: 100,000 routes with conditions fit.
 pub const FILE_BYTES_MAX: usize = 64 << 20;
@@ -31,8 +35,8 @@ pub const FILE_BYTES_MAX: usize = 64 << 20;
 /// Services in one file: as many as a gateway group is designed for.
 pub const SERVICES_MAX: usize = 10_000;
 
-/// SSL objects in one file.
-pub const SSLS_MAX: usize = 10_000;
+/// Objects of one kind in one file.
+pub const OBJECTS_MAX: usize = 10_000;
 
 /// What all aliases of one file together may repeat.
 const ALIASED_MAX: usize = 100_000;
@@ -48,7 +52,7 @@ const VERSION: &str = "file";
 pub struct Standalone {
     /// The services, in the order of the file.
     pub services: Vec<Arc<PublishedService>>,
-    /// The SSL objects, in the order of the file.
+    /// What there is beside services, in the order of the file.
     pub objects: Vec<Arc<GroupObject>>,
     /// How requests are matched.
     pub settings: MatchSettings,
@@ -102,7 +106,7 @@ struct Reader {
     violations: Violations,
     warnings: Violations,
     service_ids: BTreeSet<ServiceId>,
-    ssl_ids: BTreeSet<ObjectId>,
+    object_keys: BTreeSet<ObjectKey>,
 }
 
 impl Reader {
@@ -113,8 +117,7 @@ impl Reader {
             Value::Object(members) => members,
             Value::Null => Map::new(),
             _ => {
-                self.violations
-                    .add("", "value must be an object with `services` and, if needed, `ssls` and `settings`");
+                self.violations.add("", "value must be an object with `services` and what else there is");
                 return standalone;
             }
         };
@@ -127,11 +130,7 @@ impl Reader {
             let published = self.service(service, index, &format!("/services/{index}"));
             standalone.services.extend(published.map(Arc::new));
         }
-        let ssls = self.list(&mut members, "ssls", "", SSLS_MAX);
-        for (index, ssl) in ssls.into_iter().enumerate() {
-            let object = self.ssl(ssl, index, &format!("/ssls/{index}"));
-            standalone.objects.extend(object.map(Arc::new));
-        }
+        standalone.objects = self.objects(&mut members);
         for name in members.keys() {
             self.warnings.add(format!("/{name}"), "unknown field, ignored");
         }
@@ -161,6 +160,7 @@ impl Reader {
             versions.push(route);
         }
         let template: ServiceTemplate = self.checked(&SCHEMA, Value::Object(members), at)?;
+        self.plugins(&template.plugins, at, gatewright_plugins::validate);
         if let Some(upstream) = &template.upstream {
             upstream.check(&format!("{at}/upstream"), &mut self.violations);
         }
@@ -180,27 +180,20 @@ impl Reader {
             "*".clone_into(&mut route.paths[place]);
         }
         route.check(at, &mut self.violations, &mut self.warnings);
+        self.plugins(&route.plugins, at, gatewright_plugins::validate);
         Some(RouteVersion { route_id: route_id?, route })
     }
 
-    fn ssl(&mut self, ssl: Value, index: usize, at: &str) -> Option<GroupObject> {
-        static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<Ssl>);
-        let mut members = self.object(ssl, at)?;
-        let id = self.id::<ObjectId>(&mut members, &format!("ssl-{index:06}"), at)?;
-        // An SSL object has no name that the id could stand for.
-        members.remove("name");
-        if !self.ssl_ids.insert(id.clone()) {
-            self.violations
-                .add(format!("{at}/id"), format!("`{id}` is the id of another SSL object already"));
+    /// Refuses plugins that this release cannot run, and configurations they do not accept.
+    fn plugins(&mut self, plugins: &Plugins, at: &str, validate: fn(&str, &Value) -> Violations) {
+        for (name, config) in plugins {
+            let at = format!("{at}/plugins/{name}");
+            if gatewright_plugins::is_known(name) {
+                self.violations.absorb(&at, validate(name, config));
+            } else {
+                self.violations.add(at, format!("plugin `{name}` cannot be run by this release; remove it"));
+            }
         }
-        let ssl: Ssl = self.checked(&SCHEMA, Value::Object(members), at)?;
-        let mut wrong = Violations::default();
-        ssl.check("", &mut wrong);
-        if wrong.is_empty() {
-            wrong = tls::violations(&ssl);
-        }
-        self.violations.absorb(at, wrong);
-        Some(GroupObject { id, content: ObjectContent::Ssl(ssl) })
     }
 
     /// Takes the id out, which also names what has no name; without one, `by_place` is the id.
@@ -373,24 +366,9 @@ mod tests {
     }
 
     #[test]
-    fn ssl_objects_are_read_and_their_certificates_checked() {
-        let (certificate, key) = crate::tls::testing::pair("a.example");
-        let file = |key: &str| {
-            let ssl = serde_json::json!({"id": "a", "snis": ["a.example"], "cert": certificate, "key": key});
-            parse(&serde_json::json!({ "ssls": [ssl] }).to_string())
-        };
-        let object = file(&key).unwrap().objects.remove(0);
-        let ObjectContent::Ssl(ssl) = &object.content else { panic!("an SSL object") };
-        assert_eq!((object.id.as_str(), &*ssl.snis), ("a", &["a.example".to_owned()][..]));
-        let (_, another_key) = crate::tls::testing::pair("a.example");
-        let wrong = file(&another_key).unwrap_err().to_string();
-        assert_eq!(wrong, "Error at \"/ssls/0/key\": the private key does not belong to the certificate");
-    }
-
-    #[test]
     fn unknown_fields_and_dead_patterns_are_warnings() {
         let file = parse(
-            "consumers: []\n\
+            "consumer: []\n\
              services: [{name: a, hots: [a], routes: [{name: r, paths: [/], uri: /x, vars: [[uri, '~~', '[0']]}]}]",
         )
         .unwrap();
@@ -399,7 +377,7 @@ mod tests {
         assert!(warnings[1].starts_with("/services/0/routes/0/vars/0/2: "), "{warnings:?}");
         assert_eq!(
             warnings[2..],
-            ["/services/0/hots: unknown field, ignored", "/consumers: unknown field, ignored"]
+            ["/services/0/hots: unknown field, ignored", "/consumer: unknown field, ignored"]
         );
     }
 

@@ -1,0 +1,4 @@
+//! Gateways on many machines: how they join, and what becomes of them when something dies.
+
+mod joining;
+mod standalone;
