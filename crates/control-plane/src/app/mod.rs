@@ -23,6 +23,7 @@ mod conflict_check;
 mod explain;
 pub(crate) mod group_document;
 mod group_object;
+mod object_kind;
 
 mod core_schema;
 mod gateway_group;
