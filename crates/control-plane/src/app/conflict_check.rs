@@ -17,7 +17,7 @@ use super::gateway_group::gateway_group;
 use super::runtime_configuration::runtime_default;
 use super::service_template::service_template;
 use super::{Action, App, Caller, Refusal, Warnings};
-use crate::store::{ListFilter, Page, Reading};
+use crate::store::Reading;
 
 /// Duplicates that a publish names; the conflict check names all of them.
 const WARNED_MAX: usize = 10;
@@ -77,8 +77,7 @@ impl App {
         touched: &BTreeSet<ServiceId>,
     ) -> Result<Vec<Conflict>, Refusal> {
         let mut tx = self.store().read().await?;
-        let filter = ListFilter { page: Some(Page { offset: 0, limit: 1 }), ..ListFilter::default() };
-        let count = tx.published_service_list(group, &filter).await?.total;
+        let count = tx.published_service_count(group).await?;
         if usize::try_from(count).is_ok_and(|count| count > limits::CONFLICT_SERVICES_ON_PUBLISH_MAX) {
             return Ok(Vec::new());
         }

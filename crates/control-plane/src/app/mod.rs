@@ -50,6 +50,8 @@ mod validate;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod scale;
+#[cfg(test)]
 pub(crate) mod tests;
 
 use std::collections::BTreeMap;

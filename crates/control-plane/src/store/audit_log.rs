@@ -2,6 +2,7 @@
 
 use super::call::Call;
 use super::database::{Parameter, Query, Row, query};
+use super::object_count::{self, Counted};
 use super::{Direction, Page, Reading, StoreError, Writing};
 
 /// Rows deleted in one transaction: other changes need not wait for a long one.
@@ -133,6 +134,9 @@ impl Reading {
 
     pub(crate) async fn audit_log_count(&mut self, filter: &AuditFilter) -> Result<i64, StoreError> {
         let (condition, parameters) = filter.condition();
+        if parameters.is_empty() {
+            return object_count::total(&mut self.tx, Counted { group: "", noun: "audit_log" }).await;
+        }
         let sql = format!("SELECT COUNT(*) AS total FROM audit_log WHERE {condition}");
         self.tx.row(bound(sql, &parameters)).await?.ok_or(StoreError::NotFound)?.integer("total")
     }

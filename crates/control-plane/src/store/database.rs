@@ -11,10 +11,10 @@ use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 
 use super::StoreError;
-#[cfg(test)]
-use super::faults;
 use super::postgres::{self, Postgres};
 use super::sqlite::Sqlite;
+#[cfg(test)]
+use super::{faults, plans};
 
 /// A database and how to reach it.
 #[derive(Clone)]
@@ -62,6 +62,8 @@ impl Transaction {
         query.must_be_storable()?;
         #[cfg(test)]
         faults::step().await?;
+        #[cfg(test)]
+        plans::observe(self, &query).await?;
         match self {
             Self::Sqlite(tx) => {
                 let rows = query.for_sqlite().fetch_all(&mut **tx).await?;
@@ -79,6 +81,8 @@ impl Transaction {
         query.must_be_storable()?;
         #[cfg(test)]
         faults::step().await?;
+        #[cfg(test)]
+        plans::observe(self, &query).await?;
         match self {
             Self::Sqlite(tx) => Ok(query.for_sqlite().fetch_optional(&mut **tx).await?.map(Row::Sqlite)),
             Self::Postgres(tx) => Ok(tx
@@ -93,6 +97,8 @@ impl Transaction {
         query.must_be_storable()?;
         #[cfg(test)]
         faults::step().await?;
+        #[cfg(test)]
+        plans::observe(self, &query).await?;
         match self {
             Self::Sqlite(tx) => Ok(query.for_sqlite().execute(&mut **tx).await?.rows_affected()),
             Self::Postgres(tx) => {
@@ -142,6 +148,7 @@ impl Transaction {
 }
 
 /// A query text with its parameters `$1`, `$2` ….
+#[derive(Clone)]
 pub(super) struct Query {
     sql: Cow<'static, str>,
     parameters: Vec<Parameter>,
@@ -166,7 +173,18 @@ impl Query {
         if self.parameters.iter().any(holds_nul) { Err(StoreError::NulInText) } else { Ok(()) }
     }
 
-    fn for_sqlite(self) -> sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments> {
+    #[cfg(test)]
+    pub(super) fn sql(&self) -> &str {
+        &self.sql
+    }
+
+    /// The same after `prefix`, such as what asks for its plan.
+    #[cfg(test)]
+    pub(super) fn prefixed(self, prefix: &str) -> Self {
+        Self { sql: format!("{prefix}{}", self.sql).into(), parameters: self.parameters }
+    }
+
+    pub(super) fn for_sqlite(self) -> sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments> {
         let query = match self.sql {
             Cow::Borrowed(sql) => sqlx::query(sql),
             Cow::Owned(sql) => sqlx::query(sqlx::AssertSqlSafe(sql)),
@@ -177,7 +195,7 @@ impl Query {
         })
     }
 
-    fn for_postgres(self) -> sqlx::query::Query<'static, sqlx::Postgres, PgArguments> {
+    pub(super) fn for_postgres(self) -> sqlx::query::Query<'static, sqlx::Postgres, PgArguments> {
         let query = match self.sql {
             Cow::Borrowed(sql) => sqlx::query(sql),
             Cow::Owned(sql) => sqlx::query(sqlx::AssertSqlSafe(sql)),

@@ -7,7 +7,7 @@ use gatewright_model::resource::gateway_group::GatewayGroup;
 use gatewright_model::snapshot::Revision;
 
 use super::database::{Row, query};
-use super::list::{self, ListFilter, Listed, Source};
+use super::list::{self, ListFilter, Listed, Scope, Source};
 use super::{ObjectKind, Reading, Stamp, StoreError, Writing, to_json};
 
 /// A gateway group as it is stored.
@@ -76,8 +76,7 @@ impl Reading {
     ) -> Result<BTreeMap<GatewayGroupId, i64>, StoreError> {
         let of_objects = |kind: ObjectKind| {
             query(
-                "SELECT gateway_group_id, COUNT(*) AS total FROM group_object WHERE kind = $1 \
-                 GROUP BY gateway_group_id",
+                "SELECT gateway_group_id, total FROM object_count WHERE noun = $1 AND gateway_group_id <> ''",
             )
             .bind(kind.name())
         };
@@ -96,7 +95,8 @@ impl Reading {
         &mut self,
         filter: &ListFilter,
     ) -> Result<Listed<GatewayGroupRow>, StoreError> {
-        list::select(&mut self.tx, &SOURCE, &[], filter, read).await
+        let scope = Scope { fixed: &[], counted: None };
+        list::select(&mut self.tx, &SOURCE, scope, filter, read).await
     }
 
     /// The group's revision; none: there is no such group.

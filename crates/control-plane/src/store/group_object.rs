@@ -14,7 +14,8 @@ use gatewright_model::snapshot::Revision;
 use serde::de::DeserializeOwned;
 
 use super::database::{Row, query};
-use super::list::{self, ListFilter, Listed, Source};
+use super::list::{self, ListFilter, Listed, Scope, Source};
+use super::object_count::Counted;
 use super::published_service::number;
 use super::{Reading, Stamp, StoreError, Writing, from_json, to_json};
 
@@ -61,6 +62,11 @@ impl ObjectKind {
             Self::Sni => "sni",
             Self::Ssl => "ssl",
         }
+    }
+
+    /// Whether such an object belongs to another one, not to the group itself.
+    const fn has_owner(self) -> bool {
+        matches!(self, Self::Credential | Self::SecretProvider | Self::ServiceUpstream)
     }
 
     fn of_row(row: &Row) -> Result<Self, StoreError> {
@@ -169,7 +175,10 @@ impl Reading {
         fixed.extend(owner.map(|owner| ("o.owner", owner)));
         let secret_key = self.secret_key()?.clone();
         let read = |row: &Row| read(&secret_key, group, kind, row);
-        list::select(&mut self.tx, &SOURCE, &fixed, filter, read).await
+        // Objects with an owner are counted with those of all owners.
+        let is_whole = owner.is_none_or(|owner| owner.is_empty() && !kind.has_owner());
+        let counted = is_whole.then_some(Counted { group: group.as_str(), noun: kind.name() });
+        list::select(&mut self.tx, &SOURCE, Scope { fixed: &fixed, counted }, filter, read).await
     }
 
     fn group_object(
@@ -194,21 +203,6 @@ impl Reading {
         let mark = self.secret_key()?.mark(mark);
         let row = self.tx.row(one.bind(group.as_str()).bind(kind.name()).bind(mark)).await?;
         row.map(|row| Ok((row.text("owner")?, row.text("id")?))).transpose()
-    }
-
-    /// What a group still holds: how many objects of which kind, services first.
-    pub(crate) async fn gateway_group_contents(
-        &mut self,
-        group: &GatewayGroupId,
-    ) -> Result<Vec<(String, i64)>, StoreError> {
-        let counts = query(
-            "SELECT 'service' AS kind, COUNT(*) AS total FROM published_service WHERE gateway_group_id = $1 \
-             UNION ALL SELECT kind, COUNT(*) AS total FROM group_object WHERE gateway_group_id = $1 GROUP BY kind",
-        );
-        let rows = self.tx.rows(counts.bind(group.as_str())).await?;
-        let counts = rows.iter().map(|row| Ok((row.text("kind")?, row.integer("total")?)));
-        let counts = counts.collect::<Result<Vec<_>, StoreError>>()?;
-        Ok(counts.into_iter().filter(|(_, total)| *total > 0).collect())
     }
 
     /// The objects of a group that changed after `since`, as gateways get them, in a stable order. Upstreams are in

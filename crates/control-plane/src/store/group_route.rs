@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::database::{Row, query};
-use super::list::{self, ListFilter, Listed, Source};
+use super::list::{self, ListFilter, Listed, Scope, Source};
+use super::object_count::Counted;
 use super::sealed_members::Members;
 use super::{Reading, Stamp, StoreError, Writing, to_json};
 
@@ -65,6 +66,14 @@ fn read<T: DeserializeOwned>(row: &Row, members: &Members) -> Result<GroupRouteR
     })
 }
 
+/// What routes of a kind are counted as.
+pub(super) fn route_noun(kind: ServiceKind) -> &'static str {
+    match kind {
+        ServiceKind::Http => "http_route",
+        ServiceKind::Stream => "stream_route",
+    }
+}
+
 impl Reading {
     pub(crate) async fn group_route_get<T: DeserializeOwned>(
         &mut self,
@@ -89,8 +98,10 @@ impl Reading {
     ) -> Result<Listed<GroupRouteRow<T>>, StoreError> {
         let mut fixed = vec![("r.gateway_group_id", group.as_str()), ("r.kind", kind_text(kind))];
         fixed.extend(service.map(|id| ("r.service_id", id.as_str())));
-        let members = self.members();
-        list::select(&mut self.tx, &SOURCE, &fixed, filter, |row| read(row, &members)).await
+        let noun = route_noun(kind);
+        let counted = service.is_none().then_some(Counted { group: group.as_str(), noun });
+        let (members, scope) = (self.members(), Scope { fixed: &fixed, counted });
+        list::select(&mut self.tx, &SOURCE, scope, filter, |row| read(row, &members)).await
     }
 
     /// How many routes a service of a group has.

@@ -4,6 +4,7 @@
 
 use super::StoreError;
 use super::database::{Parameter, Row, Transaction, query};
+use super::object_count::{self, Counted};
 
 /// Which objects of a list are wanted, and in which order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,13 @@ pub(crate) struct ListFilter {
     pub(crate) direction: Direction,
     /// None: everything.
     pub(crate) page: Option<Page>,
+}
+
+impl ListFilter {
+    /// Whether nothing is left out but by the page.
+    fn is_everything(&self) -> bool {
+        self.search.is_none() && self.name.is_none() && self.labels.is_empty()
+    }
 }
 
 /// What a list is ordered by.
@@ -76,15 +84,26 @@ pub(super) struct Source {
     pub(super) id: &'static str,
 }
 
-/// The objects of `source` that equal all of `fixed` (column, value) and pass `filter`.
+/// Which objects of a source a list is about.
+pub(super) struct Scope<'a> {
+    /// Columns and what they equal.
+    pub(super) fixed: &'a [(&'static str, &'a str)],
+    /// What just these are counted as; none: they are few.
+    pub(super) counted: Option<Counted<'a>>,
+}
+
+/// The objects of `source` that are in `scope` and pass `filter`.
+///
+/// Without a search a page reads what it shows and what comes before it; a search, a name or labels are looked for in
+/// the whole scope.
 pub(super) async fn select<T>(
     tx: &mut Transaction,
     source: &Source,
-    fixed: &[(&'static str, &str)],
+    scope: Scope<'_>,
     filter: &ListFilter,
     read: impl Fn(&Row) -> Result<T, StoreError>,
 ) -> Result<Listed<T>, StoreError> {
-    let (condition, parameters) = condition(tx, source, fixed, filter);
+    let (condition, parameters) = condition(tx, source, scope.fixed, filter);
     let bind = |sql: String| parameters.iter().cloned().fold(query(sql), super::database::Query::bind);
     let Source { columns, tables, .. } = source;
     let order = order(source, filter);
@@ -92,11 +111,13 @@ pub(super) async fn select<T>(
         filter.page.map_or_else(String::new, |page| format!(" LIMIT {} OFFSET {}", page.limit, page.offset));
     let select = format!("SELECT {columns} FROM {tables} WHERE {condition} ORDER BY {order}{page}");
     let rows = tx.rows(bind(select)).await?.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    let total = if filter.page.is_none() {
-        i64::try_from(rows.len()).unwrap_or(i64::MAX)
-    } else {
-        let count = bind(format!("SELECT COUNT(*) AS total FROM {tables} WHERE {condition}"));
-        tx.row(count).await?.ok_or(StoreError::NotFound)?.integer("total")?
+    let total = match (filter.page, scope.counted) {
+        (None, _) => i64::try_from(rows.len()).unwrap_or(i64::MAX),
+        (Some(_), Some(counted)) if filter.is_everything() => object_count::total(tx, counted).await?,
+        (Some(_), _) => {
+            let count = bind(format!("SELECT COUNT(*) AS total FROM {tables} WHERE {condition}"));
+            tx.row(count).await?.ok_or(StoreError::NotFound)?.integer("total")?
+        }
     };
     Ok(Listed { rows, total })
 }
@@ -143,7 +164,7 @@ fn order(source: &Source, filter: &ListFilter) -> String {
         Order::UpdatedAt => format!("{object}.change_number"),
         Order::Name => format!("{named}.name"),
         Order::PublishTime => format!("{object}.publish_time"),
-        Order::LastPublished => "last_published".to_owned(),
+        Order::LastPublished => format!("{object}.last_published"),
     };
     // What was never published counts as the oldest; without saying so, databases differ.
     let absent = match (filter.order, filter.direction) {
@@ -151,11 +172,14 @@ fn order(source: &Source, filter: &ListFilter) -> String {
         (Order::LastPublished, Direction::Descending) => " NULLS LAST",
         _ => "",
     };
-    // One verb may write several objects under one change number; the id makes pages stable.
-    format!(
-        "{column} {direction}{absent}, {object}.change_number {direction}, {object}.{id} ASC",
-        id = source.id
-    )
+    // Times are seconds, and many templates were never published: among these the last change decides.
+    let then = match filter.order {
+        Order::PublishTime | Order::LastPublished => format!("{object}.change_number {direction}, "),
+        Order::CreatedAt | Order::UpdatedAt | Order::Name => String::new(),
+    };
+    // One verb may write several objects under one change number; the id makes pages stable. It goes the same way, so
+    // that an index is walked from either end.
+    format!("{column} {direction}{absent}, {then}{object}.{id} {direction}", id = source.id)
 }
 
 pub(super) fn escape_like(text: &str) -> String {

@@ -13,11 +13,16 @@ mod database_url;
 mod database;
 #[cfg(test)]
 pub(crate) mod faults;
+#[cfg(test)]
+pub(crate) mod plans;
 mod postgres;
+#[cfg(test)]
+pub(crate) mod seed;
 mod sqlite;
 
 mod announcements;
 mod list;
+mod object_count;
 mod schema;
 mod sealed;
 mod sealed_members;

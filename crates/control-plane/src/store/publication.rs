@@ -77,6 +77,12 @@ impl Writing {
         let insert = insert.bind(placement.service_id.as_str()).bind(placement.service_version_id.as_str());
         let Revision(revision) = placement.revision;
         let insert = insert.bind(i64::try_from(revision).unwrap_or(i64::MAX)).bind(published_by);
-        self.tx.execute_one(insert.bind(stamp.at).bind(stamp.number)).await
+        self.tx.execute_one(insert.bind(stamp.at).bind(stamp.number)).await?;
+        let note = query(
+            "UPDATE service_template SET last_published = $2 \
+             WHERE id = $1 AND (last_published IS NULL OR last_published < $2)",
+        );
+        self.tx.execute(note.bind(placement.service_id.as_str()).bind(stamp.at)).await?;
+        Ok(())
     }
 }

@@ -14,7 +14,8 @@ use gatewright_model::resource::{Labels, Plugins};
 use gatewright_model::snapshot::{PublishedService, Revision};
 
 use super::database::{Row, query};
-use super::list::{self, ListFilter, Listed, Source};
+use super::list::{self, ListFilter, Listed, Scope, Source};
+use super::object_count::{Counted, PUBLISHED_SERVICE};
 use super::sealed_members::Members;
 use super::service_version::Content;
 use super::{ObjectKey, ObjectKind, Reading, Stamp, StoreError, Writing, from_json, to_json};
@@ -152,8 +153,9 @@ impl Reading {
         filter: &ListFilter,
     ) -> Result<Listed<PublishedServiceRow>, StoreError> {
         let fixed = [("p.gateway_group_id", group.as_str())];
-        let members = self.members();
-        list::select(&mut self.tx, &SOURCE, &fixed, filter, |row| read(row, &members)).await
+        let counted = Some(Counted { group: group.as_str(), noun: PUBLISHED_SERVICE });
+        let (members, scope) = (self.members(), Scope { fixed: &fixed, counted });
+        list::select(&mut self.tx, &SOURCE, scope, filter, |row| read(row, &members)).await
     }
 
     /// The groups in which a service is active, with or without a version.
@@ -162,8 +164,9 @@ impl Reading {
         service: &ServiceId,
         filter: &ListFilter,
     ) -> Result<Listed<PublishedServiceRow>, StoreError> {
-        let (members, fixed) = (self.members(), [("p.service_id", service.as_str())]);
-        list::select(&mut self.tx, &SOURCE, &fixed, filter, |row| read(row, &members)).await
+        let scope = Scope { fixed: &[("p.service_id", service.as_str())], counted: None };
+        let members = self.members();
+        list::select(&mut self.tx, &SOURCE, scope, filter, |row| read(row, &members)).await
     }
 
     /// The groups in which a version of a service is published.
@@ -189,6 +192,9 @@ impl Reading {
     }
 
     /// The services of a group that changed after `since`, whole, in a stable order.
+    ///
+    /// What belongs to them is joined so that SQLite begins with the services: it takes `CROSS JOIN` to mean this
+    /// order, and would else read all that belongs to any service, because it cannot know that few have changed.
     pub(crate) async fn published_service_changes(
         &mut self,
         group: &GatewayGroupId,
@@ -222,9 +228,9 @@ impl Reading {
         since: Revision,
     ) -> Result<HashMap<ServiceId, Vec<RouteVersion>>, StoreError> {
         let changed = query(
-            "SELECT r.service_id, r.id, r.content FROM published_service p \
-             JOIN group_route r ON r.gateway_group_id = p.gateway_group_id AND r.service_id = p.service_id \
-             WHERE p.gateway_group_id = $1 AND p.revision > $2 AND r.kind = 'http' ORDER BY r.service_id, r.id",
+            "SELECT r.service_id, r.id, r.content FROM published_service p CROSS JOIN group_route r \
+             WHERE p.gateway_group_id = $1 AND p.revision > $2 AND r.gateway_group_id = p.gateway_group_id \
+             AND r.service_id = p.service_id AND r.kind = 'http' ORDER BY r.service_id, r.id",
         );
         let members = self.members();
         let mut routes: HashMap<ServiceId, Vec<RouteVersion>> = HashMap::new();
@@ -243,9 +249,9 @@ impl Reading {
         since: Revision,
     ) -> Result<HashMap<ServiceId, BTreeMap<ObjectId, Upstream>>, StoreError> {
         let changed = query(
-            "SELECT o.owner, o.id, o.sealed FROM published_service p JOIN group_object o \
-             ON o.gateway_group_id = p.gateway_group_id AND o.kind = 'service_upstream' AND o.owner = p.service_id \
-             WHERE p.gateway_group_id = $1 AND p.revision > $2",
+            "SELECT o.owner, o.id, o.sealed FROM published_service p CROSS JOIN group_object o \
+             WHERE p.gateway_group_id = $1 AND p.revision > $2 AND o.gateway_group_id = p.gateway_group_id \
+             AND o.kind = 'service_upstream' AND o.owner = p.service_id",
         );
         let mut upstreams: HashMap<ServiceId, BTreeMap<ObjectId, Upstream>> = HashMap::new();
         for row in self.tx.rows(changed.bind(group.as_str()).bind(number(since))).await? {

@@ -8,8 +8,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::database::{Row, query};
-use super::group_route::kind_text;
-use super::list::{self, ListFilter, Listed, Source};
+use super::group_route::{kind_text, route_noun};
+use super::list::{self, ListFilter, Listed, Scope, Source};
+use super::object_count::Counted;
 use super::sealed_members::Members;
 use super::{Reading, Stamp, StoreError, Writing, to_json};
 
@@ -99,8 +100,9 @@ impl Reading {
     ) -> Result<Listed<RouteTemplateRow<T>>, StoreError> {
         let mut fixed = vec![("r.kind", kind_text(kind))];
         fixed.extend(service_id.map(|id| ("r.service_id", id.as_str())));
-        let members = self.members();
-        list::select(&mut self.tx, &SOURCE, &fixed, filter, |row| read(row, &members)).await
+        let counted = service_id.is_none().then_some(Counted { group: "", noun: route_noun(kind) });
+        let (members, scope) = (self.members(), Scope { fixed: &fixed, counted });
+        list::select(&mut self.tx, &SOURCE, scope, filter, |row| read(row, &members)).await
     }
 
     /// All routes of one service as a version takes them over, ordered by id.

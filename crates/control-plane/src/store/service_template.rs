@@ -4,7 +4,8 @@ use gatewright_model::id::ServiceId;
 use gatewright_model::resource::service::ServiceTemplate;
 
 use super::database::{Row, query};
-use super::list::{self, ListFilter, Listed, Source};
+use super::list::{self, ListFilter, Listed, Scope, Source};
+use super::object_count::Counted;
 use super::sealed_members::Members;
 use super::{Reading, Stamp, StoreError, Writing, to_json};
 
@@ -21,8 +22,7 @@ pub(crate) struct ServiceTemplateRow {
     pub(crate) change_number: i64,
 }
 
-const COLUMNS: &str = "t.id, t.content, t.created_at, t.updated_at, t.change_number, \
-    (SELECT MAX(publish_time) FROM publication WHERE publication.service_id = t.id) AS last_published, \
+const COLUMNS: &str = "t.id, t.content, t.created_at, t.updated_at, t.change_number, t.last_published, \
     (SELECT COUNT(*) FROM published_service p WHERE p.service_id = t.id) AS published_gateway_groups_count";
 
 const SOURCE: Source =
@@ -63,8 +63,9 @@ impl Reading {
         &mut self,
         filter: &ListFilter,
     ) -> Result<Listed<ServiceTemplateRow>, StoreError> {
-        let members = self.members();
-        list::select(&mut self.tx, &SOURCE, &[], filter, |row| read(row, &members)).await
+        let counted = Some(Counted { group: "", noun: "service_template" });
+        let (members, scope) = (self.members(), Scope { fixed: &[], counted });
+        list::select(&mut self.tx, &SOURCE, scope, filter, |row| read(row, &members)).await
     }
 }
 
@@ -77,8 +78,9 @@ impl Writing {
     ) -> Result<(), StoreError> {
         let insert = query(
             "INSERT INTO service_template \
-             (id, name, labels, content, created_at, updated_at, created_number, change_number) \
-             VALUES ($1, $2, $3, $4, $5, $5, $6, $6)",
+             (id, name, labels, content, created_at, updated_at, created_number, change_number, last_published) \
+             VALUES ($1, $2, $3, $4, $5, $5, $6, $6, \
+             (SELECT MAX(publish_time) FROM publication WHERE publication.service_id = $1))",
         );
         let insert = insert.bind(id.as_str()).bind(template.name.as_str()).bind(to_json(&template.labels)?);
         let insert = insert.bind(self.members().seal(id, template)?);

@@ -12,6 +12,9 @@ use super::{Store, StoreError, sqlite};
 /// Rows that are read and written at once.
 const ROWS_PER_STEP: usize = 200;
 
+/// What triggers keep in step with the other tables.
+const COUNTS: &str = "object_count";
+
 /// Why a store was not moved. The target is as it was.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TransferError {
@@ -41,7 +44,9 @@ pub(crate) async fn transfer(source: &Store, target: &Store) -> Result<u64, Tran
     if to.row(counter).await?.ok_or(StoreError::NotFound)?.integer("value")? != 0 {
         return Err(TransferError::TargetInUse);
     }
-    let ordered = schema::in_order(&tables);
+    let mut ordered = schema::in_order(&tables);
+    // The target keeps it itself while the others come in.
+    ordered.retain(|name| *name != COUNTS);
     // What migrations put in is in the source as well, perhaps changed since.
     for name in ordered.iter().rev() {
         to.execute(query(format!("DELETE FROM \"{name}\""))).await?;
