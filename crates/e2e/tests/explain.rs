@@ -126,7 +126,7 @@ fn what_differs_between_two_versions_is_printed_for_people_and_programs() {
     assert!(text.starts_with("routes\n") && text.contains("paths: [\"/old\"] -> [\"/new\"]"), "{text}");
     let json: Value = serde_json::from_str(&diff(&["pets@1.0.0", "pets@2.0.0", "--json"])).unwrap();
     assert!(json["routes"][0]["changes"].is_array(), "{json}");
-    assert_eq!(diff(&["pets@group:default", "pets@2.0.0"]), "no differences\n");
+    assert_eq!(diff(&["pets@group:default", "pets@2.0.0"]), "no differences");
     let unknown = ["diff", "--admin-url", &admin_url, "--data-dir", data_dir, "pets", "pets@9"];
     let (code, _, err) = run(&unknown);
     assert_eq!(code, Some(1));
