@@ -13,7 +13,7 @@ use super::request::{Json, ListParameters, ListQuery};
 use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer, many, single, tagged, warned};
 use crate::app::Patch;
 use crate::app::group_document::group_route_parse;
-use crate::store::GroupRouteRow;
+use crate::store::RouteRow;
 
 /// A route of a service in a gateway group. Only defaults that `/api/schema/core` announces are filled in.
 #[derive(Serialize, ToSchema)]
@@ -55,8 +55,8 @@ pub(super) struct GroupRouteView {
     updated_at: i64,
 }
 
-impl From<GroupRouteRow<Route>> for GroupRouteView {
-    fn from(row: GroupRouteRow<Route>) -> Self {
+impl From<RouteRow<Route>> for GroupRouteView {
+    fn from(row: RouteRow<Route>) -> Self {
         let route = row.route;
         Self {
             id: row.id.to_string(),

@@ -13,7 +13,7 @@ use super::request::{Ids, Json, ListParameters, ListQuery};
 use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer, many, single, tagged, warned};
 use crate::app::document::{RouteTemplateWish, route_template_parse};
 use crate::app::{App, Caller, Patch};
-use crate::store::RouteTemplateRow;
+use crate::store::RouteRow;
 
 /// A route of a service template.
 #[derive(Serialize, ToSchema)]
@@ -54,8 +54,8 @@ pub(super) struct RouteTemplateView {
     updated_at: i64,
 }
 
-impl From<RouteTemplateRow<Route>> for RouteTemplateView {
-    fn from(row: RouteTemplateRow<Route>) -> Self {
+impl From<RouteRow<Route>> for RouteTemplateView {
+    fn from(row: RouteRow<Route>) -> Self {
         let route = row.route;
         Self {
             id: row.id.to_string(),

@@ -11,7 +11,7 @@ use super::request::{Json, ListParameters, ListQuery};
 use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer, many, single, tagged, warned};
 use crate::app::Patch;
 use crate::app::group_document::group_route_parse;
-use crate::store::{GroupRouteRow, RouteTemplateRow};
+use crate::store::RouteRow;
 
 /// A stream route of a service, in a gateway group or in a template. Only defaults that `/api/schema/core` announces are filled in.
 #[derive(Serialize, ToSchema)]
@@ -43,8 +43,8 @@ pub(super) struct StreamRouteView {
     updated_at: i64,
 }
 
-impl From<GroupRouteRow<StreamRoute>> for StreamRouteView {
-    fn from(row: GroupRouteRow<StreamRoute>) -> Self {
+impl From<RouteRow<StreamRoute>> for StreamRouteView {
+    fn from(row: RouteRow<StreamRoute>) -> Self {
         let route = row.route;
         Self {
             id: row.id.to_string(),
@@ -60,13 +60,6 @@ impl From<GroupRouteRow<StreamRoute>> for StreamRouteView {
             created_at: row.created_at,
             updated_at: row.updated_at,
         }
-    }
-}
-
-impl From<RouteTemplateRow<StreamRoute>> for StreamRouteView {
-    fn from(row: RouteTemplateRow<StreamRoute>) -> Self {
-        let RouteTemplateRow { id, service_id, route, created_at, updated_at, change_number } = row;
-        GroupRouteRow { id, service_id, route, created_at, updated_at, change_number }.into()
     }
 }
 

@@ -9,7 +9,6 @@ use super::stream_route::StreamRouteView;
 use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer, many, single, tagged, warned};
 use crate::app::document::{StreamRouteTemplateWish, route_template_parse};
 use crate::app::{App, Caller};
-use crate::store::RouteTemplateRow;
 
 /// Lists stream routes of one service template, or of all.
 #[utoipa::path(get, path = "/api/stream_routes/template", tag = "route template",
@@ -21,8 +20,8 @@ pub(super) async fn stream_route_template_list(
     query: ListQuery,
 ) -> ManyAnswer<StreamRouteView> {
     let query = query.must_order_by(None)?;
-    let listed = app.route_template_list(&caller, query.service_id.as_ref(), &query.filter).await?;
-    Ok(many::<RouteTemplateRow<StreamRoute>, _>(listed))
+    let service = query.service_id.as_ref();
+    Ok(many(app.route_template_list::<StreamRoute>(&caller, service, &query.filter).await?))
 }
 
 /// Creates a stream route in a service template.

@@ -15,7 +15,7 @@ use super::group_document::{Documented, GroupRoute, GroupRouteDocument, group_ro
 use super::published_service::group_must_exist;
 use super::{Action, App, Caller, Patch, Refusal, must_be_as_expected};
 use crate::store::{
-    ActiveVersion, Call, GroupRouteRow, GroupRouteWrite, ListFilter, Listed, Reading, RouteKey, Writing,
+    ActiveVersion, Call, ListFilter, Listed, Reading, RouteKey, RouteRow, RouteWrite, Writing,
 };
 
 /// A kind of route.
@@ -76,7 +76,7 @@ impl App {
         group: &GatewayGroupId,
         service: Option<&ServiceId>,
         filter: &ListFilter,
-    ) -> Result<Listed<GroupRouteRow<T>>, Refusal> {
+    ) -> Result<Listed<RouteRow<T>>, Refusal> {
         caller.must(Action::GetPublishedService, group.as_str())?;
         let mut tx = self.store().read().await?;
         group_must_exist(&mut tx, group).await?;
@@ -93,7 +93,7 @@ impl App {
         caller: &Caller,
         group: &GatewayGroupId,
         id: &RouteId,
-    ) -> Result<GroupRouteRow<T>, Refusal> {
+    ) -> Result<RouteRow<T>, Refusal> {
         caller.must(Action::GetPublishedService, group.as_str())?;
         let mut tx = self.store().read().await?;
         group_must_exist(&mut tx, group).await?;
@@ -105,7 +105,7 @@ impl App {
         caller: &Caller,
         group: &GatewayGroupId,
         document: GroupRouteDocument<T>,
-    ) -> Result<(GroupRouteRow<T>, Warnings), Refusal> {
+    ) -> Result<(RouteRow<T>, Warnings), Refusal> {
         caller.must(Action::UpdatePublishedService, group.as_str())?;
         let id = document.id.unwrap_or_else(|| self.world().id());
         let mut tx = self.store().write().await?;
@@ -114,7 +114,7 @@ impl App {
         if tx.group_route_get::<T>(key).await?.is_some() {
             return Err(Refusal::IdTaken { noun: T::NOUN, id: id.to_string() });
         }
-        let row = self.group_route_write(&mut tx, key, document.content).await?;
+        let row = self.group_route_write(&mut tx, key, None, document.content).await?;
         Call::concerns(id.as_str(), row.route.name());
         tx.commit().await?;
         self.hints().changed(group);
@@ -128,14 +128,15 @@ impl App {
         group: &GatewayGroupId,
         id: &RouteId,
         document: GroupRouteDocument<T>,
-    ) -> Result<(GroupRouteRow<T>, Warnings), Refusal> {
+    ) -> Result<(RouteRow<T>, Warnings), Refusal> {
         caller.must(Action::UpdatePublishedService, group.as_str())?;
         let mut tx = self.store().write().await?;
         group_must_exist(&mut tx, group).await?;
         let key = RouteKey { group, kind: T::KIND, id };
         let before = tx.group_route_get::<T>(key).await?;
-        must_be_as_expected(T::NOUN, id.as_str(), before.map(|row| row.change_number))?;
-        let row = self.group_route_write(&mut tx, key, document.content).await?;
+        must_be_as_expected(T::NOUN, id.as_str(), before.as_ref().map(|row| row.change_number))?;
+        let before = before.as_ref().map(|row| &row.service_id);
+        let row = self.group_route_write(&mut tx, key, before, document.content).await?;
         tx.commit().await?;
         self.hints().changed(group);
         Ok((row, document.warnings))
@@ -147,7 +148,7 @@ impl App {
         group: &GatewayGroupId,
         id: &RouteId,
         patch: &Patch,
-    ) -> Result<(GroupRouteRow<T>, Warnings), Refusal> {
+    ) -> Result<(RouteRow<T>, Warnings), Refusal> {
         caller.must(Action::UpdatePublishedService, group.as_str())?;
         let mut tx = self.store().write().await?;
         group_must_exist(&mut tx, group).await?;
@@ -157,7 +158,7 @@ impl App {
         content["service_id"] = Value::from(before.service_id.as_str());
         let document = group_route_parse::<T>(patch.apply(content)?)?;
         let key = RouteKey { group, kind: T::KIND, id };
-        let row = self.group_route_write(&mut tx, key, document.content).await?;
+        let row = self.group_route_write(&mut tx, key, Some(&before.service_id), document.content).await?;
         tx.commit().await?;
         self.hints().changed(group);
         Ok((row, document.warnings))
@@ -182,28 +183,25 @@ impl App {
         Ok(())
     }
 
+    /// Writes a route that belonged to the service `before`, if it was there.
     async fn group_route_write<T: RouteContent>(
         &self,
         tx: &mut Writing,
         key: RouteKey<'_>,
+        before: Option<&ServiceId>,
         content: GroupRoute<T>,
-    ) -> Result<GroupRouteRow<T>, Refusal> {
+    ) -> Result<RouteRow<T>, Refusal> {
         let GroupRoute { service_id, route } = content;
-        let before = tx.group_route_get::<T>(key).await?.map(|before| before.service_id);
-        let is_new_there = before.as_ref() != Some(&service_id);
+        let is_new_there = before != Some(&service_id);
         must_take_routes::<T>(tx, key.group, &service_id, is_new_there).await?;
         let stamp = tx.stamp(self.world().now()).await?;
         let revision = tx.gateway_group_raise(key.group).await?;
-        let write = GroupRouteWrite {
-            service_id: &service_id,
-            name: route.name(),
-            labels: route.labels(),
-            route: &route,
-        };
+        let write =
+            RouteWrite { service_id: &service_id, name: route.name(), labels: route.labels(), route: &route };
         tx.group_route_put(stamp, key, &write).await?;
         tx.group_service_touch(key.group, &service_id, revision).await?;
-        if let Some(before) = before.filter(|before| *before != service_id) {
-            tx.group_service_touch(key.group, &before, revision).await?;
+        if let Some(before) = before.filter(|before| **before != service_id) {
+            tx.group_service_touch(key.group, before, revision).await?;
         }
         group_route(tx, key.group, key.id).await
     }
@@ -214,18 +212,18 @@ async fn version_routes<T: RouteContent>(
     tx: &mut Reading,
     version: &ActiveVersion,
     filter: &ListFilter,
-) -> Result<Listed<GroupRouteRow<T>>, Refusal> {
+) -> Result<Listed<RouteRow<T>>, Refusal> {
     let whole = tx.service_version_get(&version.id).await?;
     let whole = whole.ok_or_else(|| super::service_version::not_found(&version.id))?;
+    let search = filter.search.as_ref().map(|search| search.to_lowercase());
     let is_wanted = |route: &T| {
-        let search = filter.search.as_ref().map(|search| search.to_lowercase());
         filter.name.as_ref().is_none_or(|name| name == route.name())
-            && search.is_none_or(|search| route.name().to_lowercase().contains(&search))
+            && search.as_ref().is_none_or(|search| route.name().to_lowercase().contains(search))
             && filter.labels.iter().all(|(key, value)| route.labels().get(key) == Some(value))
     };
     let service_id = whole.service_id.clone();
     let routes = T::of_version(whole).into_iter().filter(|version| is_wanted(&version.route));
-    let rows = routes.map(|RouteVersion { route_id, route }| GroupRouteRow {
+    let rows = routes.map(|RouteVersion { route_id, route }| RouteRow {
         id: route_id,
         service_id: service_id.clone(),
         route,
@@ -240,7 +238,7 @@ async fn group_route<T: RouteContent>(
     tx: &mut Reading,
     group: &GatewayGroupId,
     id: &RouteId,
-) -> Result<GroupRouteRow<T>, Refusal> {
+) -> Result<RouteRow<T>, Refusal> {
     let row = tx.group_route_get(RouteKey { group, kind: T::KIND, id }).await?;
     row.ok_or_else(|| Refusal::NotFound { noun: T::NOUN, id: id.to_string() })
 }

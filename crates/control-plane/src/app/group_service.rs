@@ -17,7 +17,7 @@ use super::group_document::{ServiceDocument, service_parse};
 use super::published_service::{group_must_exist, published_service};
 use super::{Action, App, Caller, Patch, Refusal, must_be_as_expected};
 use crate::store::{
-    Call, GroupRouteRow, ListFilter, PublishedServiceRow, Reading, ServiceContent, ServiceWrite, Writing,
+    Call, ListFilter, PublishedServiceRow, Reading, RouteRow, ServiceContent, ServiceWrite, Writing,
 };
 
 /// What callers call it.
@@ -158,7 +158,7 @@ pub(super) async fn group_service_version(
     })
 }
 
-fn as_versions<T>(rows: Vec<GroupRouteRow<T>>) -> Vec<RouteVersion<T>> {
+fn as_versions<T>(rows: Vec<RouteRow<T>>) -> Vec<RouteVersion<T>> {
     let mut routes: Vec<_> =
         rows.into_iter().map(|row| RouteVersion { route_id: row.id, route: row.route }).collect();
     routes.sort_by(|a, b| a.route_id.cmp(&b.route_id));

@@ -8,7 +8,7 @@ use super::document::{RouteTemplateDocument, route_template_parse};
 use super::group_route::RouteContent;
 use super::service_template::service_template;
 use super::{Action, App, Caller, Patch, Refusal, Warnings, must_be_as_expected};
-use crate::store::{Call, ListFilter, Listed, Reading, RouteTemplateRow, RouteTemplateWrite};
+use crate::store::{Call, ListFilter, Listed, Reading, RouteRow, RouteWrite};
 
 /// A route or stream route, and the service template it belongs to.
 #[derive(Clone, Debug)]
@@ -18,9 +18,9 @@ pub(crate) struct RouteTemplate<T> {
 }
 
 impl<T: RouteContent> RouteTemplate<T> {
-    fn write(&self) -> RouteTemplateWrite<'_, T> {
+    fn write(&self) -> RouteWrite<'_, T> {
         let Self { service_id, route } = self;
-        RouteTemplateWrite { service_id, name: route.name(), labels: route.labels(), route }
+        RouteWrite { service_id, name: route.name(), labels: route.labels(), route }
     }
 }
 
@@ -31,7 +31,7 @@ impl App {
         caller: &Caller,
         service_id: Option<&ServiceId>,
         filter: &ListFilter,
-    ) -> Result<Listed<RouteTemplateRow<T>>, Refusal> {
+    ) -> Result<Listed<RouteRow<T>>, Refusal> {
         caller.must(Action::GetServiceTemplate, service_id.map_or("*", ServiceId::as_str))?;
         Ok(self.store().read().await?.route_template_list(T::KIND, service_id, filter).await?)
     }
@@ -40,7 +40,7 @@ impl App {
         &self,
         caller: &Caller,
         id: &RouteId,
-    ) -> Result<RouteTemplateRow<T>, Refusal> {
+    ) -> Result<RouteRow<T>, Refusal> {
         let row = route_template(&mut self.store().read().await?, id).await?;
         caller.must(Action::GetServiceTemplate, row.service_id.as_str())?;
         Ok(row)
@@ -50,7 +50,7 @@ impl App {
         &self,
         caller: &Caller,
         document: RouteTemplateDocument<T>,
-    ) -> Result<(RouteTemplateRow<T>, Warnings), Refusal> {
+    ) -> Result<(RouteRow<T>, Warnings), Refusal> {
         caller.must(Action::UpdateServiceTemplate, document.content.service_id.as_str())?;
         let id = document.id.unwrap_or_else(|| self.world().id());
         let mut tx = self.store().write().await?;
@@ -72,7 +72,7 @@ impl App {
         caller: &Caller,
         id: &RouteId,
         document: RouteTemplateDocument<T>,
-    ) -> Result<(RouteTemplateRow<T>, Warnings), Refusal> {
+    ) -> Result<(RouteRow<T>, Warnings), Refusal> {
         caller.must(Action::UpdateServiceTemplate, document.content.service_id.as_str())?;
         let mut tx = self.store().write().await?;
         let before = tx.route_template_get::<T>(T::KIND, id).await?;
@@ -98,7 +98,7 @@ impl App {
         caller: &Caller,
         id: &RouteId,
         patch: &Patch,
-    ) -> Result<(RouteTemplateRow<T>, Warnings), Refusal> {
+    ) -> Result<(RouteRow<T>, Warnings), Refusal> {
         let mut tx = self.store().write().await?;
         let before = route_template::<T>(&mut tx, id).await?;
         caller.must(Action::UpdateServiceTemplate, before.service_id.as_str())?;
@@ -129,10 +129,7 @@ impl App {
     }
 }
 
-async fn route_template<T: RouteContent>(
-    tx: &mut Reading,
-    id: &RouteId,
-) -> Result<RouteTemplateRow<T>, Refusal> {
+async fn route_template<T: RouteContent>(tx: &mut Reading, id: &RouteId) -> Result<RouteRow<T>, Refusal> {
     let row = tx.route_template_get(T::KIND, id).await?;
     row.ok_or_else(|| Refusal::NotFound { noun: T::TEMPLATE_NOUN, id: id.to_string() })
 }

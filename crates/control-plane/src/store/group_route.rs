@@ -1,15 +1,14 @@
 //! Routes and stream routes of services without a version, written straight to a gateway group.
 
 use gatewright_model::id::{GatewayGroupId, RouteId, ServiceId};
-use gatewright_model::resource::Labels;
 use gatewright_model::resource::service::ServiceKind;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::database::{Row, query};
+use super::database::query;
 use super::list::{self, ListFilter, Listed, Scope, Source};
 use super::object_count::Counted;
-use super::sealed_members::Members;
+use super::route::{self, RouteRow, RouteWrite, kind_text, read, route_noun};
 use super::{Reading, Stamp, StoreError, Writing, to_json};
 
 /// Which route of which group.
@@ -20,65 +19,14 @@ pub(crate) struct RouteKey<'a> {
     pub(crate) id: &'a RouteId,
 }
 
-/// A route as it is stored; `T` is what its kind says.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct GroupRouteRow<T> {
-    pub(crate) id: RouteId,
-    pub(crate) service_id: ServiceId,
-    pub(crate) route: T,
-    pub(crate) created_at: i64,
-    pub(crate) updated_at: i64,
-    /// Rises with every change of the route.
-    pub(crate) change_number: i64,
-}
-
-/// What is written about a route.
-pub(crate) struct GroupRouteWrite<'a, T> {
-    pub(crate) service_id: &'a ServiceId,
-    pub(crate) name: &'a str,
-    pub(crate) labels: &'a Labels,
-    pub(crate) route: &'a T,
-}
-
-const SOURCE: Source = Source {
-    columns: "r.id, r.service_id, r.content, r.created_at, r.updated_at, r.change_number",
-    tables: "group_route r",
-    object: "r",
-    named: "r",
-    id: "id",
-};
-
-pub(super) fn kind_text(kind: ServiceKind) -> &'static str {
-    match kind {
-        ServiceKind::Http => "http",
-        ServiceKind::Stream => "stream",
-    }
-}
-
-fn read<T: DeserializeOwned>(row: &Row, members: &Members) -> Result<GroupRouteRow<T>, StoreError> {
-    Ok(GroupRouteRow {
-        id: row.parsed("id")?,
-        service_id: row.parsed("service_id")?,
-        route: members.open(&row.text("service_id")?, &row.text("content")?)?,
-        created_at: row.integer("created_at")?,
-        updated_at: row.integer("updated_at")?,
-        change_number: row.integer("change_number")?,
-    })
-}
-
-/// What routes of a kind are counted as.
-pub(super) fn route_noun(kind: ServiceKind) -> &'static str {
-    match kind {
-        ServiceKind::Http => "http_route",
-        ServiceKind::Stream => "stream_route",
-    }
-}
+const SOURCE: Source =
+    Source { columns: route::COLUMNS, tables: "group_route r", object: "r", named: "r", id: "id" };
 
 impl Reading {
     pub(crate) async fn group_route_get<T: DeserializeOwned>(
         &mut self,
         key: RouteKey<'_>,
-    ) -> Result<Option<GroupRouteRow<T>>, StoreError> {
+    ) -> Result<Option<RouteRow<T>>, StoreError> {
         let one = query(
             "SELECT id, service_id, content, created_at, updated_at, change_number FROM group_route \
              WHERE gateway_group_id = $1 AND kind = $2 AND id = $3",
@@ -95,7 +43,7 @@ impl Reading {
         kind: ServiceKind,
         service: Option<&ServiceId>,
         filter: &ListFilter,
-    ) -> Result<Listed<GroupRouteRow<T>>, StoreError> {
+    ) -> Result<Listed<RouteRow<T>>, StoreError> {
         let mut fixed = vec![("r.gateway_group_id", group.as_str()), ("r.kind", kind_text(kind))];
         fixed.extend(service.map(|id| ("r.service_id", id.as_str())));
         let noun = route_noun(kind);
@@ -124,7 +72,7 @@ impl Writing {
         &mut self,
         stamp: Stamp,
         key: RouteKey<'_>,
-        write: &GroupRouteWrite<'_, T>,
+        write: &RouteWrite<'_, T>,
     ) -> Result<(), StoreError> {
         let put = query(
             "INSERT INTO group_route (gateway_group_id, kind, id, service_id, name, labels, content, created_at, \

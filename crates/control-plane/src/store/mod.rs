@@ -42,6 +42,7 @@ mod label;
 mod publication;
 mod publish_receipt;
 mod published_service;
+mod route;
 mod route_template;
 mod service_template;
 mod service_version;
@@ -59,7 +60,7 @@ pub(crate) use call::{Call, entity_tag};
 pub use database_url::{DatabaseUrl, DatabaseUrlError};
 pub(crate) use gateway_group::{CountedKind, GatewayGroupRow};
 pub(crate) use group_object::{ObjectKey, ObjectKind, ObjectRow, ObjectWrite};
-pub(crate) use group_route::{GroupRouteRow, GroupRouteWrite, RouteKey};
+pub(crate) use group_route::RouteKey;
 pub(crate) use instance::InstanceRow;
 pub(crate) use instance_token::InstanceTokenRow;
 pub(crate) use label::LabelledKind;
@@ -69,7 +70,7 @@ pub(crate) use publish_receipt::PublishReceipt;
 pub(crate) use published_service::{
     ActiveVersion, Placement, PublishedServiceRow, ServiceContent, ServiceWrite,
 };
-pub(crate) use route_template::{RouteTemplateRow, RouteTemplateWrite};
+pub(crate) use route::{RouteRow, RouteWrite};
 pub(crate) use sealed::SecretKey;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -2,63 +2,25 @@
 
 use gatewright_model::id::{RouteId, ServiceId};
 use gatewright_model::lifecycle::{RouteVersion, Routes};
-use gatewright_model::resource::Labels;
 use gatewright_model::resource::service::ServiceKind;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::database::{Row, query};
-use super::group_route::{kind_text, route_noun};
+use super::database::query;
 use super::list::{self, ListFilter, Listed, Scope, Source};
 use super::object_count::Counted;
-use super::sealed_members::Members;
+use super::route::{self, RouteRow, RouteWrite, kind_text, read, route_noun};
 use super::{Reading, Stamp, StoreError, Writing, to_json};
 
-/// A route of a service template as it is stored; `T` is what its kind says.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct RouteTemplateRow<T> {
-    pub(crate) id: RouteId,
-    pub(crate) service_id: ServiceId,
-    pub(crate) route: T,
-    pub(crate) created_at: i64,
-    pub(crate) updated_at: i64,
-    /// Rises with every change of the route.
-    pub(crate) change_number: i64,
-}
-
-const SOURCE: Source = Source {
-    columns: "r.id, r.service_id, r.content, r.created_at, r.updated_at, r.change_number",
-    tables: "route_template r",
-    object: "r",
-    named: "r",
-    id: "id",
-};
-
-/// What is written about a route of a service template.
-pub(crate) struct RouteTemplateWrite<'a, T> {
-    pub(crate) service_id: &'a ServiceId,
-    pub(crate) name: &'a str,
-    pub(crate) labels: &'a Labels,
-    pub(crate) route: &'a T,
-}
-
-fn read<T: DeserializeOwned>(row: &Row, members: &Members) -> Result<RouteTemplateRow<T>, StoreError> {
-    Ok(RouteTemplateRow {
-        id: row.parsed("id")?,
-        service_id: row.parsed("service_id")?,
-        route: members.open(&row.text("service_id")?, &row.text("content")?)?,
-        created_at: row.integer("created_at")?,
-        updated_at: row.integer("updated_at")?,
-        change_number: row.integer("change_number")?,
-    })
-}
+const SOURCE: Source =
+    Source { columns: route::COLUMNS, tables: "route_template r", object: "r", named: "r", id: "id" };
 
 impl Reading {
     pub(crate) async fn route_template_get<T: DeserializeOwned>(
         &mut self,
         kind: ServiceKind,
         id: &RouteId,
-    ) -> Result<Option<RouteTemplateRow<T>>, StoreError> {
+    ) -> Result<Option<RouteRow<T>>, StoreError> {
         let one = query(
             "SELECT id, service_id, content, created_at, updated_at, change_number FROM route_template \
              WHERE id = $1 AND kind = $2",
@@ -97,7 +59,7 @@ impl Reading {
         kind: ServiceKind,
         service_id: Option<&ServiceId>,
         filter: &ListFilter,
-    ) -> Result<Listed<RouteTemplateRow<T>>, StoreError> {
+    ) -> Result<Listed<RouteRow<T>>, StoreError> {
         let mut fixed = vec![("r.kind", kind_text(kind))];
         fixed.extend(service_id.map(|id| ("r.service_id", id.as_str())));
         let counted = service_id.is_none().then_some(Counted { group: "", noun: route_noun(kind) });
@@ -131,7 +93,7 @@ impl Writing {
         &mut self,
         stamp: Stamp,
         (kind, id): (ServiceKind, &RouteId),
-        write: &RouteTemplateWrite<'_, T>,
+        write: &RouteWrite<'_, T>,
     ) -> Result<(), StoreError> {
         let insert = query(
             "INSERT INTO route_template \
@@ -148,7 +110,7 @@ impl Writing {
         &mut self,
         stamp: Stamp,
         id: &RouteId,
-        write: &RouteTemplateWrite<'_, T>,
+        write: &RouteWrite<'_, T>,
     ) -> Result<(), StoreError> {
         let update = query(
             "UPDATE route_template SET service_id = $2, name = $3, labels = $4, content = $5, updated_at = $6, \

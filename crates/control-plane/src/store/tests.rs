@@ -192,8 +192,7 @@ async fn names_are_unique_and_what_is_not_there_is_not_changed(Fixture { store, 
     drop(tx);
     let mut tx = store.write().await.unwrap();
     let (service_id, route) = ("c".parse().unwrap(), json!({"name": "r", "paths": ["/"]}));
-    let write =
-        RouteTemplateWrite { service_id: &service_id, name: "r", labels: &Labels::new(), route: &route };
+    let write = RouteWrite { service_id: &service_id, name: "r", labels: &Labels::new(), route: &route };
     let orphan = tx.route_template_insert(stamp, (ServiceKind::Http, &"r".parse().unwrap()), &write).await;
     assert!(matches!(orphan, Err(StoreError::Conflict { .. })), "{orphan:?}");
 }
