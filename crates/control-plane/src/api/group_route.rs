@@ -10,9 +10,8 @@ use utoipa::ToSchema;
 use super::error::Refusals;
 use super::group_call::{GroupCall, GroupParameter};
 use super::request::{Json, ListParameters, ListQuery};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer, many, single, tagged, warned};
-use crate::app::Patch;
-use crate::app::group_document::group_route_parse;
+use super::route_noun::{route_create, route_delete, route_get, route_list, route_patch, route_put};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer};
 use crate::store::RouteRow;
 
 /// A route of a service in a gateway group. Only defaults that `/api/schema/core` announces are filled in.
@@ -85,12 +84,7 @@ impl From<RouteRow<Route>> for GroupRouteView {
     params(GroupParameter, ListParameters, ("service_id" = Option<String>, Query, description = "Only those of this service.")),
     responses((status = 200, body = Many<GroupRouteView>), Refusals))]
 pub(super) async fn group_route_list(call: GroupCall, query: ListQuery) -> ManyAnswer<GroupRouteView> {
-    let query = query.must_order_by(None)?;
-    Ok(many(
-        call.app
-            .group_route_list::<Route>(&call.caller, &call.group, query.service_id.as_ref(), &query.filter)
-            .await?,
-    ))
+    route_list::<Route>(call, query).await
 }
 
 /// Creates a route of a service in a gateway group.
@@ -99,9 +93,7 @@ pub(super) async fn group_route_list(call: GroupCall, query: ListQuery) -> ManyA
     request_body = Route,
     responses((status = 200, body = Single<GroupRouteView>), Refusals))]
 pub(super) async fn group_route_create(call: GroupCall, Json(body): Json) -> TaggedAnswer<GroupRouteView> {
-    let (row, warnings) =
-        call.app.group_route_create(&call.caller, &call.group, group_route_parse::<Route>(body)?).await?;
-    tagged(row.change_number, warned(row.into(), &warnings))
+    route_create::<Route>(call, body).await
 }
 
 /// Shows a route of a service in a gateway group.
@@ -109,8 +101,7 @@ pub(super) async fn group_route_create(call: GroupCall, Json(body): Json) -> Tag
     params(("route_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<GroupRouteView>), Refusals))]
 pub(super) async fn group_route_get(call: GroupCall) -> TaggedAnswer<GroupRouteView> {
-    let row = call.app.group_route_get::<Route>(&call.caller, &call.group, &call.ids.id("route_id")?).await?;
-    tagged(row.change_number, single(row.into()))
+    route_get::<Route>(call).await
 }
 
 /// Creates a route of a service in a gateway group under an id of the caller's choice, or replaces it whole.
@@ -119,10 +110,7 @@ pub(super) async fn group_route_get(call: GroupCall) -> TaggedAnswer<GroupRouteV
     request_body = Route,
     responses((status = 200, body = Single<GroupRouteView>), Refusals))]
 pub(super) async fn group_route_put(call: GroupCall, Json(body): Json) -> TaggedAnswer<GroupRouteView> {
-    let document = group_route_parse::<Route>(body)?;
-    let (row, warnings) =
-        call.app.group_route_put(&call.caller, &call.group, &call.ids.id("route_id")?, document).await?;
-    tagged(row.change_number, warned(row.into(), &warnings))
+    route_put::<Route>(call, body).await
 }
 
 /// Changes a route of a service in a gateway group by a merge object (RFC 7386) or a JSON patch (RFC 6902).
@@ -131,12 +119,7 @@ pub(super) async fn group_route_put(call: GroupCall, Json(body): Json) -> Tagged
     request_body = Value,
     responses((status = 200, body = Single<GroupRouteView>), Refusals))]
 pub(super) async fn group_route_patch(call: GroupCall, Json(body): Json) -> TaggedAnswer<GroupRouteView> {
-    let patch = Patch::parse(body)?;
-    let (row, warnings) = call
-        .app
-        .group_route_patch::<Route>(&call.caller, &call.group, &call.ids.id("route_id")?, &patch)
-        .await?;
-    tagged(row.change_number, warned(row.into(), &warnings))
+    route_patch::<Route>(call, body).await
 }
 
 /// Deletes a route of a service in a gateway group.
@@ -144,6 +127,5 @@ pub(super) async fn group_route_patch(call: GroupCall, Json(body): Json) -> Tagg
     params(("route_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<Nothing>), Refusals))]
 pub(super) async fn group_route_delete(call: GroupCall) -> SingleAnswer<Nothing> {
-    call.app.group_route_delete::<Route>(&call.caller, &call.group, &call.ids.id("route_id")?).await?;
-    Ok(single(Nothing {}))
+    route_delete::<Route>(call).await
 }

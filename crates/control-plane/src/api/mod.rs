@@ -30,15 +30,16 @@ mod service_publish;
 mod service_template;
 mod service_version;
 mod session;
+mod stream_route_template;
 mod user;
 mod variable;
 mod version;
 
 mod group_route;
 mod group_service;
+mod route_noun;
 mod service_upstream;
 mod stream_route;
-mod stream_route_template;
 
 mod group_object;
 

@@ -8,9 +8,8 @@ use utoipa::ToSchema;
 use super::error::Refusals;
 use super::group_call::{GroupCall, GroupParameter};
 use super::request::{Json, ListParameters, ListQuery};
-use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer, many, single, tagged, warned};
-use crate::app::Patch;
-use crate::app::group_document::group_route_parse;
+use super::route_noun::{route_create, route_delete, route_get, route_list, route_patch, route_put};
+use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer};
 use crate::store::RouteRow;
 
 /// A stream route of a service, in a gateway group or in a template. Only defaults that `/api/schema/core` announces are filled in.
@@ -68,17 +67,7 @@ impl From<RouteRow<StreamRoute>> for StreamRouteView {
     params(GroupParameter, ListParameters, ("service_id" = Option<String>, Query, description = "Only those of this service.")),
     responses((status = 200, body = Many<StreamRouteView>), Refusals))]
 pub(super) async fn stream_route_list(call: GroupCall, query: ListQuery) -> ManyAnswer<StreamRouteView> {
-    let query = query.must_order_by(None)?;
-    Ok(many(
-        call.app
-            .group_route_list::<StreamRoute>(
-                &call.caller,
-                &call.group,
-                query.service_id.as_ref(),
-                &query.filter,
-            )
-            .await?,
-    ))
+    route_list::<StreamRoute>(call, query).await
 }
 
 /// Creates a stream route of a service in a gateway group.
@@ -87,11 +76,7 @@ pub(super) async fn stream_route_list(call: GroupCall, query: ListQuery) -> Many
     request_body = StreamRoute,
     responses((status = 200, body = Single<StreamRouteView>), Refusals))]
 pub(super) async fn stream_route_create(call: GroupCall, Json(body): Json) -> TaggedAnswer<StreamRouteView> {
-    let (row, warnings) = call
-        .app
-        .group_route_create(&call.caller, &call.group, group_route_parse::<StreamRoute>(body)?)
-        .await?;
-    tagged(row.change_number, warned(row.into(), &warnings))
+    route_create::<StreamRoute>(call, body).await
 }
 
 /// Shows a stream route of a service in a gateway group.
@@ -99,9 +84,7 @@ pub(super) async fn stream_route_create(call: GroupCall, Json(body): Json) -> Ta
     params(("stream_route_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<StreamRouteView>), Refusals))]
 pub(super) async fn stream_route_get(call: GroupCall) -> TaggedAnswer<StreamRouteView> {
-    let id = call.ids.id("stream_route_id")?;
-    let row = call.app.group_route_get::<StreamRoute>(&call.caller, &call.group, &id).await?;
-    tagged(row.change_number, single(row.into()))
+    route_get::<StreamRoute>(call).await
 }
 
 /// Creates a stream route of a service in a gateway group under an id of the caller's choice, or replaces it whole.
@@ -110,12 +93,7 @@ pub(super) async fn stream_route_get(call: GroupCall) -> TaggedAnswer<StreamRout
     request_body = StreamRoute,
     responses((status = 200, body = Single<StreamRouteView>), Refusals))]
 pub(super) async fn stream_route_put(call: GroupCall, Json(body): Json) -> TaggedAnswer<StreamRouteView> {
-    let document = group_route_parse::<StreamRoute>(body)?;
-    let (row, warnings) = call
-        .app
-        .group_route_put(&call.caller, &call.group, &call.ids.id("stream_route_id")?, document)
-        .await?;
-    tagged(row.change_number, warned(row.into(), &warnings))
+    route_put::<StreamRoute>(call, body).await
 }
 
 /// Changes a stream route of a service in a gateway group by a merge object (RFC 7386) or a JSON patch (RFC 6902).
@@ -124,12 +102,7 @@ pub(super) async fn stream_route_put(call: GroupCall, Json(body): Json) -> Tagge
     request_body = Value,
     responses((status = 200, body = Single<StreamRouteView>), Refusals))]
 pub(super) async fn stream_route_patch(call: GroupCall, Json(body): Json) -> TaggedAnswer<StreamRouteView> {
-    let patch = Patch::parse(body)?;
-    let (row, warnings) = call
-        .app
-        .group_route_patch::<StreamRoute>(&call.caller, &call.group, &call.ids.id("stream_route_id")?, &patch)
-        .await?;
-    tagged(row.change_number, warned(row.into(), &warnings))
+    route_patch::<StreamRoute>(call, body).await
 }
 
 /// Deletes a stream route of a service in a gateway group.
@@ -137,8 +110,5 @@ pub(super) async fn stream_route_patch(call: GroupCall, Json(body): Json) -> Tag
     params(("stream_route_id" = String, Path), GroupParameter),
     responses((status = 200, body = Single<Nothing>), Refusals))]
 pub(super) async fn stream_route_delete(call: GroupCall) -> SingleAnswer<Nothing> {
-    call.app
-        .group_route_delete::<StreamRoute>(&call.caller, &call.group, &call.ids.id("stream_route_id")?)
-        .await?;
-    Ok(single(Nothing {}))
+    route_delete::<StreamRoute>(call).await
 }

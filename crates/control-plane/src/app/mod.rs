@@ -65,6 +65,7 @@ pub(crate) use canary::CanaryEnd;
 pub(crate) use core_schema::core_schema;
 pub(crate) use document::Warnings;
 pub(crate) use group_object::{GroupObject, Object, Shelf};
+pub(crate) use group_route::RouteContent;
 pub(crate) use instance::{
     AWAIT_MAX, Applied, Instance, InstanceFilter, InstanceStatus, quarantine_sentence,
 };
