@@ -1,7 +1,7 @@
 //! An answer on its way from a node to the client.
 //!
-//! Interim answers are taken in and not passed on. Plugins may change the head and the body. Once any of the answer has gone to the client, it can only be cut,
-//! never replaced.
+//! Interim answers are taken in and not passed on. Plugins may change the head and the body. Once any of the answer
+//! has gone to the client, it can only be cut, never replaced.
 
 use std::time::Duration;
 

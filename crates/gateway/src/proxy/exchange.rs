@@ -1,10 +1,10 @@
 //! One request forwarded to one upstream.
 //!
-//! The request is matched on the live configuration it takes, and finishes on it. Plugins run once it is matched. A request goes to another node
-//! if no connection stood or not a byte of it was taken, whatever it is; once it was sent, only if not a byte was
-//! answered, or an answer that the upstream does not let count, it can be sent again as it is, and its method may be
-//! repeated. A reused connection that turns out to be
-//! closed says nothing about its node: the same node is asked again on a fresh one.
+//! The request is matched on the live configuration it takes, and finishes on it. Plugins run once it is matched.
+//! A request goes to another node if no connection stood or not a byte of it was taken, whatever it is; once it was
+//! sent, only if not a byte was answered, or an answer that the upstream does not let count, it can be sent again as it
+//! is, and its method may be repeated. A reused connection that turns out to be closed says nothing about its node: the
+//! same node is asked again on a fresh one.
 
 use std::num::NonZeroU64;
 use std::rc::Rc;
