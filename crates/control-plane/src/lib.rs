@@ -55,6 +55,9 @@ const EXPIRE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// How often what gateways say of themselves is written to the store.
 const INSTANCES_WRITE_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How often it is noted how many cores gateways use.
+const CORES_RECORD_INTERVAL: Duration = Duration::from_secs(60);
+
 /// The database in the data directory.
 const DATABASE_FILE: &str = "gatewright.db";
 
@@ -118,6 +121,7 @@ pub async fn start(settings: Settings) -> Result<ControlPlane, StartError> {
     };
     stopping.tasks.spawn(expire(app.clone(), settings.audit_retention, stopping.clone()));
     stopping.tasks.spawn(instances_write(app.clone(), stopping.clone()));
+    stopping.tasks.spawn(cores_record(app.clone(), stopping.clone()));
     let router = api::admin_router(app, &settings.api_version);
     serve(admin, Opening::Plain, router.clone(), ADMIN_CONNECTIONS_MAX);
     let admin_tls_address = admin_tls.zip(acceptor).map(|((listener, address), acceptor)| {
@@ -182,6 +186,19 @@ async fn instances_write(app: App, stopping: Stopping) {
         }
         if let Err(refusal) = app.instances_write().await {
             tracing::warn!(%refusal, "heartbeats of gateways could not be written; they are kept in memory");
+        }
+    }
+}
+
+/// Notes how many cores gateways use, now and then.
+async fn cores_record(app: App, stopping: Stopping) {
+    loop {
+        tokio::select! {
+            () = stopping.graceful.cancelled() => return,
+            () = tokio::time::sleep(CORES_RECORD_INTERVAL) => {}
+        }
+        if let Err(refusal) = app.cores_record().await {
+            tracing::warn!(%refusal, "how many cores gateways use could not be noted");
         }
     }
 }

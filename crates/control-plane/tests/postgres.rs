@@ -73,7 +73,7 @@ mod direct {
 }
 
 mod instance {
-    once_more!(crate::api::instance => an_instance_is_listed_with_what_its_heartbeat_says, a_removed_instance_is_gone_and_the_audit_log_says_so, waiting_ends_when_the_instances_have_applied_and_names_those_that_have_not, a_token_for_instances_opens_its_group_and_is_answered_once, e16_a_token_that_is_revoked_opens_nothing, a_certificate_is_signed_as_documented_and_can_be_revoked);
+    once_more!(crate::api::instance => an_instance_is_listed_with_what_its_heartbeat_says, a_removed_instance_is_gone_and_the_audit_log_says_so, waiting_ends_when_the_instances_have_applied_and_names_those_that_have_not, a_token_for_instances_opens_its_group_and_is_answered_once, e16_a_token_that_is_revoked_opens_nothing, a_certificate_is_signed_as_documented_and_can_be_revoked, the_use_of_cores_is_exported_by_hour_and_counted_in_metrics);
 }
 
 mod watch {

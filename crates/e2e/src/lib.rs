@@ -21,10 +21,12 @@ pub mod message;
 pub mod upstream;
 
 pub mod fleet;
+pub mod link;
 pub mod world;
 
 pub use admin::Admin;
 pub use fleet::{ControlPlane, Gateway};
+pub use link::Link;
 pub use process::Process;
 pub use upstream::Upstream;
 pub use world::World;

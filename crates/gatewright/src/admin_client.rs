@@ -14,6 +14,9 @@ use ureq::http::{Request, StatusCode, Uri};
 /// How long one call may take; publishing a large service is a matter of seconds.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long the admin API waits for gateways at most.
+const WAIT_MAX: Duration = Duration::from_secs(300);
+
 /// Bytes of an answer that are read: the list of all services of a large group fits.
 const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
@@ -67,7 +70,6 @@ impl AdminClient {
             .proxy(None)
             .max_redirects(0)
             .http_status_as_error(false)
-            .timeout_global(Some(CALL_TIMEOUT))
             .build()
             .into();
         Ok(Self { agent, base: url.trim_end_matches('/').to_owned(), key: key.into() })
@@ -122,6 +124,19 @@ impl AdminClient {
     ) -> Result<(), AdminError> {
         let wish = publish_wish(gateway_group_id, service_id, version);
         self.call("POST", "/api/services/publish", Some(&wish)).map(drop)
+    }
+
+    /// The same, and the answer, which says how far instances have come if they are waited for.
+    pub(crate) fn service_publish_await(
+        &self,
+        gateway_group_id: &str,
+        (service_id, version): (&str, &str),
+        wait: Option<&str>,
+    ) -> Result<Value, AdminError> {
+        let wish = publish_wish(gateway_group_id, service_id, version);
+        let query = wait.map(|wait| format!("?wait={wait}")).unwrap_or_default();
+        let path = format!("/api/services/publish{query}");
+        self.call_within(CALL_TIMEOUT + WAIT_MAX, "POST", &path, Some(&wish))
     }
 
     /// A new token with which gateways join a gateway group.
@@ -213,6 +228,16 @@ impl AdminClient {
     }
 
     fn call(&self, method: &'static str, path: &str, body: Option<&Value>) -> Result<Value, AdminError> {
+        self.call_within(CALL_TIMEOUT, method, path, body)
+    }
+
+    fn call_within(
+        &self,
+        timeout: Duration,
+        method: &'static str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, AdminError> {
         let url = format!("{}{path}", self.base);
         let unreachable =
             |source| AdminError::Unreachable { url: self.base.clone(), source: Box::new(source) };
@@ -224,6 +249,7 @@ impl AdminClient {
             .header("content-type", "application/json")
             .body(body.map(Value::to_string).unwrap_or_default())
             .map_err(|error| unreachable(error.into()))?;
+        let request = self.agent.configure_request(request).timeout_global(Some(timeout)).build();
         let mut response = self.agent.run(request).map_err(unreachable)?;
         let status = response.status();
         let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();

@@ -62,6 +62,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         #[cfg(feature = "control-plane")]
         Command::Quick(arguments) => commands::quick::run(&arguments)?,
         #[cfg(feature = "control-plane")]
+        Command::Publish(arguments) => commands::publish::run(&arguments)?,
+        #[cfg(feature = "control-plane")]
         Command::Diff(arguments) => commands::diff::run(&arguments)?,
         Command::Explain(arguments) => commands::explain::run(&arguments)?,
         Command::Expression(arguments) => commands::expression::run(&arguments)?,

@@ -235,23 +235,6 @@ pub(super) async fn instance_count(
     Ok(single(InstanceStatus::ALL.map(count).into()))
 }
 
-/// The cores of gateways.
-#[derive(Serialize, ToSchema)]
-pub(super) struct CoresView {
-    /// Cores of the instances that are not lost.
-    current_dp_cores: u64,
-}
-
-/// Counts the cores that gateways use.
-#[utoipa::path(get, path = "/api/instances/cores", tag = "gateway instance",
-    responses((status = 200, body = Single<CoresView>), Refusals))]
-pub(super) async fn instance_cores(caller: Caller, State(app): State<App>) -> SingleAnswer<CoresView> {
-    let instances = app.instance_list(&caller, &InstanceFilter::default()).await?;
-    let lives = |instance: &&Instance| instance.status <= InstanceStatus::OutOfSync;
-    let cores = instances.iter().filter(lives).map(|instance| u64::from(instance.row.heartbeat.cores)).sum();
-    Ok(single(CoresView { current_dp_cores: cores }))
-}
-
 /// Removes a gateway instance from the list; one that lives comes back with its next heartbeat.
 #[utoipa::path(delete, path = "/api/gateway_groups/{gateway_group_id}/instances/{instance_id}",
     tag = "gateway instance", params(("gateway_group_id" = String, Path), ("instance_id" = String, Path)),

@@ -15,6 +15,7 @@ mod access_token;
 mod audit_log;
 mod canary;
 mod conflict_check;
+mod core_usage;
 mod explain;
 mod gateway_group;
 mod instance;
@@ -34,6 +35,8 @@ mod stream_route_template;
 mod user;
 mod variable;
 mod version;
+
+mod metrics;
 
 mod group_route;
 mod group_service;

@@ -16,12 +16,12 @@ use super::call::{FORMER, Operations, call_serve, dry_run_document};
 use super::error::{ApiError, ErrorBody};
 use super::version::ApiVersion;
 use super::{
-    access_token, audit_log, ca_certificate, canary, certificate, conflict_check, consumer, credential,
-    explain, gateway_group, global_rule, group_route, group_service, instance, instance_certificate,
-    instance_token, label, license, plugin, plugin_metadata, published_service, role, route_template,
-    runtime_configuration, schema, secret_provider, service_diff, service_publish, service_template,
-    service_upstream, service_version, session, sni, ssl, stream_route, stream_route_template, user,
-    validate, variable, version,
+    access_token, audit_log, ca_certificate, canary, certificate, conflict_check, consumer, core_usage,
+    credential, explain, gateway_group, global_rule, group_route, group_service, instance,
+    instance_certificate, instance_token, label, license, metrics, plugin, plugin_metadata,
+    published_service, role, route_template, runtime_configuration, schema, secret_provider, service_diff,
+    service_publish, service_template, service_upstream, service_version, session, sni, ssl, stream_route,
+    stream_route_template, user, validate, variable, version,
 };
 use crate::app::App;
 
@@ -240,7 +240,8 @@ fn instance_operations() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(instance::instance_list))
         .routes(routes!(instance::instance_count))
-        .routes(routes!(instance::instance_cores))
+        .routes(routes!(core_usage::core_usage_now))
+        .routes(routes!(core_usage::core_usage_export))
         .routes(routes!(instance::gateway_group_instance_list))
         .routes(routes!(instance::instance_delete))
         .routes(routes!(instance_token::instance_token_list, instance_token::instance_token_create))
@@ -307,6 +308,7 @@ pub(crate) fn admin_router(app: App, api_version: &str) -> Router {
         .route_layer(from_fn_with_state((app.clone(), operations.clone()), call_serve))
         .layer(Extension(operations))
         .layer(Extension(ApiVersion(api_version.into())))
+        .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(openapi))
         .fallback(|| async { ApiError::NoSuchPath.into_response() })
         .method_not_allowed_fallback(|| async { ApiError::NoSuchMethod.into_response() })

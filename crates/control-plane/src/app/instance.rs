@@ -184,7 +184,10 @@ impl App {
     }
 
     /// Every instance, as of its last heartbeat to any control plane of this store.
-    async fn instances_now(&self, group: Option<&GatewayGroupId>) -> Result<Vec<Instance>, Refusal> {
+    pub(super) async fn instances_now(
+        &self,
+        group: Option<&GatewayGroupId>,
+    ) -> Result<Vec<Instance>, Refusal> {
         self.instances_write().await?;
         let now = self.world().now();
         let mut tx = self.store().read().await?;

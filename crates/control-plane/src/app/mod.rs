@@ -26,6 +26,7 @@ mod group_object;
 mod object_kind;
 
 mod core_schema;
+mod core_usage;
 mod gateway_group;
 mod group_route;
 mod group_service;
@@ -89,7 +90,7 @@ use gatewright_model::id::GatewayGroupId;
 use gatewright_model::rehearsal::Rehearse;
 use tokio::sync::Semaphore;
 
-use crate::distribution::{Feeds, Hints, Instances};
+use crate::distribution::{Counts, Feeds, Hints, Instances};
 use crate::store::{Call, Store};
 use throttle::Throttle;
 
@@ -223,6 +224,10 @@ impl App {
 
     pub(crate) fn feeds(&self) -> &Feeds {
         &self.parts.feeds
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        self.feeds().counts()
     }
 
     fn instances(&self) -> &Instances {

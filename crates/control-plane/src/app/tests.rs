@@ -117,6 +117,15 @@ async fn every_operation_asks_whether_the_caller_may() {
             .err(),
         app.runtime_configuration_get(&somebody, &group, &service).await.err(),
         app.runtime_configuration_patch(&somebody, &group, &service, patch.clone()).await.err(),
+        app.instance_list(&somebody, &InstanceFilter::default()).await.err(),
+        app.cores_now(&somebody).await.err(),
+        app.core_usage_list(&somebody, 0, 1).await.err(),
+        app.instance_token_create(&somebody, &group).await.err(),
+        app.instance_token_list(&somebody, &group).await.err(),
+        app.instance_token_delete(&somebody, &group, "t").await.err(),
+        app.instance_certificate_create(&somebody, &group, 1).await.err(),
+        app.instance_certificate_list(&somebody, &group).await.err(),
+        app.instance_certificate_delete(&somebody, &group, "c").await.err(),
     ];
     for (index, refusal) in refusals.into_iter().enumerate() {
         assert!(matches!(refusal, Some(Refusal::Forbidden { .. })), "operation {index}: {refusal:?}");

@@ -14,6 +14,7 @@ use gatewright_model::protocol::{Epoch, Message, Update};
 use gatewright_model::snapshot::Revision;
 
 use super::assemble::{assemble, is_reachable};
+use super::counts::Counts;
 use crate::store::{Reading, Store, StoreError};
 
 /// Bytes of changes that a feed remembers; gateways that follow need the latest one only.
@@ -39,17 +40,25 @@ pub(super) enum Next {
     Nothing,
     /// It has more than the store: this is the newest revision here.
     Ahead(Revision),
-    /// These lines, after which it has this.
+    /// These lines say what changed, after which it has this.
     Lines(Vec<Bytes>, Have),
+    /// This line says everything.
+    Whole(Bytes, Have),
 }
 
 /// The feeds of all groups that have gateways. Groups are few, so entries stay.
 #[derive(Clone, Default)]
 pub(crate) struct Feeds {
     feeds: Arc<Mutex<HashMap<GatewayGroupId, Arc<tokio::sync::Mutex<Feed>>>>>,
+    counts: Counts,
 }
 
 impl Feeds {
+    /// What was sent, and to how many.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
     /// What a gateway of `group` that has `have` lacks.
     pub(super) async fn next(
         &self,
@@ -67,7 +76,16 @@ impl Feeds {
         let Some(revision) = tx.gateway_group_revision(group).await? else { return Ok(Next::NoGroup) };
         let newest = (tx.store_epoch().await?, revision);
         feed.catch_up(&mut tx, group, &newest).await?;
-        feed.answer(&mut tx, group, have, newest).await
+        let next = feed.answer(&mut tx, group, have, newest).await?;
+        match &next {
+            Next::Lines(lines, _) => {
+                let bytes = lines.iter().map(|line| line.len() as u64).sum();
+                self.counts.sent_changes(lines.len() as u64, bytes);
+            }
+            Next::Whole(line, _) => self.counts.sent_everything(line.len() as u64),
+            Next::NoGroup | Next::Nothing | Next::Ahead(_) => {}
+        }
+        Ok(next)
     }
 }
 
@@ -163,7 +181,7 @@ impl Feed {
                 self.whole.insert(whole).clone()
             }
         };
-        Ok(Next::Lines(vec![whole], after))
+        Ok(Next::Whole(whole, after))
     }
 }
 
@@ -195,6 +213,7 @@ pub(crate) async fn sent(
         Next::Nothing => return Some(Vec::new()),
         Next::Ahead(revision) => panic!("the store is behind, at {revision}"),
         Next::Lines(lines, _) => lines,
+        Next::Whole(line, _) => vec![line],
     };
     let updates = lines.iter().map(|line| match serde_json::from_slice(line).unwrap() {
         Message::Update(update) => update,
@@ -240,7 +259,11 @@ mod tests {
         }
 
         async fn lines(&self, have: &Have) -> (Vec<Update>, Have) {
-            let Next::Lines(lines, after) = self.next(have).await else { panic!("nothing is sent") };
+            let (lines, after) = match self.next(have).await {
+                Next::Lines(lines, after) => (lines, after),
+                Next::Whole(line, after) => (vec![line], after),
+                other => panic!("nothing is sent: {other:?}"),
+            };
             let update = |line: &Bytes| match serde_json::from_slice(line).unwrap() {
                 Message::Update(update) => update,
                 other => panic!("{other:?}"),
@@ -254,6 +277,8 @@ mod tests {
         let world = World::new().await;
         let (first, have) = world.lines(&Have::default()).await;
         assert!(first[0].full && first[0].digest.is_some());
+        let counted = world.feeds.counts().now();
+        assert_eq!((counted.full_updates, counted.changes), (1, 0));
         assert_eq!(world.next(&have).await, Next::Nothing);
         world.raise().await;
         world.raise().await;
@@ -262,6 +287,9 @@ mod tests {
             second.iter().map(|update| (update.revision.0, update.full)).collect::<Vec<_>>(),
             [(2, false)]
         );
+        let counted_then = world.feeds.counts().now();
+        assert_eq!((counted_then.full_updates, counted_then.changes), (1, 1));
+        assert!(counted_then.bytes > counted.bytes);
         assert_eq!(world.next(&have).await, Next::Nothing);
     }
 

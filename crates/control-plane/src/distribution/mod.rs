@@ -4,12 +4,14 @@
 //! lost one costs latency, never correctness.
 
 mod assemble;
+mod counts;
 mod feed;
 mod hint;
 mod instances;
 mod watch;
 
 pub(crate) use assemble::DELTA_REVISIONS_MAX;
+pub(crate) use counts::{Counted, Counts};
 pub(crate) use feed::Feeds;
 #[cfg(test)]
 pub(crate) use feed::sent;

@@ -20,6 +20,7 @@ use gatewright_model::protocol::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::counts::Open;
 use super::feed::{Have, Next};
 use crate::api::Peer;
 use crate::app::{App, Digest, Proof, Proved, Refusal};
@@ -104,7 +105,10 @@ async fn heartbeat_take(
     // Without a peer it is the gateway in this process.
     let ip = peer.map_or(Ipv4Addr::LOCALHOST.into(), |Extension(peer)| peer.address);
     match watch.app.instance_heartbeat(&proved, ip, heartbeat) {
-        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Ok(()) => {
+            watch.app.counts().heard();
+            StatusCode::NO_CONTENT.into_response()
+        }
         Err(error) => answer(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
     }
 }
@@ -158,11 +162,13 @@ struct Lines {
     ping_at: Instant,
     /// There was a hint; if nothing has changed, then perhaps the gateway is no longer welcome.
     is_doubted: bool,
+    /// Counted as open.
+    _open: Open,
 }
 
 impl Lines {
     fn new(watch: Watch, group: GatewayGroupId, proof: Proof, have: Have) -> Self {
-        let hints = watch.app.hints().subscribe(&group);
+        let (hints, open) = (watch.app.hints().subscribe(&group), watch.app.counts().open());
         // The first line comes at once: a gateway that has everything waits to hear so.
         Self {
             watch,
@@ -173,6 +179,7 @@ impl Lines {
             hints,
             ping_at: Instant::now(),
             is_doubted: false,
+            _open: open,
         }
     }
 
@@ -187,6 +194,12 @@ impl Lines {
             self.hints.borrow_and_update();
             let mut idle = Message::Ping;
             match self.watch.app.feeds().next(self.watch.app.store(), &self.group, &self.have).await {
+                Ok(Next::Whole(line, after)) => {
+                    self.waiting.push_back(line);
+                    self.have = after;
+                    self.is_doubted = false;
+                    continue;
+                }
                 Ok(Next::Lines(lines, after)) => {
                     self.waiting = lines.into();
                     self.have = after;

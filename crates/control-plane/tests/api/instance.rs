@@ -204,3 +204,32 @@ pub(crate) async fn a_certificate_is_signed_as_documented_and_can_be_revoked() {
     let log = world.call("GET", "/api/audit_logs", None).await.body.to_string();
     assert!(log.contains(&ids[0]) && !log.contains("PRIVATE KEY"), "the audit log knows of it, not its key");
 }
+
+#[tokio::test]
+pub(crate) async fn the_use_of_cores_is_exported_by_hour_and_counted_in_metrics() {
+    let world = World::start().await;
+    beat_fine(&world, &heartbeat(&world, "i1", 0).await).await;
+    beat_fine(&world, &heartbeat(&world, "i2", 0).await).await;
+    let key = [("x-api-key", KEY)];
+    let path = "/api/instances/cores_usages/export?begin_at=0&end_at=9999999999";
+    let (headers, csv) = world.send_raw("GET", path, &key).await;
+    assert_eq!(headers["content-type"], "text/csv");
+    let lines: Vec<&str> = csv.lines().collect();
+    let [head, hour] = lines[..] else { panic!("{csv}") };
+    let (at, cores) = hour.split_once(',').unwrap();
+    assert_eq!((head, at.parse::<i64>().unwrap() % 3600, cores), ("time,max_dp_cores", 0, "8"));
+    let (_, csv) =
+        world.send_raw("GET", "/api/instances/cores_usages/export?begin_at=0&end_at=1", &key).await;
+    assert_eq!(csv, "time,max_dp_cores\n");
+    world.refused(400, "GET", "/api/instances/cores_usages/export?begin_at=0", None).await;
+
+    let (_, metrics) = world.send_raw("GET", "/metrics", &key).await;
+    for line in [
+        "gatewright_instances{gateway_group_id=\"default\",status=\"Healthy\"} 2",
+        "gatewright_instances_lag_revisions_max{gateway_group_id=\"default\"} 0",
+        "gatewright_heartbeats_total 2",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}: {metrics}");
+    }
+    assert_eq!(world.send("GET", "/metrics", &[], "").await.status, 401);
+}

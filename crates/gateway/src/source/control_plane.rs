@@ -209,7 +209,7 @@ impl Follower {
         self.ledger = kept.ledger;
         self.live = Arc::new(live);
         self.reports.change(|report| {
-            report.holds(&self.snapshot);
+            report.holds(&self.snapshot, Some(self.ledger.digest()));
             report.persisted = kept.complaints.is_empty().then_some(self.snapshot.revision);
             report.quarantine(quarantined);
         });
@@ -308,6 +308,7 @@ impl Follower {
 
     /// Applies an update off the request path, and off this runtime's async threads.
     async fn apply(&mut self, line: Bytes) -> Result<(), Ended> {
+        let bytes = line.len() as u64;
         let (before, live) = (Arc::clone(&self.snapshot), Arc::clone(&self.live));
         let (background, trusted, text) = (Arc::clone(&self.background), self.trusted, line.clone());
         // Whatever goes wrong from here on, this is not what was sent any more.
@@ -335,7 +336,12 @@ impl Follower {
             writer.keep(Arc::clone(&self.snapshot), self.ledger.digest(), (!full).then_some(line));
         }
         let revision = self.snapshot.revision;
-        self.reports.change(|report| report.applied(&self.snapshot, full, &quarantined));
+        self.reports.change(|report| {
+            report.full_updates += u64::from(full);
+            report.bytes_received += bytes;
+            report.holds(&self.snapshot, Some(self.ledger.digest()));
+            report.quarantine(&quarantined);
+        });
         tracing::info!(%revision, full, changed, removed, "applied configuration");
         Ok(())
     }

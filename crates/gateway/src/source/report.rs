@@ -1,5 +1,6 @@
 //! What has come of following a control plane: for the status listener and for the control plane itself.
 
+use gatewright_model::digest::ContentDigest;
 use gatewright_model::protocol::{Epoch, QUARANTINED_NAMED_MAX, Quarantined as Named, REASON_LENGTH_MAX};
 use gatewright_model::snapshot::{Revision, Snapshot};
 use serde::Serialize;
@@ -16,6 +17,8 @@ pub(crate) struct Report {
     pub(crate) epoch: Option<Epoch>,
     /// The revision that was applied last.
     pub(crate) applied: Option<Revision>,
+    /// The digest of everything at that revision; a file has none.
+    pub(crate) digest: Option<ContentDigest>,
     /// The newest revision of a control plane that knows only older ones, if it does.
     pub(crate) ahead_of: Option<Revision>,
     /// The revision that is on disk.
@@ -28,6 +31,8 @@ pub(crate) struct Report {
     pub(crate) refused: Option<String>,
     /// How often everything was sent, rather than what changed.
     pub(crate) full_updates: u64,
+    /// Bytes of all updates.
+    pub(crate) bytes_received: u64,
     /// How often a change led to something other than the control plane has.
     pub(crate) digest_mismatches: u64,
 }
@@ -42,16 +47,11 @@ impl Report {
     }
 
     /// `snapshot` is what is served, or about to be.
-    pub(crate) fn holds(&mut self, snapshot: &Snapshot) {
+    pub(crate) fn holds(&mut self, snapshot: &Snapshot, digest: Option<ContentDigest>) {
+        self.digest = digest;
         self.epoch.clone_from(&snapshot.epoch);
         self.applied = Some(snapshot.revision);
         self.ahead_of = None;
-    }
-
-    pub(crate) fn applied(&mut self, snapshot: &Snapshot, full: bool, quarantined: &[Quarantined]) {
-        self.full_updates += u64::from(full);
-        self.holds(snapshot);
-        self.quarantine(quarantined);
     }
 
     pub(crate) fn kept(&mut self, outcome: Result<Revision, String>) {

@@ -38,6 +38,8 @@ use tracing_subscriber::EnvFilter;
 #[cfg(feature = "control-plane")]
 use crate::commands::diff::Diff;
 #[cfg(feature = "control-plane")]
+use crate::commands::publish::Publish;
+#[cfg(feature = "control-plane")]
 use crate::commands::quick::Backend;
 
 /// An API gateway with a control plane: services are designed as templates, published as immutable versions to
@@ -68,6 +70,9 @@ pub(crate) enum Command {
     /// Publish a service for a backend in one line.
     #[cfg(feature = "control-plane")]
     Quick(Quick),
+    /// Publish a service template as a new version, and wait until gateways serve it.
+    #[cfg(feature = "control-plane")]
+    Publish(Publish),
     /// Explain which route serves a request, and why no other does.
     Explain(Explain),
     /// Say what differs between two versions of a service, its template, or what gateway groups have.
@@ -400,7 +405,7 @@ fn log_filter(text: &str) -> Result<String, String> {
 }
 
 #[cfg(feature = "control-plane")]
-fn service_version(text: &str) -> Result<(String, String), String> {
+pub(crate) fn service_version(text: &str) -> Result<(String, String), String> {
     // Ids contain no `@`; version numbers may.
     let (service, version) = text.split_once('@').ok_or("write it as service@version")?;
     Ok((service.to_owned(), version.to_owned()))
@@ -505,6 +510,8 @@ mod tests {
             vec!["gateway", "--token", "t"],
             vec!["gateway-group", "add-instance", "--days", "10"],
             vec!["gateway", "--control-plane", "http://h:1", "--token", "t", "--token-file", "f"],
+            vec!["publish", "pets"],
+            vec!["publish", "pets@1.0.0", "--wait", "soon"],
             vec!["quick", "127.0.0.1:3000"],
             vec!["quick", "http://127.0.0.1:3000", "--path", "orders"],
             vec!["explain", "--header", "no-colon"],

@@ -16,6 +16,8 @@ pub(crate) mod gateway;
 pub(crate) mod gateway_group;
 mod lines;
 #[cfg(feature = "control-plane")]
+pub(crate) mod publish;
+#[cfg(feature = "control-plane")]
 pub(crate) mod quick;
 #[cfg(feature = "control-plane")]
 pub(crate) mod store;
@@ -44,6 +46,10 @@ pub(crate) enum Failure {
     #[cfg(feature = "control-plane")]
     #[error(transparent)]
     Admin(#[from] crate::admin_client::AdminError),
+    /// A publish is not served everywhere in time.
+    #[cfg(feature = "control-plane")]
+    #[error("it is published, but {lagging} instances do not serve all of it (--wait)")]
+    NotServed { lagging: usize },
     #[cfg(feature = "control-plane")]
     #[error(transparent)]
     Upkeep(#[from] gatewright_control_plane::upkeep::UpkeepError),

@@ -160,7 +160,7 @@ impl Follower {
         self.snapshot = Arc::new(snapshot);
         self.current.swap(Arc::new(live));
         self.reports.change(|report| {
-            report.holds(&self.snapshot);
+            report.holds(&self.snapshot, None);
             report.refused = None;
         });
         tracing::info!(path = %self.path.display(), services, "serving the configuration file");

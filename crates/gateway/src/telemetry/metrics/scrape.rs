@@ -257,6 +257,8 @@ fn configuration(scraped: &Scraped<'_>, text: &mut Text) {
     }
     let connected = "Whether a control plane is being followed.";
     let full = "Times that the whole configuration was sent, rather than what changed.";
+    let bytes = "Bytes of updates that control planes have sent.";
+    let mismatches = "Changes that were lost or doubled on their way, so that everything was sent again.";
     let quarantined =
         "Objects of the configuration that do not compile and are not served in their newest form.";
     let refused = "Whether the newest configuration file is refused, and an older one served.";
@@ -265,6 +267,8 @@ fn configuration(scraped: &Scraped<'_>, text: &mut Text) {
     for (name, kind, help, value) in [
         ("gatewright_control_plane_connected", Kind::Gauge, connected, number(report.connected)),
         ("gatewright_config_full_updates_total", Kind::Counter, full, report.full_updates),
+        ("gatewright_config_received_bytes_total", Kind::Counter, bytes, report.bytes_received),
+        ("gatewright_config_digest_mismatches_total", Kind::Counter, mismatches, report.digest_mismatches),
         ("gatewright_config_quarantined_objects", Kind::Gauge, quarantined, report.quarantined.len() as u64),
         ("gatewright_config_file_refused", Kind::Gauge, refused, number(report.refused.is_some())),
         ("gatewright_config_services", Kind::Gauge, services, live.services.len() as u64),
