@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use crate::consumers::CredentialKind;
 use crate::exchange::{Exchange, Flow};
 use crate::meta;
+use crate::outbound::Outbound;
 use crate::response::Response;
 use crate::shared::Shared;
 
@@ -141,6 +142,8 @@ pub struct Site<'s> {
     pub metadata: Option<&'s Map<String, Value>>,
     /// State that instances share by name.
     pub shared: &'s Shared,
+    /// The way outside.
+    pub outbound: &'s Arc<dyn Outbound>,
 }
 
 impl Site<'_> {

@@ -14,6 +14,7 @@ pub mod chain;
 pub mod consumers;
 pub mod exchange;
 pub mod kind;
+pub mod outbound;
 pub mod response;
 pub mod shared;
 
@@ -34,6 +35,7 @@ mod cors;
 mod csrf;
 mod echo;
 mod fault_injection;
+mod forward_auth;
 mod gzip;
 mod hmac_auth;
 mod ip_restriction;
@@ -83,6 +85,7 @@ pub const ALL: &[&Kind] = &[
     &basic_auth::KIND,
     &key_auth::KIND,
     &consumer_restriction::KIND,
+    &forward_auth::KIND,
     &proxy_rewrite::KIND,
     &api_breaker::KIND,
     &limit_conn::KIND,
@@ -114,7 +117,8 @@ pub fn validate(name: &str, config: &Value) -> Violations {
     let Some(kind) = find(name) else {
         return Violations::one("", format!("unknown plugin `{name}`"));
     };
-    let site = Site { metadata: None, shared: &shared::Shared::default() };
+    let (shared, outbound) = (shared::Shared::default(), outbound::refusing());
+    let site = Site { metadata: None, shared: &shared, outbound: &outbound };
     chain::Instance::build(kind, config, &site).err().unwrap_or_default()
 }
 

@@ -45,6 +45,17 @@ pub(crate) fn field(mut schema: Value, path: &str, form: Value) -> Value {
     schema
 }
 
+/// `schema` where the fields `names` have to be there, and so have no default.
+pub(crate) fn required(mut schema: Value, names: &[&str]) -> Value {
+    for name in names {
+        if let Some(field) = schema["properties"][name].as_object_mut() {
+            field.remove("default");
+        }
+    }
+    schema["required"] = names.to_vec().into();
+    schema
+}
+
 /// A map with at least one member; members are what `values` says.
 pub(crate) fn map(values: &Value) -> Value {
     serde_json::json!({ "type": "object", "minProperties": 1, "additionalProperties": values })

@@ -1,8 +1,11 @@
 //! Plugins tried on requests written as text: data in, data out.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +19,7 @@ use crate::chain::{Course, Ground, Layer, Progress};
 use crate::consumers::{Consumer, Consumers};
 use crate::exchange::{Answer, Body, Client, Exchange, Flow, Matched, Now, State, Surroundings};
 use crate::kind::Outcome;
+use crate::outbound::{Failure, Outbound, Request, Response as Reply, Waiting};
 use crate::response::{Origin, Response, ResponseBody, finish_all, push_all};
 use crate::shared::Shared;
 
@@ -30,13 +34,86 @@ pub(crate) struct Trial {
 }
 
 struct World {
-    now: Cell<Duration>,
+    outside: Arc<Outside>,
     random: RefCell<fastrand::Rng>,
+}
+
+/// What is outside of a trial: time, and whoever is asked there.
+struct Outside {
+    now: Mutex<Duration>,
+    answer: Mutex<Box<Answering>>,
+    asked: Mutex<Vec<Request>>,
+    work: Mutex<Vec<Waiting<()>>>,
+}
+
+/// What stands for everybody outside.
+type Answering = dyn FnMut(&Request) -> Result<Reply, Failure> + Send;
+
+impl Default for Outside {
+    fn default() -> Self {
+        let nobody = |_: &Request| Err(Failure::Unreachable("nobody is there".to_owned()));
+        Self {
+            now: Mutex::default(),
+            answer: Mutex::new(Box::new(nobody)),
+            asked: Mutex::default(),
+            work: Mutex::default(),
+        }
+    }
+}
+
+impl Outside {
+    fn now(&self) -> Duration {
+        *self.now.lock().expect("the time")
+    }
+
+    /// Lets the work that goes on beside requests come as far as it can.
+    fn work(&self) {
+        let going = std::mem::take(&mut *self.work.lock().expect("work"));
+        let goes_on =
+            |work: &mut Waiting<()>| work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        let still: Vec<_> =
+            going.into_iter().filter_map(|mut work| goes_on(&mut work).then_some(work)).collect();
+        self.work.lock().expect("work").extend(still);
+    }
+}
+
+/// The outside of a trial, as plugins see it.
+struct Door(Arc<Outside>);
+
+impl Outbound for Door {
+    fn send(&self, request: Request) -> Waiting<Result<Reply, Failure>> {
+        let outside = Arc::clone(&self.0);
+        Box::pin(async move {
+            let answer = (outside.answer.lock().expect("an answer"))(&request);
+            outside.asked.lock().expect("requests").push(request);
+            answer
+        })
+    }
+
+    fn spawn(&self, work: Waiting<()>) {
+        self.0.work.lock().expect("work").push(work);
+        self.0.work();
+    }
+
+    fn sleep(&self, time: Duration) -> Waiting<()> {
+        let outside = Arc::clone(&self.0);
+        let until = outside.now() + time;
+        Box::pin(poll_fn(move |_| if outside.now() < until { Poll::Pending } else { Poll::Ready(()) }))
+    }
+}
+
+/// What a future comes to that waits for nothing but the outside of a trial.
+pub(crate) fn ready<T>(mut future: Pin<Box<dyn Future<Output = T> + '_>>) -> T {
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("nothing that happens in a trial ends this wait"),
+    }
 }
 
 impl Surroundings for World {
     fn now(&self) -> Now {
-        Now { unix: Duration::from_secs(1_700_000_000) + self.now.get(), uptime: self.now.get() }
+        let now = self.outside.now();
+        Now { unix: Duration::from_secs(1_700_000_000) + now, uptime: now }
     }
 
     fn random(&self) -> u64 {
@@ -50,10 +127,15 @@ impl Surroundings for World {
 
 /// Builds a layer of `plugins`, an object of configurations by name.
 pub(crate) fn layer(plugins: &Json, metadata: &Json) -> Layer {
+    layer_in(plugins, metadata, &Arc::default())
+}
+
+fn layer_in(plugins: &Json, metadata: &Json, outside: &Arc<Outside>) -> Layer {
     let plugins: Plugins = plugins.as_object().expect("plugins by name").clone();
-    let shared = Shared::default();
+    let (shared, outbound): (_, Arc<dyn Outbound>) = (Shared::default(), Arc::new(Door(Arc::clone(outside))));
     let metadata = |name: &str| metadata.get(name).and_then(Json::as_object);
-    Layer::build(&plugins, Ground { shared: &shared, metadata: &metadata }, None).expect("a layer")
+    let ground = Ground { shared: &shared, outbound: &outbound, metadata: &metadata };
+    Layer::build(&plugins, ground, None).expect("a layer")
 }
 
 /// The paths of everything wrong with `config`, sorted.
@@ -75,18 +157,19 @@ impl Trial {
     }
 
     pub(crate) fn with_metadata(plugins: &Json, metadata: &Json) -> Self {
+        let outside = Arc::default();
         Self {
-            layer: layer(plugins, metadata).enabled(),
+            layer: layer_in(plugins, metadata, &outside).enabled(),
             global: Layer::default(),
             consumers: Consumers::default(),
             client: [10, 0, 0, 9].into(),
             tls: false,
-            world: World { now: Cell::default(), random: RefCell::new(fastrand::Rng::with_seed(7)) },
+            world: World { outside, random: RefCell::new(fastrand::Rng::with_seed(7)) },
         }
     }
 
     pub(crate) fn global(mut self, plugins: &Json) -> Self {
-        self.global = layer(plugins, &json!({})).enabled();
+        self.global = layer_in(plugins, &json!({}), &self.world.outside).enabled();
         self
     }
 
@@ -104,7 +187,8 @@ impl Trial {
     pub(crate) fn consumer(mut self, name: &str, labels: Json, plugins: Json) -> Self {
         let consumer = json!({"username": name, "labels": labels, "plugins": plugins});
         let consumer = serde_json::from_value(consumer).expect("a consumer");
-        self.consumers.add_consumer(&consumer, Ok(layer(&plugins, &json!({}))));
+        let plugins = layer_in(&plugins, &json!({}), &self.world.outside);
+        self.consumers.add_consumer(&consumer, Ok(plugins));
         self
     }
 
@@ -116,9 +200,24 @@ impl Trial {
         self
     }
 
-    /// Lets time pass.
+    /// Lets time pass, and work beside requests go on.
     pub(crate) fn pass(&self, time: Duration) {
-        self.world.now.set(self.world.now.get() + time);
+        *self.world.outside.now.lock().expect("the time") += time;
+        self.world.outside.work();
+    }
+
+    /// Lets `answer` stand for everybody outside.
+    pub(crate) fn answering(
+        self,
+        answer: impl FnMut(&Request) -> Result<Reply, Failure> + Send + 'static,
+    ) -> Self {
+        *self.world.outside.answer.lock().expect("an answer") = Box::new(answer);
+        self
+    }
+
+    /// What was asked outside since this was called last.
+    pub(crate) fn asked(&self) -> Vec<Request> {
+        std::mem::take(&mut *self.world.outside.asked.lock().expect("requests"))
     }
 
     /// Runs the request phases of `METHOD target`, fields on lines of their own, and a body after an empty line.
@@ -167,7 +266,13 @@ impl Trial {
                     run.state.body = if body.len() > bytes_max { Body::TooLarge } else { Body::Read(bytes) };
                     run.with_exchange(|exchange| advance(exchange, &mut progress))
                 }
-                Flow::Wait(_) => panic!("these trials wait for nothing outside"),
+                Flow::Wait(future) => {
+                    let then = ready(future);
+                    match progress.settle(run.with_exchange(then)) {
+                        Flow::Continue => run.with_exchange(|exchange| advance(exchange, &mut progress)),
+                        other => other,
+                    }
+                }
             };
         }
     }

@@ -168,7 +168,7 @@ fn compile_service(
     };
     let service_id = published.service_id.as_str();
     let before = known.map(|known| (&*known.published, &known.plugins));
-    let built = ServicePlugins::compile(published, before, ground.group, ground.changed);
+    let built = ServicePlugins::compile(published, before, ground.group, ground.changed, background);
     let (plugins, unbuilt) = match built {
         Ok(plugins) => (plugins, Violations::default()),
         Err(wrong) if known.is_some() => return Err(wrong),

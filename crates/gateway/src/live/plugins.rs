@@ -84,8 +84,8 @@ impl GroupPlugins {
             shared: Arc::clone(&before.shared),
         };
         let mut refused = Vec::new();
-        plugins.compile_consumers(before, &changed, &mut refused);
-        plugins.compile_global(before, &changed, &mut refused);
+        plugins.compile_consumers(before, (&changed, background), &mut refused);
+        plugins.compile_global(before, (&changed, background), &mut refused);
         plugins.compile_upstreams(before, background);
         Compiled { plugins: Arc::new(plugins), changed, refused }
     }
@@ -112,9 +112,10 @@ impl GroupPlugins {
         plugins: &Plugins,
         before: Option<(&Plugins, &Layer)>,
         changed: &[String],
+        background: &Background,
     ) -> Result<Layer, Violations> {
         let metadata = |name: &str| self.metadata.get(name);
-        let ground = Ground { shared: &self.shared, metadata: &metadata };
+        let ground = Ground { shared: &self.shared, outbound: &background.outbound, metadata: &metadata };
         let changed: Vec<&str> = changed.iter().map(String::as_str).collect();
         Layer::build(
             plugins,
@@ -126,11 +127,15 @@ impl GroupPlugins {
     fn compile_global(
         &mut self,
         before: &Self,
-        changed: &[String],
+        (changed, background): (&[String], &Background),
         refused: &mut Vec<(ObjectKey, Violations)>,
     ) {
-        match self.build(&self.global_plugins, Some((&before.global_plugins, &before.global_layer)), changed)
-        {
+        match self.build(
+            &self.global_plugins,
+            Some((&before.global_plugins, &before.global_layer)),
+            changed,
+            background,
+        ) {
             Ok(layer) => {
                 self.global = Ok(layer.enabled());
                 self.global_layer = layer;
@@ -157,7 +162,7 @@ impl GroupPlugins {
     fn compile_consumers(
         &mut self,
         before: &Self,
-        changed: &[String],
+        (changed, background): (&[String], &Background),
         refused: &mut Vec<(ObjectKey, Violations)>,
     ) {
         for (key, object) in &before.objects {
@@ -185,7 +190,7 @@ impl GroupPlugins {
                         ObjectContent::Consumer(consumer) => Some(&consumer.plugins),
                         _ => None,
                     });
-                    let built = self.build(&consumer.plugins, written.zip(layer), changed);
+                    let built = self.build(&consumer.plugins, written.zip(layer), changed, background);
                     if let Err(violations) = &built {
                         refused.push((key.clone(), violations.clone()));
                     }
@@ -259,6 +264,7 @@ impl ServicePlugins {
         known: Option<(&PublishedService, &Self)>,
         group: &GroupPlugins,
         changed: &[String],
+        background: &Background,
     ) -> Result<Self, Violations> {
         let mut violations = Violations::default();
         let mut build = |plugins: &Plugins, before: Option<(&Plugins, &Layer)>, at: &str| {
@@ -266,7 +272,7 @@ impl ServicePlugins {
             if is_unknown(plugins) {
                 return Layer::default();
             }
-            let built = group.build(plugins, before, changed);
+            let built = group.build(plugins, before, changed, background);
             built.map_err(|wrong| violations.absorb(at, wrong)).unwrap_or_default()
         };
         let before = known.map(|(service, compiled)| (&service.plugins, &compiled.layer));

@@ -175,6 +175,14 @@ impl NodeSessions {
         Ok(session)
     }
 
+    /// TLS with whoever plugins ask, who must show a certificate that verifies unless `verify` is false.
+    ///
+    /// # Errors
+    /// When there is nothing to verify them by.
+    pub(crate) fn client(&self, verify: bool) -> Result<ClientConfig, Unusable> {
+        self.config(&Demands { verify, client: None, protocols: super::NODE_PROTOCOLS })
+    }
+
     fn config(&self, demands: &Demands) -> Result<ClientConfig, Unusable> {
         let unusable = |error: &dyn fmt::Display| Unusable::Authorities(error.to_string());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&self.provider))

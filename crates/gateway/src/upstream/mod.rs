@@ -30,9 +30,11 @@ use gatewright_model::message::Method;
 use gatewright_model::resource::checks::{ActiveCheck, CheckType, Checks};
 use gatewright_model::resource::group_object::GroupObject;
 use gatewright_model::resource::upstream::{self as resource, Balancing, PassHost, Scheme, Timeout};
+use gatewright_plugins::outbound::Outbound;
 use rustls::pki_types::ServerName;
 use tokio::runtime::Handle;
 
+use crate::outbound::Http;
 use crate::proxy::reject::RejectReason;
 use crate::tls;
 use crate::tls::node::{Demands, NodeSession, Unusable};
@@ -48,10 +50,12 @@ use tries::Budget;
 /// Tries after the first, whatever an upstream says: a request that fails this often has no luck with the rest.
 const RETRIES_MAX: usize = 64;
 
-/// What outlives a configuration and works for every upstream of the process.
+/// What outlives a configuration and works for every upstream and plugin of the process.
 pub(crate) struct Background {
     pub(crate) workers: usize,
     pub(crate) tls: Arc<tls::Shared>,
+    /// The way outside for plugins.
+    pub(crate) outbound: Arc<dyn Outbound>,
     checkers: Checkers,
     names: Names,
 }
@@ -64,7 +68,9 @@ impl Background {
         lookup: Arc<dyn Lookup>,
         tls: Arc<tls::Shared>,
     ) -> Self {
-        Self { workers, tls, checkers: Checkers::new(runtime.clone()), names: Names::new(runtime, lookup) }
+        let outbound = Arc::new(Http::new(runtime.clone(), Arc::clone(&tls)));
+        let checkers = Checkers::new(runtime.clone());
+        Self { workers, tls, outbound, checkers, names: Names::new(runtime, lookup) }
     }
 }
 

@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 use crate::exchange::{Exchange, Flow};
 use crate::kind::{Category, Kind, Outcome, Phase, Plugin, Site};
 use crate::meta::{self, Meta};
+use crate::outbound::Outbound;
 use crate::response::Response;
 use crate::shared::Shared;
 use crate::{consumers, schemas};
@@ -106,6 +107,8 @@ pub struct Layer(Box<[Arc<Instance>]>);
 pub struct Ground<'g> {
     /// State that instances share by name.
     pub shared: &'g Shared,
+    /// The way outside.
+    pub outbound: &'g Arc<dyn Outbound>,
     /// The plugin metadata of the group, by plugin.
     pub metadata: &'g dyn Fn(&str) -> Option<&'g Map<String, Value>>,
 }
@@ -151,7 +154,8 @@ impl Layer {
                 instances.push(Arc::clone(known));
                 continue;
             }
-            let site = Site { metadata: (ground.metadata)(name), shared: ground.shared };
+            let Ground { shared, outbound, metadata } = ground;
+            let site = Site { metadata: metadata(name), shared, outbound };
             match Instance::build(kind, config, &site) {
                 Ok(instance) => instances.push(Arc::new(instance)),
                 Err(wrong) => violations.absorb(&format!("/{name}"), wrong),

@@ -1,0 +1,283 @@
+//! The way outside that plugins get: HTTP on the background runtime, with connections kept and shared.
+//!
+//! Workers only wait for the outcome, so a slow or broken answer costs the request that asked and nobody else.
+//! Certificates are verified by the authorities that nodes are verified by, with the same TLS.
+
+use std::collections::HashMap;
+use std::error::Error as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use gatewright_plugins::outbound::{
+    Connection, Failure, Outbound, Proxy as Wanted, Request, Response, Via, Waiting,
+};
+use reqwest::header::{HeaderName, HeaderValue};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Method, NoProxy, Proxy};
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::tls;
+
+/// Clients kept, one for each way of connecting that configurations ask for. Beyond that all start anew, which costs
+/// their idle connections.
+const CLIENTS_MAX: usize = 64;
+
+/// What plugins send requests with.
+pub(crate) struct Http {
+    runtime: Handle,
+    clients: Arc<Clients>,
+}
+
+struct Clients {
+    tls: Arc<tls::Shared>,
+    known: Mutex<HashMap<Connection, Client>>,
+}
+
+impl Http {
+    /// Sends requests from `runtime`, and knows what `tls` trusts.
+    pub(crate) fn new(runtime: Handle, tls: Arc<tls::Shared>) -> Self {
+        Self { runtime, clients: Arc::new(Clients { tls, known: Mutex::default() }) }
+    }
+}
+
+impl Outbound for Http {
+    fn send(&self, request: Request) -> Waiting<Result<Response, Failure>> {
+        let clients = Arc::clone(&self.clients);
+        let sending = AbortOnDropHandle::new(self.runtime.spawn(async move { clients.send(request).await }));
+        Box::pin(async move {
+            let broken = |error: tokio::task::JoinError| Err(Failure::Unreachable(error.to_string()));
+            sending.await.unwrap_or_else(broken)
+        })
+    }
+
+    fn spawn(&self, work: Waiting<()>) {
+        self.runtime.spawn(work);
+    }
+
+    fn sleep(&self, time: Duration) -> Waiting<()> {
+        // The timer belongs to the background runtime, whoever waits for it.
+        let sleeping = AbortOnDropHandle::new(self.runtime.spawn(tokio::time::sleep(time)));
+        Box::pin(async move {
+            // It only fails when the gateway ends.
+            let _ = sleeping.await;
+        })
+    }
+}
+
+impl Clients {
+    async fn send(&self, request: Request) -> Result<Response, Failure> {
+        let timeout = request.timeout;
+        tokio::time::timeout(timeout, self.exchange(request)).await.unwrap_or(Err(Failure::TimedOut))
+    }
+
+    async fn exchange(&self, request: Request) -> Result<Response, Failure> {
+        let client = self.client(&request.connection)?;
+        let bytes_max = request.answer_bytes_max;
+        let mut answer = client.execute(built(request)?).await.map_err(unreachable)?;
+        let status = answer.status().as_u16();
+        let fields = answer.headers().iter();
+        let fields = fields.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
+        let fields = fields.collect();
+        let body = body(&mut answer, bytes_max).await?;
+        Ok(Response { status, fields, body })
+    }
+
+    fn client(&self, connection: &Connection) -> Result<Client, Failure> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = known.get(connection) {
+            return Ok(client.clone());
+        }
+        let client = self.connect(connection)?;
+        if known.len() >= CLIENTS_MAX {
+            known.clear();
+        }
+        known.insert(connection.clone(), client.clone());
+        Ok(client)
+    }
+
+    fn connect(&self, connection: &Connection) -> Result<Client, Failure> {
+        let tls = self.tls.nodes.client(connection.verify);
+        let tls = tls.map_err(|error| Failure::Unsendable(error.to_string()))?;
+        let mut builder = Client::builder()
+            .tls_backend_preconfigured(tls)
+            // What is asked is what was configured: no redirects, and no proxy that only the environment knows of.
+            .redirect(Policy::none())
+            .no_proxy()
+            .http1_only()
+            .pool_max_idle_per_host(connection.idle_max)
+            .pool_idle_timeout(connection.idle_timeout);
+        for proxy in connection.proxy.iter().flat_map(proxies) {
+            builder = builder.proxy(proxy?);
+        }
+        builder.build().map_err(unsendable)
+    }
+}
+
+fn proxies(wanted: &Wanted) -> impl Iterator<Item = Result<Proxy, Failure>> {
+    let except = wanted.except.as_deref().and_then(NoProxy::from_string);
+    let http = wanted.http.as_ref().map(|via| proxy(Proxy::http(&via.url), via));
+    let https = wanted.https.as_ref().map(|via| proxy(Proxy::https(&via.url), via));
+    http.into_iter().chain(https).map(move |proxy| Ok(proxy?.no_proxy(except.clone())))
+}
+
+fn proxy(proxy: Result<Proxy, reqwest::Error>, via: &Via) -> Result<Proxy, Failure> {
+    let proxy = proxy.map_err(unsendable)?;
+    let Some(authorization) = &via.authorization else { return Ok(proxy) };
+    let value = HeaderValue::from_str(authorization);
+    let value = value.map_err(|error| Failure::Unsendable(format!("proxy authorization: {error}")))?;
+    Ok(proxy.custom_http_auth(value))
+}
+
+fn built(request: Request) -> Result<reqwest::Request, Failure> {
+    let wrong = |what: &str, error: &dyn std::fmt::Display| Failure::Unsendable(format!("{what}: {error}"));
+    let method = Method::from_bytes(request.method.as_bytes()).map_err(|error| wrong("method", &error))?;
+    let url = reqwest::Url::parse(&request.url).map_err(|error| wrong(&request.url, &error))?;
+    let mut built = reqwest::Request::new(method, url);
+    for (name, value) in request.fields {
+        let field = HeaderName::from_bytes(name.as_bytes()).map_err(|error| wrong(&name, &error))?;
+        let value = HeaderValue::from_bytes(&value).map_err(|error| wrong(&name, &error))?;
+        built.headers_mut().append(field, value);
+    }
+    if !request.body.is_empty() {
+        *built.body_mut() = Some(request.body.into());
+    }
+    Ok(built)
+}
+
+async fn body(answer: &mut reqwest::Response, bytes_max: usize) -> Result<Bytes, Failure> {
+    let announced = answer.content_length().and_then(|length| usize::try_from(length).ok());
+    if announced.is_some_and(|length| length > bytes_max) {
+        return Err(Failure::TooLarge);
+    }
+    let mut body = BytesMut::new();
+    while let Some(piece) = answer.chunk().await.map_err(unreachable)? {
+        if body.len() + piece.len() > bytes_max {
+            return Err(Failure::TooLarge);
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body.freeze())
+}
+
+/// What a client says of itself names neither cause nor address; the chain of its causes does.
+fn unreachable(error: reqwest::Error) -> Failure {
+    if error.is_timeout() {
+        return Failure::TimedOut;
+    }
+    Failure::Unreachable(reason(error))
+}
+
+fn unsendable(error: reqwest::Error) -> Failure {
+    Failure::Unsendable(reason(error))
+}
+
+fn reason(error: reqwest::Error) -> String {
+    // An address may hold a password.
+    let error = error.without_url();
+    let mut reason = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        reason = format!("{reason}: {inner}");
+        cause = inner.source();
+    }
+    reason
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Answers every request on every connection with `answer`; tells of connections and requests.
+    fn peer(answer: &'static str) -> (String, mpsc::Receiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, tell) = (stream.unwrap(), tell.clone());
+                std::thread::spawn(move || {
+                    let _ = tell.send("connected".to_owned());
+                    let mut buffer = [0; 4096];
+                    while let Ok(read @ 1..) = stream.read(&mut buffer) {
+                        let _ = tell.send(String::from_utf8_lossy(&buffer[..read]).into_owned());
+                        let _ = stream.write_all(answer.as_bytes());
+                    }
+                });
+            }
+        });
+        (url, told)
+    }
+
+    fn http() -> (tokio::runtime::Runtime, Http) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.unwrap();
+        let tls = Arc::new(tls::Shared::new(&crate::config::Tls::default()).unwrap());
+        let http = Http::new(runtime.handle().clone(), tls);
+        (runtime, http)
+    }
+
+    /// As a worker waits: on a runtime of its own.
+    fn wait<T>(waiting: Waiting<T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(waiting)
+    }
+
+    #[test]
+    fn a_request_is_sent_as_it_is_and_connections_are_reused() {
+        let (url, told) = peer("HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 2\r\n\r\nhi");
+        let (_runtime, http) = http();
+        for expected in ["connected", ""] {
+            let request = Request::post(format!("{url}/a?b"), "body").field("X-A", "1");
+            let answer = wait(http.send(request)).unwrap();
+            assert_eq!((answer.status, answer.field("location")), (302, Some(&b"/x"[..])), "not followed");
+            assert_eq!(&answer.body[..], b"hi");
+            if !expected.is_empty() {
+                assert_eq!(told.recv().unwrap(), expected);
+            }
+            let seen = told.recv().unwrap();
+            assert!(seen.starts_with("POST /a?b HTTP/1.1\r\n") && seen.contains("x-a: 1\r\n"), "{seen}");
+            assert!(seen.ends_with("\r\n\r\nbody") && seen.contains("content-length: 4\r\n"), "{seen}");
+        }
+        let closed = Connection { idle_max: 0, ..Connection::default() };
+        for _ in 0..2 {
+            wait(http.send(Request::get(&*url).over(closed.clone()))).unwrap();
+            assert_eq!(told.recv().unwrap(), "connected", "none is kept where none may be");
+            assert!(told.recv().unwrap().starts_with("GET / "));
+        }
+    }
+
+    #[test]
+    fn time_and_size_are_bounded_and_failures_say_why() {
+        let (url, _told) = peer("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+        let (silent, _told_too) = peer("");
+        let (_runtime, http) = http();
+        let limited = |bytes| wait(http.send(Request { answer_bytes_max: bytes, ..Request::get(&*url) }));
+        assert_eq!(limited(3).map(|answer| answer.body), Ok(Bytes::from_static(b"abc")));
+        assert_eq!(limited(2), Err(Failure::TooLarge));
+        let impatient = Request::get(&*silent).within(Duration::from_millis(50));
+        assert_eq!(wait(http.send(impatient)), Err(Failure::TimedOut));
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let refused = wait(http.send(Request::get(format!("http://user:secret@{nobody}/"))));
+        let Err(Failure::Unreachable(reason)) = refused else { panic!("{refused:?}") };
+        assert!(reason.contains("refused") && !reason.contains("secret"), "{reason}");
+        let wrong = wait(http.send(Request::get("nowhere")));
+        assert!(matches!(wrong, Err(Failure::Unsendable(_))), "{wrong:?}");
+    }
+
+    #[test]
+    fn work_beside_requests_goes_on_by_itself() {
+        let (_runtime, http) = http();
+        let (tell, told) = mpsc::channel();
+        let sleeping = http.sleep(Duration::from_millis(1));
+        http.spawn(Box::pin(async move {
+            sleeping.await;
+            tell.send("done").unwrap();
+        }));
+        assert_eq!(told.recv().unwrap(), "done");
+    }
+}
