@@ -10,13 +10,14 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::document::{publish_parse, route_template_parse, service_template_parse};
+use super::tests::opened;
 use super::*;
 use crate::distribution::{Hints, sent};
 use crate::store::plans::{Plan, observed};
 use crate::store::seed::seed;
 use crate::store::{
     AuditFilter, Call, DatabaseUrl, Direction, ListFilter, ObjectKey, ObjectKind, ObjectWrite, Order, Page,
-    SecretKey, Stamp, Writing,
+    Stamp, Writing,
 };
 
 /// Enough that reading all of them cannot be taken for reading a page.
@@ -42,13 +43,8 @@ fn group() -> GatewayGroupId {
     "g".parse().unwrap()
 }
 
-async fn open(url: &DatabaseUrl) -> Store {
-    let store = Store::open(url).await.unwrap();
-    store.with_secret_key(SecretKey::new([7; 32]), [8; 32]).await.unwrap()
-}
-
 async fn scene(url: &DatabaseUrl) -> App {
-    let store = open(url).await;
+    let store = opened(url).await;
     let counter = std::sync::atomic::AtomicU64::new(1);
     let random = move || {
         let mut bytes = [0; 32];
@@ -65,7 +61,7 @@ async fn scene(url: &DatabaseUrl) -> App {
     seed(&store, &group(), SERVICES).await.unwrap();
     // Connections that were there before would look at what has changed about the tables in the first thing they do.
     store.close().await;
-    let store = open(url).await;
+    let store = opened(url).await;
     App::new(store, World::new(|| 1_000_000, random), Hints::default(), ProcessSecrets::of_a_test(), None)
 }
 

@@ -11,14 +11,20 @@ use super::document::{publish_parse, service_template_parse};
 use super::*;
 use crate::distribution::Hints;
 use crate::store::{
-    AuditFilter, Call, ListFilter, NewAccessToken, Order, Page, PasswordState, SecretKey, UserRow,
+    AuditFilter, Call, DatabaseUrl, ListFilter, NewAccessToken, Order, Page, PasswordState, SecretKey,
+    UserRow,
 };
+
+/// The store at `url`, with the key of all tests.
+pub(crate) async fn opened(url: &DatabaseUrl) -> Store {
+    let store = Store::open(url).await.unwrap();
+    store.with_secret_key(SecretKey::new([7; 32]), [8; 32]).await.unwrap()
+}
 
 /// Rules over an empty store in a temporary directory; it is always second 1000, and random bytes are 1, 2, 3 ….
 pub(crate) async fn app() -> (App, TempDir) {
     let dir = TempDir::new().unwrap();
-    let store = Store::open_sqlite(&dir.path().join("test.db")).await.unwrap();
-    let store = store.with_secret_key(SecretKey::new([7; 32]), [8; 32]).await.unwrap();
+    let store = opened(&DatabaseUrl::sqlite(dir.path().join("test.db"))).await;
     let counter = AtomicU8::new(0);
     let world = World::new(|| 1000, move || [counter.fetch_add(1, Ordering::SeqCst) + 1; 32]);
     (App::new(store, world, Hints::default(), ProcessSecrets::of_a_test(), None), dir)

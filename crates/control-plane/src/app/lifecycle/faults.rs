@@ -7,6 +7,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::super::Refusal;
+use super::super::tests::opened;
 use super::run::Run;
 use super::verb::{Edit, Step, Verb, opening};
 use crate::store::faults::{connections_cut, dying_at, interrupt_publications};
@@ -15,14 +16,23 @@ use crate::store::{DatabaseUrl, Store};
 /// All verbs that change what is stored, to be done one after the other after the opening.
 fn verbs() -> impl Iterator<Item = Step> {
     let both = |number| vec![("s0", number, None), ("s1", number, Some("b.example".to_owned()))];
+    let route = || json!({ "name": "r4", "service_id": "s2", "paths": ["/a"] });
     let verbs = [
         Verb::TemplatePut { service: "s2", content: json!({ "name": "s2" }) },
-        Verb::RoutePut { route: "r4", content: json!({ "name": "r4", "service_id": "s2", "paths": ["/a"] }) },
+        Verb::RoutePut { route: "r4", content: route() },
         Verb::Publish { group: "g0", services: both("1.0.1") },
         Verb::Publish { group: "g1", services: both("1.1.0") },
         Verb::PublishAgain { group: "g0", services: vec![("s0", "1.0.0"), ("s1", "1.1.0")] },
         Verb::RuntimePatch { group: "g0", service: "s0", edit: Edit::Node("n".to_owned()) },
+        Verb::UpstreamPut { group: "g0", service: "s0", upstream: "u0", host: "u".to_owned() },
+        Verb::CanaryEnd { group: "g0", service: "s0", upstream: "u0", is_promoted: true },
+        Verb::Synchronise { group: "g1", source: "g0", services: vec![("s0", None)] },
+        Verb::ServiceWrite { group: "g0", service: "s2", content: json!({ "name": "s2" }) },
+        Verb::RouteWrite { group: "g0", route: "r4", content: route() },
+        Verb::Synchronise { group: "g1", source: "g0", services: vec![("s2", Some("1.0.0"))] },
         Verb::Unpublish { group: "g0", service: "s1" },
+        Verb::Unpublish { group: "g0", service: "s2" },
+        Verb::Unpublish { group: "g1", service: "s2" },
         Verb::RouteDelete { route: "r4" },
         Verb::TemplateDelete { service: "s2" },
     ];
@@ -48,7 +58,7 @@ impl Scene {
     }
 
     async fn open(&self) -> Store {
-        Store::open(&self.url).await.unwrap()
+        opened(&self.url).await
     }
 
     async fn opened(&self) -> Run {

@@ -12,7 +12,8 @@ mod verb;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use crate::store::{DatabaseUrl, Store};
+use super::tests::opened;
+use crate::store::DatabaseUrl;
 use run::Run;
 use state::Lifecycle;
 use verb::{Step, steps};
@@ -21,7 +22,7 @@ use verb::{Step, steps};
 fn run(url: &DatabaseUrl, steps: &[Step]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut run = Run::start(Store::open(url).await.unwrap()).await;
+        let mut run = Run::start(opened(url).await).await;
         for step in steps {
             Box::pin(run.step(step)).await;
         }
@@ -61,7 +62,7 @@ fn generated_lives_hold_every_verb_and_most_of_them_succeed() {
     use proptest::strategy::ValueTree as _;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut outcomes = std::collections::BTreeMap::<_, [usize; 2]>::new();
-    for _ in 0..100 {
+    for _ in 0..200 {
         let mut life = Lifecycle::start();
         for step in steps(40).new_tree(&mut runner).unwrap().current() {
             let outcome = life.after(&step.verb);

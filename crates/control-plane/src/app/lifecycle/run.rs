@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use gatewright_model::id::GatewayGroupId;
 use gatewright_model::resource::route::Route;
+use gatewright_model::resource::upstream::Upstream;
 use gatewright_model::snapshot::{Revision, Snapshot};
 use serde_json::{Value, json};
 
 use super::super::document::{publish_parse, route_template_parse, service_template_parse};
-use super::super::{ADMIN, App, Caller, Patch, ProcessSecrets, Refusal, World};
-use super::state::{Group, Lifecycle, unknown};
+use super::super::group_document::{group_route_parse, service_parse};
+use super::super::{ADMIN, App, Caller, CanaryEnd, Patch, ProcessSecrets, Refusal, Shelf, World};
+use super::state::{Active, Group, Lifecycle, further_upstream, unknown};
 use super::verb::{GROUPS, NUMBERS, SERVICES, Step, Verb};
 use crate::distribution::{Hints, sent};
 use crate::store::faults::failing_at;
@@ -134,25 +136,42 @@ impl Run {
                 }
             }
         }
+        drop(tx);
         for group in GROUPS {
-            let id: GatewayGroupId = group.parse().unwrap();
-            let Revision(revision) = tx.gateway_group_revision(&id).await.unwrap().unwrap();
-            let mut group_found = Group { revision, ..Group::default() };
-            for row in tx.published_service_list(&id, &all).await.unwrap().rows {
-                let number = row.version.expect("nothing was written straight to the group").number;
-                let before = group_found.active.insert(row.service_id.to_string(), (number, row.runtime));
-                assert!(before.is_none(), "a service is active twice in `{group}`");
+            found.groups.insert(group.to_owned(), self.group_found(&group.parse().unwrap()).await);
+        }
+        found
+    }
+
+    async fn group_found(&self, id: &GatewayGroupId) -> Group {
+        let admin = Caller::named(ADMIN);
+        let all = ListFilter::default();
+        let mut tx = self.app.store().read().await.unwrap();
+        let Revision(revision) = tx.gateway_group_revision(id).await.unwrap().unwrap();
+        let mut found = Group { revision, ..Group::default() };
+        for row in tx.published_service_list(id, &all).await.unwrap().rows {
+            let shelf = Shelf { group: id, owner: row.service_id.as_str() };
+            let upstreams = self.app.object_list::<Upstream>(&admin, shelf, &all).await.unwrap().rows;
+            let active = Active {
+                number: row.version.map(|version| version.number),
+                content: row.content,
+                runtime: row.runtime,
+                upstreams: upstreams.into_iter().map(|object| (object.id, object.content)).collect(),
+            };
+            let before = found.active.insert(row.service_id.to_string(), active);
+            assert!(before.is_none(), "a service is active twice in `{id}`");
+        }
+        for row in self.app.group_route_list::<Route>(&admin, id, None, &all).await.unwrap().rows {
+            found.routes.insert(row.id.to_string(), (row.service_id.to_string(), row.route));
+        }
+        for service in SERVICES {
+            let history =
+                tx.publication_list(id, &service.parse().unwrap(), Direction::Ascending).await.unwrap();
+            assert!(history.iter().all(|row| row.published_by == ADMIN), "{history:?}");
+            let numbers: Vec<_> = history.into_iter().map(|row| row.version.version).collect();
+            if !numbers.is_empty() {
+                found.history.insert(service.to_owned(), numbers);
             }
-            for service in SERVICES {
-                let history =
-                    tx.publication_list(&id, &service.parse().unwrap(), Direction::Ascending).await.unwrap();
-                assert!(history.iter().all(|row| row.published_by == ADMIN), "{history:?}");
-                let numbers: Vec<_> = history.into_iter().map(|row| row.version.version).collect();
-                if !numbers.is_empty() {
-                    group_found.history.insert(service.to_owned(), numbers);
-                }
-            }
-            found.groups.insert(group.to_owned(), group_found);
         }
         found
     }
@@ -230,15 +249,54 @@ async fn perform(app: &App, verb: &Verb) -> Result<(), Refusal> {
             }
             publish(app, group, false, wishes).await
         }
-        Verb::RuntimePatch { group, service, edit } => {
+        Verb::Synchronise { group, source, services } => {
+            let services = services.iter().map(|(service, number)| {
+                let mut wish = json!({ "service_id": service, "source_gateway_group_id": source });
+                if let Some(number) = number {
+                    wish["version"] = json!(number);
+                }
+                wish
+            });
+            publish(app, group, false, services.collect()).await
+        }
+        _ => perform_there(app, &verb.group().unwrap().parse().unwrap(), verb).await,
+    }
+}
+
+/// What is done to services where they run.
+async fn perform_there(app: &App, group: &GatewayGroupId, verb: &Verb) -> Result<(), Refusal> {
+    let admin = Caller::named(ADMIN);
+    match verb {
+        Verb::RuntimePatch { service, edit, .. } => {
             let patch = Patch::parse(edit.patch())?;
-            let (group, service) = (group.parse().unwrap(), service.parse().unwrap());
-            app.runtime_configuration_patch(&admin, &group, &service, patch).await.map(drop)
+            app.runtime_configuration_patch(&admin, group, &service.parse().unwrap(), patch).await.map(drop)
         }
-        Verb::Unpublish { group, service } => {
-            let (group, service) = (group.parse().unwrap(), service.parse().unwrap());
-            app.published_service_delete(&admin, &group, &service).await
+        Verb::Unpublish { service, .. } => {
+            app.published_service_delete(&admin, group, &service.parse().unwrap()).await
         }
+        Verb::ServiceWrite { service, content, .. } => {
+            let document = service_parse(content.clone())?;
+            app.group_service_put(&admin, group, &service.parse().unwrap(), document).await.map(drop)
+        }
+        Verb::RouteWrite { route, content, .. } => {
+            let document = group_route_parse::<Route>(content.clone())?;
+            app.group_route_put(&admin, group, &route.parse().unwrap(), document).await.map(drop)
+        }
+        Verb::RouteRemove { route, .. } => {
+            app.group_route_delete::<Route>(&admin, group, &route.parse().unwrap()).await
+        }
+        Verb::UpstreamPut { service, upstream, host, .. } => {
+            let (service, upstream) = (service.parse().unwrap(), upstream.parse().unwrap());
+            app.service_upstream_put(&admin, group, &service, &upstream, further_upstream(host))
+                .await
+                .map(drop)
+        }
+        Verb::CanaryEnd { service, upstream, is_promoted, .. } => {
+            let (service, upstream) = (service.parse().unwrap(), upstream.parse().unwrap());
+            let end = if *is_promoted { CanaryEnd::Promote } else { CanaryEnd::Abandon };
+            app.canary_end(&admin, (group, &service), &upstream, end).await.map(drop)
+        }
+        _ => unreachable!("{verb:?} is about more than a group"),
     }
 }
 
