@@ -4,6 +4,7 @@
 //! The tests of the repository itself are in `tidy` and run with every other test.
 
 mod bench;
+mod contract;
 mod documented_operations;
 mod fuzz;
 mod openapi;
@@ -27,6 +28,8 @@ enum Chore {
     /// Relays TCP without reading it: the floor of the bench, which starts it.
     #[command(hide = true)]
     RawRelay(bench::relay::Wish),
+    /// Holds a running `gatewright up` against openapi.json with schemathesis; see docs/guides/contract.md.
+    Contract(contract::Wish),
     /// Runs the fuzz targets, each for a minute; see docs/guides/fuzzing.md.
     Fuzz(fuzz::Wish),
     /// Checks what the tests need and, as root, installs what is missing through apt.
@@ -38,6 +41,7 @@ fn main() -> anyhow::Result<()> {
         Chore::Openapi => openapi::write(&repository()),
         Chore::Bench(wish) => bench::run(&repository(), &wish),
         Chore::RawRelay(wish) => bench::relay::run(&wish),
+        Chore::Contract(wish) => contract::run(&repository(), &wish),
         Chore::Fuzz(wish) => fuzz::run(&repository(), &wish),
         Chore::TestDependencies => test_dependencies::provide(test_dependencies::FOR_TESTS),
     }

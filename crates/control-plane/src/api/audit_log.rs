@@ -126,8 +126,8 @@ pub(super) struct AuditParameters {
     /// Which page, counted from 1.
     #[param(minimum = 1)]
     page: Option<i64>,
-    /// Rows on a page.
-    #[param(minimum = 1, maximum = 1000)]
+    /// Rows on a page; never more than 1000, whatever is asked for.
+    #[param(minimum = 1)]
     page_size: Option<i64>,
 }
 

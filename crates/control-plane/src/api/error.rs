@@ -138,6 +138,9 @@ pub(super) enum Refusals {
     /// The object does not exist.
     #[response(status = 404)]
     NotFound(ErrorBody),
+    /// The body did not arrive in time.
+    #[response(status = 408)]
+    TooSlow(ErrorBody),
     /// What is there already forbids it.
     #[response(status = 409)]
     Conflict(ErrorBody),

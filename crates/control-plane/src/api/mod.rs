@@ -7,6 +7,7 @@
 mod call;
 mod error;
 mod group_call;
+mod parameters;
 mod request;
 mod router;
 mod strict_json;

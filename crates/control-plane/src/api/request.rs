@@ -102,7 +102,7 @@ impl FromRequest<App> for Json {
     }
 }
 
-/// A JSON body within our limits, where none need be sent.
+/// A JSON body within our limits, where none need be sent; `null` says nothing either.
 pub(super) struct OptionalJson(pub(super) Option<Value>);
 
 impl FromRequest<App> for OptionalJson {
@@ -111,7 +111,8 @@ impl FromRequest<App> for OptionalJson {
     async fn from_request(request: Request, _: &App) -> Result<Self, ApiError> {
         let bytes = read(request.into_body()).await?;
         let is_empty = bytes.iter().all(u8::is_ascii_whitespace);
-        Ok(Self(if is_empty { None } else { Some(json(&bytes)?) }))
+        let body = if is_empty { Value::Null } else { json(&bytes)? };
+        Ok(Self(Some(body).filter(|body| !body.is_null())))
     }
 }
 

@@ -14,6 +14,7 @@ use utoipa_axum::routes;
 
 use super::call::{FORMER, Operations, call_serve, dry_run_document};
 use super::error::{ApiError, ErrorBody};
+use super::parameters::parameters_document;
 use super::version::ApiVersion;
 use super::{
     access_token, audit_log, ca_certificate, canary, certificate, conflict_check, consumer, core_usage,
@@ -292,6 +293,7 @@ fn identity_operations() -> OpenApiRouter<App> {
 pub(crate) fn document() -> String {
     let (_, mut openapi) = operations().split_for_parts();
     dry_run_document(&mut openapi);
+    parameters_document(&mut openapi);
     let text = openapi.to_pretty_json();
     let text =
         text.unwrap_or_else(|error| unreachable!("the document is made of plain JSON values: {error}"));

@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::error::{ApiError, Refusals};
+use super::error::{ApiError, ErrorBody, Refusals};
 use super::instance::{AppliedView, patience};
 use super::request::{self, IdempotencyKey};
 use super::{Json, Single, warned};
@@ -52,7 +52,7 @@ impl From<PublishOutcome> for PublishView {
 #[utoipa::path(post, path = "/api/services/publish", tag = "published service", request_body = PublishWish,
     params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, description = "Chosen by the caller, new for every publish: the same call sent again, because its answer was lost, publishes nothing anew and gets the first answer."),
         ("wait" = Option<String>, Query, description = "How long to wait at most, such as `30s`, until every healthy instance of the group serves what was published.")),
-    responses((status = 200, body = Single<PublishView>), Refusals))]
+    responses((status = 200, body = Single<PublishView>), (status = 422, body = ErrorBody, description = "Another publish was made under this idempotency key."), Refusals))]
 pub(super) async fn service_publish(
     caller: Caller,
     State(app): State<App>,

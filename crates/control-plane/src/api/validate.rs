@@ -6,7 +6,7 @@ use gatewright_model::validation::Violations;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::error::{ApiError, Refusals};
+use super::error::{ApiError, ErrorBody, Refusals};
 use super::group_call::{GroupCall, GroupParameter};
 use super::request::Json;
 use super::{Nothing, Single, single};
@@ -20,10 +20,20 @@ pub(super) struct InvalidConfiguration {
     errors: Vec<InvalidDocument>,
 }
 
+/// What a refusal says: of the documents, or of the call.
+#[derive(ToSchema)]
+#[schema(as = ValidationRefusal)]
+#[allow(dead_code, reason = "documents answers that are made in two places")]
+#[serde(untagged)]
+pub(super) enum ValidationRefusal {
+    Documents(InvalidConfiguration),
+    Call(ErrorBody),
+}
+
 /// Checks documents as their writes would, and writes nothing. References between them are not followed.
 #[utoipa::path(post, path = "/apisix/admin/configs/validate", tag = "service in a group", params(GroupParameter),
     request_body = ValidateWish,
-    responses((status = 200, body = Single<Nothing>), (status = 400, body = InvalidConfiguration), Refusals))]
+    responses((status = 200, body = Single<Nothing>), Refusals, (status = 400, body = ValidationRefusal)))]
 pub(super) async fn configuration_validate(call: GroupCall, Json(body): Json) -> Result<Response, ApiError> {
     let wish: ValidateWish =
         serde_json::from_value(body).map_err(|error| Violations::one("", error.to_string()))?;

@@ -13,7 +13,7 @@ fn at(path: &str) -> String {
 }
 
 /// A certificate that vouches for itself, and its key.
-fn certificate(name: &str) -> Value {
+pub(crate) fn certificate(name: &str) -> Value {
     let pair = rcgen::generate_simple_self_signed([format!("{name}.example")]).unwrap();
     json!({"name": name, "cert": pair.cert.pem(), "key": pair.signing_key.serialize_pem()})
 }

@@ -15,6 +15,11 @@ async fn heartbeat(world: &World, id: &str, applied: u64) -> Value {
     })
 }
 
+/// Makes `id` an instance of the group `default`.
+pub(crate) async fn beat_once(world: &World, id: &str) {
+    beat_fine(world, &heartbeat(world, id, 0).await).await;
+}
+
 async fn beat_fine(world: &World, heartbeat: &Value) {
     let token = world.control_plane.instance_token().to_owned();
     assert_eq!(beat(&world.control_plane, &token, heartbeat).await, (204, String::new()));

@@ -12,6 +12,7 @@ mod facts;
 pub(crate) mod gateway_group;
 pub(crate) mod instance;
 mod openapi;
+mod operations;
 pub(crate) mod published_service;
 pub(crate) mod route_template;
 pub(crate) mod runtime_configuration;

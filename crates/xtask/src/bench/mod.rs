@@ -7,7 +7,7 @@
 mod backend;
 mod cores;
 mod load;
-mod peers;
+pub(crate) mod peers;
 pub(crate) mod relay;
 mod report;
 mod scenario;

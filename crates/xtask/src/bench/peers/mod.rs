@@ -9,7 +9,7 @@ mod nginx;
 mod raw;
 mod traefik;
 
-mod python;
+pub(crate) mod python;
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};

