@@ -64,6 +64,22 @@ pub(crate) fn remove_argument(exchange: &mut Exchange<'_>, name: &str) {
     exchange.set_query(kept.as_deref());
 }
 
+/// Takes a cookie out of the request.
+pub(crate) fn remove_cookie(exchange: &mut Exchange<'_>, name: &str) {
+    let is_other = |pair: &&[u8]| {
+        let key = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+        key.trim_ascii() != name.as_bytes()
+    };
+    let lines = exchange.request.fields.named(b"cookie");
+    let kept: Vec<&[u8]> = lines.flat_map(|line| line.split(|byte| *byte == b';').filter(is_other)).collect();
+    let kept: Vec<&[u8]> = kept.into_iter().map(<[u8]>::trim_ascii).filter(|pair| !pair.is_empty()).collect();
+    let line = kept.join(&b"; "[..]);
+    exchange.request.fields.remove(b"cookie");
+    if !line.is_empty() {
+        exchange.request.fields.append("Cookie", &line);
+    }
+}
+
 /// Whether two secrets are equal, in a time that does not tell where they differ.
 pub(crate) fn is_same_secret(one: &[u8], other: &[u8]) -> bool {
     let difference = one.iter().zip(other).fold(0, |sum, (one, other)| sum | (one ^ other));

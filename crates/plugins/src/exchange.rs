@@ -199,6 +199,15 @@ pub struct State {
     pub(crate) instance: usize,
 }
 
+impl State {
+    /// What a plugin made of a variable.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<&[u8]> {
+        let set = self.variables.iter().find(|(known, _)| **known == *name);
+        set.map(|(_, value)| value.as_slice())
+    }
+}
+
 /// A copy of the request for somebody else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mirror {
@@ -324,8 +333,7 @@ impl Variables for Exchange<'_> {
             Variable::ServiceId => known(self.matched.service_id),
             Variable::ServiceName => known(self.matched.service_name),
             Variable::Other(name) => {
-                let set = self.state.variables.iter().find(|(known, _)| known == name);
-                let set = set.map(|(_, value)| Value::text(value));
+                let set = self.state.variable(name).map(Value::text);
                 set.or_else(|| self.outside(variable))
             }
             _ => message::variable(self.request, variable).or_else(|| self.outside(variable)),

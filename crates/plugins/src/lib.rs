@@ -21,6 +21,15 @@ pub mod shared;
 mod authentication;
 mod counters;
 mod edits;
+#[cfg_attr(
+    not(test),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "keys of identity providers and tokens of our own have no other user yet"
+    )
+)]
+mod jose;
 mod limiting;
 mod meta;
 mod rewriting;
@@ -39,11 +48,13 @@ mod forward_auth;
 mod gzip;
 mod hmac_auth;
 mod ip_restriction;
+mod jwt_auth;
 mod key_auth;
 mod limit_conn;
 mod limit_count;
 mod limit_req;
 mod mocking;
+mod multi_auth;
 mod proxy_rewrite;
 mod real_ip;
 mod redirect;
@@ -81,8 +92,10 @@ pub const ALL: &[&Kind] = &[
     &csrf::KIND,
     &uri_blocker::KIND,
     &request_validation::KIND,
+    &multi_auth::KIND,
     &hmac_auth::KIND,
     &basic_auth::KIND,
+    &jwt_auth::KIND,
     &key_auth::KIND,
     &consumer_restriction::KIND,
     &forward_auth::KIND,
