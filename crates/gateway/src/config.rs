@@ -37,6 +37,8 @@ pub struct Settings {
     pub workers: NonZeroUsize,
     /// How the access log is written; absent: there is none.
     pub access_log: Option<access_log::Settings>,
+    /// Whether it is counted how long each plugin takes.
+    pub measures_plugins: bool,
     /// What clients may use of it.
     pub limits: Limits,
     /// How much memory there is; absent: nobody said so.

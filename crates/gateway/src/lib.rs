@@ -158,7 +158,7 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
     let DataDirectory { cache, lock } = kept.unwrap_or_default();
     let (reports, limits) = (Reports::new(), settings.limits);
     let door = Arc::new(Door::new(&limits, settings.trust.clone()));
-    let metrics = Arc::new(Metrics::new(settings.workers.get()));
+    let metrics = Arc::new(Metrics::asked_for(&settings));
     let current = Current::new(LiveConfig::unconfigured(Arc::clone(&metrics)));
     let ((stop, stopping), (end, ending)) = (watch::channel(false), watch::channel(false));
     let background = BackgroundRuntime::start()?;

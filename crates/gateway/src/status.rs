@@ -2,7 +2,8 @@
 //!
 //! `GET /status` answers as long as the process lives; `GET /status/ready` only while a configuration is served,
 //! so that a load balancer sends no traffic to a gateway that would answer 503.
-//! `GET /metrics` is what is counted, for Prometheus.
+//! `GET /metrics` is what is counted, for Prometheus; `GET /apisix/prometheus/metrics` the same under the names that
+//! dashboards for Apache APISIX know, with what the `prometheus` plugin counted.
 //! `GET /status/tls` lists the server names that have certificates, and counts failed handshakes.
 //! `GET /status/upstreams` lists nodes and their health, with `?service_id=` those of one service.
 
@@ -25,11 +26,15 @@ use crate::source::Connector;
 use crate::source::report::Reports;
 use crate::telemetry::Teller;
 use crate::telemetry::access_log::writer::Channel;
+use crate::telemetry::metrics::known;
 use crate::telemetry::metrics::scrape::{self, Scraped};
 use crate::telemetry::metrics::text::Exposition;
 use crate::tls;
 use crate::upstream;
 use crate::worker::door::Door;
+
+/// Where dashboards for Apache APISIX look.
+const KNOWN_METRICS: &str = "/apisix/prometheus/metrics";
 
 /// What is looked at.
 #[derive(Clone)]
@@ -77,11 +82,15 @@ pub(crate) async fn serve(listener: TcpListener, shown: Shown, mut stop: watch::
 
 async fn respond(request: &Request<Incoming>, shown: Shown) -> Response<Full<Bytes>> {
     match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/metrics") => {
+        (&Method::GET | &Method::HEAD, path @ ("/metrics" | KNOWN_METRICS)) => {
             let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-            let exposition = Exposition::accepted(accept.unwrap_or_default());
+            let known = path == KNOWN_METRICS;
+            let exposition = match known {
+                true => Exposition::Prometheus,
+                false => Exposition::accepted(accept.unwrap_or_default()),
+            };
             // Writing tens of thousands of lines takes a moment that others here need not wait.
-            let text = tokio::task::spawn_blocking(move || metrics(&shown, exposition)).await;
+            let text = tokio::task::spawn_blocking(move || metrics(&shown, known, exposition)).await;
             let mut response = Response::new(Full::from(text.unwrap_or_default()));
             let content_type = header::HeaderValue::from_static(exposition.content_type());
             response.headers_mut().insert(header::CONTENT_TYPE, content_type);
@@ -91,7 +100,7 @@ async fn respond(request: &Request<Incoming>, shown: Shown) -> Response<Full<Byt
     }
 }
 
-fn metrics(shown: &Shown, exposition: Exposition) -> String {
+fn metrics(shown: &Shown, known: bool, exposition: Exposition) -> String {
     let live = shown.current.load();
     let scraped = Scraped {
         metrics: &live.metrics,
@@ -105,7 +114,7 @@ fn metrics(shown: &Shown, exposition: Exposition) -> String {
         handshake_failures: shown.tls.failures.counts().collect(),
         lines_lost: shown.access_log.as_ref().map(Channel::lost).unwrap_or_default(),
     };
-    scrape::write(&scraped, exposition)
+    if known { known::write(&scraped) } else { scrape::write(&scraped, exposition) }
 }
 
 fn answer(request: &Request<Incoming>, shown: &Shown) -> Response<Full<Bytes>> {
@@ -141,9 +150,10 @@ fn answer(request: &Request<Incoming>, shown: &Shown) -> Response<Full<Bytes>> {
             )
         }
         (&Method::GET | &Method::HEAD, "/status/tls") => (StatusCode::OK, tls_view(&live, tls)),
-        (_, "/metrics" | "/status" | "/status/ready" | "/status/tls" | "/status/upstreams") => {
-            (StatusCode::METHOD_NOT_ALLOWED, json!({ "error_msg": "405 Method Not Allowed" }))
-        }
+        (
+            _,
+            "/metrics" | KNOWN_METRICS | "/status" | "/status/ready" | "/status/tls" | "/status/upstreams",
+        ) => (StatusCode::METHOD_NOT_ALLOWED, json!({ "error_msg": "405 Method Not Allowed" })),
         _ => (StatusCode::NOT_FOUND, json!({ "error_msg": "404 Not Found" })),
     };
     let mut response = Response::new(Full::from(format!("{body}\n")));

@@ -134,6 +134,17 @@ pub trait Surroundings {
     /// A random number.
     fn random(&self) -> u64;
 
+    /// The time, if the work of plugins is measured; what it took is told to [`Self::worked`].
+    fn stopwatch(&self) -> Option<Duration> {
+        None
+    }
+
+    /// A plugin of this kind worked since then, by [`Self::stopwatch`].
+    fn worked(&self, _plugin: &'static str, _since: Duration) {}
+
+    /// Counts this exchange, which is over, among the metrics that plugins ask for.
+    fn count(&self, _counted: &Counted<'_>) {}
+
     /// The value of a variable that neither the head of the request nor a plugin says.
     fn variable<'a>(
         &'a self,
@@ -141,6 +152,19 @@ pub trait Surroundings {
         body: &'a Body,
         variable: &Variable,
     ) -> Option<Value<'a>>;
+}
+
+/// How an exchange is counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted<'c> {
+    /// Who called, if that is known.
+    pub consumer: Option<&'c str>,
+    /// The host that was asked for.
+    pub host: &'c [u8],
+    /// Whether routes and services are told apart by their names, and not by their ids.
+    pub by_name: bool,
+    /// Labels that stay empty, by metric.
+    pub without: &'c [(Box<str>, Box<str>)],
 }
 
 /// The body of a request, as far as plugins have it.
@@ -193,6 +217,8 @@ pub struct State {
     pub mirrors: Vec<Mirror>,
     variables: Vec<(Box<str>, Vec<u8>)>,
     notes: Vec<(usize, Box<dyn Any>)>,
+    /// Kinds that another plugin ran as its own action: they do not run in their own right any more.
+    pub(crate) already_run: Vec<&'static str>,
     /// Whether the filters of instances let them run, asked once each.
     pub(crate) filters: Vec<(usize, bool)>,
     /// The instance that is asked now.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use gatewright_model::message::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use crate::compression::{self, Selection, Types};
 use crate::exchange::Exchange;
 use crate::kind::{self, Built, Category, Kind, Phase, Phases, Plugin, Site};
 use crate::response::{BodyFilter, Response};
@@ -23,10 +23,7 @@ pub(crate) const KIND: Kind = Kind {
     category: Category::Other,
     phases: Phases::of(&[Phase::Response]),
     schema: || {
-        let types = json!({ "anyOf": [
-            { "type": "array", "minItems": 1, "items": { "type": "string", "minLength": 1 } }, { "enum": ["*"] },
-        ], "default": ["text/html"] });
-        let schema = schema::field(schema::of::<Config>(), "types", types);
+        let schema = schema::field(schema::of::<Config>(), "types", compression::types_schema());
         schema::field(schema, "http_version", json!({ "enum": [1.1, 1] }))
     },
     metadata: None,
@@ -55,13 +52,6 @@ struct Config {
     vary: Option<bool>,
 }
 
-#[derive(Deserialize, Serialize)]
-#[serde(untagged)]
-enum Types {
-    Listed(Vec<String>),
-    All(String),
-}
-
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 #[schema(default)]
@@ -83,7 +73,7 @@ impl Default for Buffers {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            types: Types::Listed(vec!["text/html".to_owned()]),
+            types: Types::default(),
             min_length: 20,
             comp_level: 1,
             http_version: 1.1,
@@ -93,64 +83,24 @@ impl Default for Config {
     }
 }
 
-struct Gzip(Config);
+struct Gzip {
+    selection: Selection,
+    level: Compression,
+}
 
 fn build(config: Value, _: &Site<'_>) -> Built {
-    Ok(Arc::new(Gzip(kind::parse(config)?)))
+    let config: Config = kind::parse(config)?;
+    let level = Compression::new(config.comp_level);
+    let Config { types, min_length, http_version, vary, .. } = config;
+    let selection = Selection { types, min_length, http_version, vary: vary == Some(true) };
+    Ok(Arc::new(Gzip { selection, level }))
 }
 
 impl Plugin for Gzip {
     fn response(&self, exchange: &mut Exchange<'_>, response: &mut Response<'_>) {
-        if !response.has_body || !self.concerns(response) {
-            return;
-        }
-        if self.0.vary == Some(true) {
-            response.head.fields.append("Vary", b"Accept-Encoding");
-        }
-        let is_too_old = exchange.request.version == Version::Http10 && self.0.http_version > 1.0;
-        if is_too_old || !accepts_gzip(exchange) {
-            return;
-        }
-        // A validator of the plain bytes says nothing about the compressed ones, except weakly.
-        if let Some(tag) = response.field("ETag").filter(|tag| !tag.starts_with(b"W/")).map(<[u8]>::to_vec) {
-            response.set_field("ETag", &[b"W/", tag.as_slice()].concat());
-        }
-        response.set_field("Content-Encoding", b"gzip");
-        let encoder = GzEncoder::new(Vec::new(), Compression::new(self.0.comp_level));
-        response.filter_body(Box::new(Compressing(encoder)));
+        let encoder = || Box::new(Compressing(GzEncoder::new(Vec::new(), self.level))) as _;
+        self.selection.apply(exchange, response, "gzip", encoder);
     }
-}
-
-impl Gzip {
-    fn concerns(&self, response: &Response<'_>) -> bool {
-        let content_type = response.field("Content-Type").unwrap_or_default();
-        let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        let is_listed = match &self.0.types {
-            Types::All(_) => true,
-            Types::Listed(types) => {
-                types.iter().any(|listed| essence.eq_ignore_ascii_case(listed.as_bytes()))
-            }
-        };
-        let is_long = response.content_length().is_none_or(|length| length >= self.0.min_length);
-        let has_content = !matches!(response.head.status, 204 | 206 | 304);
-        is_listed && is_long && has_content && response.field("Content-Encoding").is_none()
-    }
-}
-
-/// Whether the client takes gzip (RFC 9110 section 12.5.3).
-fn accepts_gzip(exchange: &Exchange<'_>) -> bool {
-    let values = exchange.request.fields.named(b"accept-encoding");
-    let accepts = |coding: &[u8]| {
-        let mut parts = coding.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-        let name = parts.next().unwrap_or_default();
-        let refused = parts.any(|part| {
-            let weight =
-                part.strip_prefix(b"q=").and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
-            weight == Some(0.0_f32)
-        });
-        (name.eq_ignore_ascii_case(b"gzip") || name == b"*") && !refused
-    };
-    values.flat_map(|value| value.split(|byte| *byte == b',')).any(|coding| accepts(coding.trim_ascii()))
 }
 
 struct Compressing(GzEncoder<Vec<u8>>);

@@ -4,7 +4,9 @@
 //! Building has no side effect: the control plane builds an instance to see whether a configuration is right and
 //! throws it away. Whatever an instance shares with others it gets from its [`Site`].
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gatewright_model::resource::upstream::Upstream;
 use gatewright_model::validation::{Schema, Violations};
@@ -45,6 +47,11 @@ pub trait Plugin: Send + Sync {
         Vec::new()
     }
 
+    /// Whether a global rule of this kind does not run where route, service or consumer have one of their own.
+    fn yields_to_route(&self) -> bool {
+        false
+    }
+
     /// Takes note of an exchange that is over.
     fn log(&self, _exchange: &mut Exchange<'_>, _outcome: &Outcome) {}
 }
@@ -52,12 +59,30 @@ pub trait Plugin: Send + Sync {
 /// How an exchange ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// The status the client got; 0: none.
+    /// The status the client got; 499: none, it left before.
     pub status: u16,
     /// The status the upstream answered with, if it did.
     pub upstream_status: Option<u16>,
-    /// How long the upstream took to begin its answer.
-    pub upstream_latency: Option<std::time::Duration>,
+    /// When the request began to arrive, since 1970.
+    pub begun: Duration,
+    /// From the first byte of the request to the last one of the answer.
+    pub total: Duration,
+    /// From the first try at a node to the end; absent if there was none.
+    pub upstream: Option<Duration>,
+    /// The node that was asked last.
+    pub node: Option<SocketAddr>,
+    /// Bytes of the request, head and body.
+    pub bytes_in: u64,
+    /// Bytes of the answer, head and body.
+    pub bytes_out: u64,
+}
+
+impl Outcome {
+    /// What the gateway itself took: everything but the upstream.
+    #[must_use]
+    pub fn gateway(&self) -> Duration {
+        self.total.saturating_sub(self.upstream.unwrap_or_default())
+    }
 }
 
 /// The phases a kind of plugin takes part in.

@@ -19,6 +19,7 @@ pub mod response;
 pub mod shared;
 
 mod authentication;
+mod compression;
 mod counters;
 mod edits;
 #[cfg_attr(
@@ -38,6 +39,7 @@ mod template;
 
 mod api_breaker;
 mod basic_auth;
+mod brotli;
 mod client_control;
 mod consumer_restriction;
 mod cors;
@@ -55,6 +57,8 @@ mod limit_count;
 mod limit_req;
 mod mocking;
 mod multi_auth;
+mod prometheus;
+mod proxy_buffering;
 mod proxy_rewrite;
 mod real_ip;
 mod redirect;
@@ -65,6 +69,7 @@ mod response_rewrite;
 mod traffic_split;
 mod ua_restriction;
 mod uri_blocker;
+mod workflow;
 
 #[cfg(test)]
 mod testing;
@@ -82,6 +87,7 @@ use kind::{Schemas, Site};
 pub const ALL: &[&Kind] = &[
     &real_ip::KIND,
     &client_control::KIND,
+    &proxy_buffering::KIND,
     &request_id::KIND,
     &fault_injection::KIND,
     &mocking::KIND,
@@ -100,14 +106,17 @@ pub const ALL: &[&Kind] = &[
     &consumer_restriction::KIND,
     &forward_auth::KIND,
     &proxy_rewrite::KIND,
+    &workflow::KIND,
     &api_breaker::KIND,
     &limit_conn::KIND,
     &limit_count::KIND,
     &limit_req::KIND,
+    &brotli::KIND,
     &gzip::KIND,
     &traffic_split::KIND,
     &redirect::KIND,
     &response_rewrite::KIND,
+    &prometheus::KIND,
     &echo::KIND,
 ];
 

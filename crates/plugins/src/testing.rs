@@ -17,7 +17,7 @@ use serde_json::{Value as Json, json};
 
 use crate::chain::{Course, Ground, Layer, Progress};
 use crate::consumers::{Consumer, Consumers};
-use crate::exchange::{Answer, Body, Client, Exchange, Flow, Matched, Now, State, Surroundings};
+use crate::exchange::{Answer, Body, Client, Counted, Exchange, Flow, Matched, Now, State, Surroundings};
 use crate::kind::Outcome;
 use crate::outbound::{Failure, Outbound, Request, Response as Reply, Waiting};
 use crate::response::{Origin, Response, ResponseBody, finish_all, push_all};
@@ -36,6 +36,7 @@ pub(crate) struct Trial {
 struct World {
     outside: Arc<Outside>,
     random: RefCell<fastrand::Rng>,
+    counted: RefCell<Vec<String>>,
 }
 
 /// What is outside of a trial: time, and whoever is asked there.
@@ -120,6 +121,12 @@ impl Surroundings for World {
         self.random.borrow_mut().u64(..)
     }
 
+    fn count(&self, counted: &Counted<'_>) {
+        let mut text = if counted.by_name { "name" } else { "id" }.to_owned();
+        counted.without.iter().for_each(|(metric, label)| text += &format!(" without {metric}.{label}"));
+        self.counted.borrow_mut().push(text);
+    }
+
     fn variable<'a>(&'a self, _: &'a RequestHead, _: &'a Body, variable: &Variable) -> Option<Value<'a>> {
         (*variable == Variable::Hostname).then(|| Value::text(b"gateway-1"))
     }
@@ -164,7 +171,11 @@ impl Trial {
             consumers: Consumers::default(),
             client: [10, 0, 0, 9].into(),
             tls: false,
-            world: World { outside, random: RefCell::new(fastrand::Rng::with_seed(7)) },
+            world: World {
+                outside,
+                random: RefCell::new(fastrand::Rng::with_seed(7)),
+                counted: RefCell::default(),
+            },
         }
     }
 
@@ -198,6 +209,11 @@ impl Trial {
             serde_json::from_value(json!({"name": id, "plugins": plugins})).expect("a credential");
         self.consumers.add_credential(consumer, id, &credential);
         self
+    }
+
+    /// How exchanges were counted since the last look.
+    pub(crate) fn counted(&self) -> Vec<String> {
+        self.world.counted.take()
     }
 
     /// Lets time pass, and work beside requests go on.
@@ -274,6 +290,21 @@ impl Trial {
                     }
                 }
             };
+        }
+    }
+
+    /// How an exchange with this status ended, half a second after it began.
+    fn outcome(&self, status: u16, upstream_status: Option<u16>) -> Outcome {
+        let total = Duration::from_millis(500);
+        Outcome {
+            status,
+            upstream_status,
+            begun: self.world.now().unix.saturating_sub(total),
+            total,
+            upstream: upstream_status.map(|_| Duration::from_millis(400)),
+            node: upstream_status.map(|_| "10.1.1.1:8080".parse().expect("an address")),
+            bytes_in: 120,
+            bytes_out: 340,
         }
     }
 
@@ -414,7 +445,7 @@ impl Run<'_> {
                 out
             }
         };
-        let outcome = Outcome { status: head.status, upstream_status, upstream_latency: None };
+        let outcome = self.trial.outcome(head.status, upstream_status);
         self.with_exchange(|exchange| course.log(exchange, &outcome));
         Responded { head, body: String::from_utf8_lossy(&body).into_owned() }
     }

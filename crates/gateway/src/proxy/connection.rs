@@ -184,7 +184,7 @@ async fn serve_request(
     };
     let after = client.passed(workspace);
     record.passed(after.read - before.read, after.written - before.written);
-    worker.recorder.finish(&record, &workspace.request, client.address);
+    worker.recorder.finish(&record, &mut workspace.request, client.address);
     next
 }
 

@@ -53,7 +53,7 @@ pub(super) fn find<'l>(
     let matched = live.router.find(&wanted).ok_or(RejectReason::RouteNotFound)?;
     let service = live.services.numbered(matched.rules.number()).ok_or(RejectReason::RouteNotFound)?;
     let route = service.routes.get(matched.route).ok_or(RejectReason::RouteNotFound)?;
-    record.matched(service, matched.route);
+    record.matched(service, matched.route, matched.path);
     match route.refusal {
         Some(refusal) => Err(refusal),
         None => {

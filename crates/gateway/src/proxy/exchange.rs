@@ -21,7 +21,7 @@ use super::client::{Client, Incoming};
 use super::connection::{Unread, is_too_large};
 use super::destination::{Destination, Found, find};
 use super::headers;
-use super::phases::Phases;
+use super::phases::{Kept, Phases};
 use super::reject::RejectReason;
 use super::relay::{Peeked, Peeking};
 use super::tunnel;
@@ -95,10 +95,12 @@ pub(super) async fn forward<'l>(
     {
         return Err(reason.into());
     }
-    let Some(phases) = Phases::of(record.live(), found.as_ref().ok())? else {
+    let Some(phases) = Phases::of(record.live(), found.as_ref().ok(), worker.recorder.measures_plugins())?
+    else {
         let destination = found?.destination(&workspace.request, client, &body, None)?;
         return pass_on(worker, client, workspace, unread, wish, (&destination, None), record).await;
     };
+    let phases = Kept::new(phases, record);
     // Only requests with plugins make room for their phases.
     let phased = forward_in_phases(worker, client, workspace, unread, wish, (found, body, phases), record);
     Box::pin(phased).await
@@ -111,23 +113,13 @@ async fn forward_in_phases<'l>(
     workspace: &mut Workspace,
     unread: &mut Unread,
     mut wish: Wish,
-    (found, body, mut phases): (Result<Found<'l>, RejectReason>, Body, Phases<'l>),
+    (found, body, mut phases): (Result<Found<'l>, RejectReason>, Body, Kept<'_, 'l>),
     record: &Record<'l>,
 ) -> Result<bool, Failure> {
-    let phased = async {
-        phases.request(client, workspace, unread, &mut wish).await?;
-        let destination = found?.destination(&workspace.request, client, &body, Some(phases.state()))?;
-        let to = (&destination, Some(&mut phases));
-        pass_on(worker, client, workspace, unread, wish, to, record).await
-    };
-    let result = phased.await;
-    let status = match result {
-        Ok(_) => workspace.response.status,
-        Err(Failure::Reject(reason)) => reason.status(),
-        Err(Failure::Cut(_)) => 0,
-    };
-    phases.finish(&mut workspace.request, client.address, status);
-    result
+    let phases = phases.phases();
+    phases.request(client, workspace, unread, &mut wish).await?;
+    let destination = found?.destination(&workspace.request, client, &body, Some(phases.state()))?;
+    pass_on(worker, client, workspace, unread, wish, (&destination, Some(phases)), record).await
 }
 
 /// Sends the request to a node of its destination, and to another where that is right.

@@ -25,7 +25,7 @@ mod frames;
 mod headers;
 mod multiplexed;
 mod pace;
-mod phases;
+pub(crate) mod phases;
 pub(crate) mod reject;
 mod relay;
 mod sink;

@@ -184,7 +184,7 @@ async fn serve_stream(shared: Rc<Shared>, request: Request<RecvStream>, respond:
     }
     let head_bytes = http2::bytes(&parts.headers) as u64;
     record.passed(head_bytes + inlet.received(), outlet.borrow().sent() + record.head_bytes());
-    worker.recorder.finish(&record, &workspace.request, &shared.address);
+    worker.recorder.finish(&record, &mut workspace.request, &shared.address);
     worker.buffers.give_back(workspace);
     shared.in_flight.set(shared.in_flight.get() - 1);
 }

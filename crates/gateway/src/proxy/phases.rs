@@ -4,10 +4,11 @@
 //! gives. Where neither the route nor the group has a plugin there is no [`Phases`], and nothing of this costs
 //! anything.
 
+use std::cell::RefCell;
 use std::future::pending;
 use std::num::NonZeroU64;
 use std::sync::LazyLock;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use gatewright_model::expression::{Value, Variable, Variables};
@@ -15,7 +16,7 @@ use gatewright_model::message::{Known, Method, RequestHead, ResponseHead};
 use gatewright_plugins::chain::{Course, Layer, Progress};
 use gatewright_plugins::consumers::Consumers;
 use gatewright_plugins::exchange::{
-    self as plugin, Answer, Exchange, Flow, Matched, Now, State, Surroundings,
+    self as plugin, Answer, Counted, Exchange, Flow, Matched, Now, State, Surroundings,
 };
 use gatewright_plugins::kind::Outcome;
 use gatewright_plugins::response::{Origin, Response, ResponseBody, finish_all, push_all};
@@ -32,30 +33,95 @@ use crate::http1::framing::Framing;
 use crate::http1::write;
 use crate::http2;
 use crate::live::LiveConfig;
+use crate::telemetry::Recorder;
+use crate::telemetry::access_log::variable::{Moment, Told};
+use crate::telemetry::record::{Outcome as Ending, Record};
 use crate::worker::buffers::Workspace;
 
 /// The plugins of one request, and what they decided so far.
-pub(super) struct Phases<'l> {
+pub(crate) struct Phases<'l> {
     course: Course<'l>,
     consumers: &'l Consumers,
     matched: Matched<'l>,
     is_matched: bool,
     state: State,
     upstream_status: Option<u16>,
+    /// What each plugin took so far, if that is measured.
+    spent: Option<Spent>,
+}
+
+/// What plugins took.
+type Spent = RefCell<Vec<(&'static str, Duration)>>;
+
+/// Phases on their way to the end of an exchange, of which they take note however it comes.
+pub(super) struct Kept<'r, 'l> {
+    record: &'r Record<'l>,
+    phases: Option<Box<Phases<'l>>>,
+}
+
+impl<'r, 'l> Kept<'r, 'l> {
+    pub(super) fn new(phases: Phases<'l>, record: &'r Record<'l>) -> Self {
+        Self { record, phases: Some(Box::new(phases)) }
+    }
+
+    pub(super) fn phases(&mut self) -> &mut Phases<'l> {
+        match &mut self.phases {
+            Some(phases) => phases,
+            None => unreachable!("they are given away when this is dropped"),
+        }
+    }
+}
+
+impl Drop for Kept<'_, '_> {
+    fn drop(&mut self) {
+        if let Some(phases) = self.phases.take() {
+            self.record.keep(phases);
+        }
+    }
+}
+
+/// An exchange that is over, and where it is counted.
+pub(crate) struct Ended<'e> {
+    pub(crate) outcome: &'e Ending<'e>,
+    pub(crate) recorder: &'e Recorder,
+    pub(crate) moment: &'e Moment,
 }
 
 /// What plugins ask of the gateway about one client.
-struct View<'v>(&'v ClientAddress);
+struct View<'v> {
+    address: &'v ClientAddress,
+    spent: Option<&'v Spent>,
+    ended: Option<&'v Ended<'v>>,
+}
+
+fn uptime() -> Duration {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed()
+}
 
 impl Surroundings for View<'_> {
     fn now(&self) -> Now {
-        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { unix, uptime: START.elapsed() }
+        Now { unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), uptime: uptime() }
     }
 
     fn random(&self) -> u64 {
         fastrand::u64(..)
+    }
+
+    fn stopwatch(&self) -> Option<Duration> {
+        self.spent.map(|_| uptime())
+    }
+
+    fn worked(&self, plugin: &'static str, since: Duration) {
+        if let Some(spent) = self.spent {
+            spent.borrow_mut().push((plugin, uptime().saturating_sub(since)));
+        }
+    }
+
+    fn count(&self, counted: &Counted<'_>) {
+        if let Some(Ended { outcome, recorder, .. }) = self.ended {
+            recorder.count_for_plugin(outcome, counted);
+        }
     }
 
     fn variable<'a>(
@@ -68,8 +134,32 @@ impl Surroundings for View<'_> {
             plugin::Body::Read(bytes) => Body::Read(Some(ReadBody::new(bytes.clone()))),
             plugin::Body::Unread | plugin::Body::TooLarge => Body::Read(None),
         };
-        let variables = RequestVariables { request, client: self.0, body: &body };
-        variables.get(variable).map(Value::into_owned)
+        let variables = RequestVariables { request, client: self.address, body: &body };
+        match self.ended {
+            Some(ended) => ended.variable(variable, request, &variables),
+            None => variables.get(variable).map(Value::into_owned),
+        }
+    }
+}
+
+impl Ended<'_> {
+    /// What can be written of an exchange once it is over: all that the access log knows as well.
+    fn variable<'a>(
+        &self,
+        variable: &Variable,
+        request: &RequestHead,
+        variables: &RequestVariables<'_>,
+    ) -> Option<Value<'a>> {
+        let Self { outcome, recorder, moment } = self;
+        let named = match variable {
+            Variable::Other(name) => Told::named(name)?,
+            known => Told::known_as(known),
+        };
+        let told = Told { outcome, request, client: variables.client, teller: &recorder.teller, moment };
+        let shown = told.value(&named, variables)?;
+        let mut text = Vec::new();
+        shown.write(&mut text);
+        Some(Value::Text(text.into()))
     }
 }
 
@@ -78,7 +168,11 @@ impl<'l> Phases<'l> {
     ///
     /// # Errors
     /// When the global rules cannot run: without them nothing is served.
-    pub(super) fn of(live: &'l LiveConfig, found: Option<&Found<'l>>) -> Result<Option<Self>, RejectReason> {
+    pub(super) fn of(
+        live: &'l LiveConfig,
+        found: Option<&Found<'l>>,
+        measures: bool,
+    ) -> Result<Option<Self>, RejectReason> {
         static NOTHING: LazyLock<Layer> = LazyLock::new(Layer::default);
         let global = live.plugins.global.as_ref().map_err(|reason| *reason)?;
         let route = found.and_then(|found| found.service.plugins.chains.get(found.route));
@@ -98,7 +192,8 @@ impl<'l> Phases<'l> {
         });
         let (consumers, is_matched) = (&live.plugins.consumers, found.is_some());
         let (state, upstream_status) = (State::default(), None);
-        Ok(Some(Self { course, consumers, matched, is_matched, state, upstream_status }))
+        let spent = measures.then(Spent::default);
+        Ok(Some(Self { course, consumers, matched, is_matched, state, upstream_status, spent }))
     }
 
     /// What plugins decided about where and how the request is forwarded.
@@ -112,6 +207,16 @@ impl<'l> Phases<'l> {
         address: &ClientAddress,
         act: impl FnOnce(&Course<'_>, &mut Exchange<'_>) -> T,
     ) -> T {
+        self.with_end(request, address, None, act)
+    }
+
+    fn with_end<T>(
+        &mut self,
+        request: &mut RequestHead,
+        address: &ClientAddress,
+        ended: Option<&Ended<'_>>,
+        act: impl FnOnce(&Course<'_>, &mut Exchange<'_>) -> T,
+    ) -> T {
         let client =
             plugin::Client { peer: address.peer, local: address.local, tls: address.session.is_some() };
         let mut exchange = Exchange {
@@ -119,7 +224,7 @@ impl<'l> Phases<'l> {
             client,
             matched: self.matched,
             consumers: self.consumers,
-            surroundings: &View(address),
+            surroundings: &View { address, spent: self.spent.as_ref(), ended },
             state: &mut self.state,
         };
         act(&self.course, &mut exchange)
@@ -269,9 +374,22 @@ impl<'l> Phases<'l> {
     }
 
     /// Lets plugins take note of how the exchange ended.
-    pub(super) fn finish(&mut self, request: &mut RequestHead, address: &ClientAddress, status: u16) {
-        let outcome = Outcome { status, upstream_status: self.upstream_status, upstream_latency: None };
-        self.with(request, address, |course, exchange| course.log(exchange, &outcome));
+    pub(crate) fn finish(mut self, request: &mut RequestHead, address: &ClientAddress, ended: &Ended<'_>) {
+        let Ending { status, total, upstream, node, bytes_in, bytes_out, .. } = *ended.outcome;
+        let outcome = Outcome {
+            status,
+            upstream_status: self.upstream_status,
+            begun: ended.moment.now().saturating_sub(total),
+            total,
+            upstream,
+            node,
+            bytes_in,
+            bytes_out,
+        };
+        self.with_end(request, address, Some(ended), |course, exchange| course.log(exchange, &outcome));
+        for (plugin, took) in self.spent.take().into_iter().flat_map(RefCell::into_inner) {
+            ended.recorder.counts().plugins.add(plugin, took);
+        }
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Match<'r> {
     pub rules: &'r Arc<ServiceRules>,
     /// The route's place among those of the published service.
     pub route: usize,
+    /// The place of the path by which it was found among those of the route.
+    pub path: usize,
     /// Bytes at the start of the path that are the service's path prefix; what is behind them starts with `/` or
     /// is empty.
     pub prefix_length: usize,
@@ -100,6 +102,7 @@ impl<'r> Match<'r> {
         Self {
             rules: &candidate.rules,
             route: usize::from(candidate.route),
+            path: usize::from(candidate.path),
             prefix_length: usize::from(candidate.prefix_length),
             candidate,
         }

@@ -11,15 +11,20 @@ pub mod access_log;
 pub(crate) mod metrics;
 pub(crate) mod record;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use gatewright_model::message::RequestHead;
+use gatewright_plugins::exchange::Counted;
 
 use crate::proxy::ClientAddress;
+use crate::proxy::phases::Ended;
 use access_log::Lines;
+use access_log::variable::Moment;
 use access_log::writer::Channel;
+use metrics::exchanges::OfWorker;
 use metrics::{Metrics, WorkerCounts};
-use record::Record;
+use record::{Outcome, Record};
 
 /// Who tells: the same on every line.
 #[derive(Clone, Debug)]
@@ -39,7 +44,10 @@ impl Teller {
 pub(crate) struct Recorder {
     worker: usize,
     metrics: Arc<Metrics>,
+    pub(crate) teller: Arc<Teller>,
     lines: Option<Lines>,
+    exchanges: OfWorker,
+    moment: RefCell<Moment>,
 }
 
 impl Recorder {
@@ -50,13 +58,26 @@ impl Recorder {
         teller: &Arc<Teller>,
         log: Option<&Channel>,
     ) -> Self {
-        Self { worker, metrics, lines: log.map(|channel| Lines::new(channel.clone(), Arc::clone(teller))) }
+        let lines = log.map(|channel| Lines::new(channel.clone(), Arc::clone(teller)));
+        Self {
+            worker,
+            metrics,
+            teller: Arc::clone(teller),
+            lines,
+            exchanges: OfWorker::default(),
+            moment: RefCell::default(),
+        }
+    }
+
+    /// Whether it is counted what each plugin takes.
+    pub(crate) fn measures_plugins(&self) -> bool {
+        self.metrics.measures_plugins
     }
 
     /// One that tells nobody, for tests.
     #[cfg(test)]
     pub(crate) fn silent() -> Self {
-        Self { worker: 0, metrics: Arc::new(Metrics::new(1)), lines: None }
+        Self::new(0, Arc::new(Metrics::new(1)), &Arc::new(Teller::new("default")), None)
     }
 
     /// What this worker counts beside exchanges.
@@ -65,12 +86,22 @@ impl Recorder {
     }
 
     /// The exchange of `record` is over.
-    pub(crate) fn finish(&self, record: &Record<'_>, request: &RequestHead, client: &ClientAddress) {
+    pub(crate) fn finish(&self, record: &Record<'_>, request: &mut RequestHead, client: &ClientAddress) {
         let outcome = record.outcome();
+        if let Some(phases) = record.take_phases() {
+            let mut moment = self.moment.borrow_mut();
+            moment.advance();
+            phases.finish(request, client, &Ended { outcome: &outcome, recorder: self, moment: &moment });
+        }
         self.metrics.count(self.worker, &outcome);
         if let Some(lines) = &self.lines {
             lines.add(&outcome, request, client);
         }
+    }
+
+    /// Counts an exchange as a plugin asks.
+    pub(crate) fn count_for_plugin(&self, outcome: &Outcome<'_>, counted: &Counted<'_>) {
+        self.metrics.exchanges.count((self.worker, &self.exchanges), outcome, counted);
     }
 
     /// Hands over what has been gathered; to be called now and then, and at the end.

@@ -8,8 +8,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use gatewright_model::lifecycle::RouteVersion;
+use gatewright_model::matching::HostPattern;
 
 use crate::live::{LiveConfig, LiveRoute, LiveService};
+use crate::proxy::phases::Phases;
 use crate::proxy::reject::RejectReason;
 
 /// The status of a request whose client left before it was answered, as nginx has it.
@@ -19,7 +21,9 @@ pub(crate) const CLIENT_CLOSED: u16 = 499;
 pub(crate) struct Record<'l> {
     live: &'l LiveConfig,
     begun: Instant,
-    service: Cell<Option<(&'l LiveService, usize)>>,
+    service: Cell<Option<Place<'l>>>,
+    /// The plugins of the request, which take note of its end.
+    phases: Cell<Option<Box<Phases<'l>>>>,
     status: Cell<u16>,
     reject_reason: Cell<Option<RejectReason>>,
     cut_reason: Cell<Option<RejectReason>>,
@@ -27,6 +31,14 @@ pub(crate) struct Record<'l> {
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
     head_bytes_out: Cell<u64>,
+}
+
+/// What was matched: a service, the place of the route in it, and that of the path in the route.
+#[derive(Clone, Copy)]
+struct Place<'l> {
+    service: &'l LiveService,
+    route: usize,
+    path: usize,
 }
 
 /// What the tries came to; of several, times and node are those of the last one.
@@ -48,6 +60,7 @@ impl<'l> Record<'l> {
             live,
             begun,
             service: Cell::new(None),
+            phases: Cell::new(None),
             status: Cell::new(0),
             reject_reason: Cell::new(None),
             cut_reason: Cell::new(None),
@@ -63,9 +76,19 @@ impl<'l> Record<'l> {
         self.live
     }
 
-    /// A route matched: that of `service` at the place `route`.
-    pub(crate) fn matched(&self, service: &'l LiveService, route: usize) {
-        self.service.set(Some((service, route)));
+    /// A route matched: that of `service` at the place `route`, by its path at the place `path`.
+    pub(crate) fn matched(&self, service: &'l LiveService, route: usize, path: usize) {
+        self.service.set(Some(Place { service, route, path }));
+    }
+
+    /// The plugins have done what they do before the end.
+    pub(crate) fn keep(&self, phases: Box<Phases<'l>>) {
+        self.phases.set(Some(phases));
+    }
+
+    /// The plugins that take note of the end, if any ran.
+    pub(crate) fn take_phases(&self) -> Option<Box<Phases<'l>>> {
+        self.phases.take()
     }
 
     /// A try begins.
@@ -161,8 +184,7 @@ impl<'l> Record<'l> {
 /// What became of an exchange.
 pub(crate) struct Outcome<'l> {
     pub(crate) live: &'l LiveConfig,
-    /// The service that was matched, and the place of the route in it.
-    service: Option<(&'l LiveService, usize)>,
+    service: Option<Place<'l>>,
     /// What the client was answered; [`CLIENT_CLOSED`]: nothing, it left.
     pub(crate) status: u16,
     pub(crate) reject_reason: Option<RejectReason>,
@@ -190,17 +212,36 @@ pub(crate) struct Outcome<'l> {
 impl<'l> Outcome<'l> {
     /// The service that was matched.
     pub(crate) fn service(&self) -> Option<&'l LiveService> {
-        self.service.map(|(service, _)| service)
+        self.service.map(|place| place.service)
     }
 
     /// The route that was matched.
     pub(crate) fn route(&self) -> Option<&'l RouteVersion> {
-        self.service.and_then(|(service, route)| service.published.routes.get(route))
+        self.service.and_then(|place| place.service.published.routes.get(place.route))
     }
 
     /// The service and the route that were matched, as they are served.
     pub(crate) fn live_route(&self) -> Option<(&'l LiveService, &'l LiveRoute)> {
-        self.service.and_then(|(service, route)| Some((service, service.routes.get(route)?)))
+        self.service.and_then(|place| Some((place.service, place.service.routes.get(place.route)?)))
+    }
+
+    /// The path of the route by which it was found, as it is written.
+    pub(crate) fn matched_path(&self) -> Option<&'l str> {
+        let path = self.service?.path;
+        self.route()?.route.paths.get(path).map(String::as_str)
+    }
+
+    /// The host name, as it is written, by which a request to `host` was found; none: every host will do.
+    pub(crate) fn matched_host(&self, host: &[u8]) -> Option<&'l str> {
+        let (service, route) = (self.service()?, self.route()?);
+        let own = &route.route.hosts;
+        let hosts = if own.is_empty() { &service.published.runtime.hosts } else { own };
+        let accepts = |written: &&String| HostPattern::parse(written).is_ok_and(|it| it.accepts_name(host));
+        // One host, which most services have, needs no comparison.
+        match hosts.as_slice() {
+            [only] => Some(only),
+            several => several.iter().find(accepts).map(String::as_str),
+        }
     }
 
     /// What the gateway itself took: everything but the upstream.

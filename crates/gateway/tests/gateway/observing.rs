@@ -189,6 +189,66 @@ fn requests_are_counted_by_route_version_status_and_reason() {
 }
 
 #[test]
+fn the_prometheus_plugin_counts_as_known_dashboards_expect() {
+    let node = Node::answering("HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nok");
+    let routes = json!({"plugins": {"prometheus": {}}, "hosts": ["a", "*.example"], "routes": [
+        {"route_id": "r", "name": "first", "paths": ["/a", "/x/*"]},
+        {"route_id": "q", "name": "second", "paths": ["/b"], "plugins": {"prometheus": {"prefer_name": true}}},
+        {"route_id": "p", "name": "third", "paths": ["/c"], "plugins": {"prometheus": {"_meta": {"disable": true}}}},
+    ]});
+    let world = World::serving(&[service(&[node.address], routes)]);
+    for (target, host) in
+        [("/a", "a"), ("/x/1", "b.example"), ("/x/2", "c.example"), ("/b", "a"), ("/c", "a")]
+    {
+        assert_eq!(world.ask(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).status, 201);
+    }
+    let told = || world.status_text("/apisix/prometheus/metrics");
+    let labels = |route: &str, uri: &str, host: &str| {
+        format!(
+            "apisix_http_status{{code=\"201\",route=\"{route}\",matched_uri=\"{uri}\",matched_host=\"{host}\",\
+             service=\"s\",consumer=\"\",node=\"127.0.0.1\",request_type=\"traditional_http\"}}"
+        )
+    };
+    let rest = "service=\"s\",consumer=\"\",node=\"127.0.0.1\",request_type=\"traditional_http\"";
+    for line in [
+        format!("{} 1", labels("r", "/a", "a")),
+        format!("{} 2", labels("r", "/x/*", "*.example")),
+        format!("{} 1", labels("second", "/b", "a")),
+        format!("apisix_http_latency_count{{type=\"request\",route=\"r\",{rest}}} 3"),
+        format!("apisix_http_latency_bucket{{type=\"upstream\",route=\"second\",{rest},le=\"+Inf\"}} 1"),
+        "apisix_http_requests_total 5".to_owned(),
+        "apisix_etcd_reachable 1".to_owned(),
+    ] {
+        until(|| told().lines().any(|told| told == line), || format!("{line}\nis not in\n{}", told()));
+    }
+    let text = told();
+    let egress = text.lines().find_map(|line| {
+        line.strip_prefix(&format!("apisix_bandwidth{{type=\"egress\",route=\"second\",{rest}}} "))
+    });
+    assert!(egress.is_some_and(|bytes| bytes.parse::<u32>().unwrap() > 20), "{text}");
+    assert!(!text.contains("third") && !text.contains("matched_uri=\"/c\""), "{text}");
+}
+
+#[test]
+fn what_plugins_take_is_told_where_it_is_measured() {
+    let node = Node::greeting();
+    let plugins = json!({"plugins": {"request-id": {}, "echo": {"body": "x"}}});
+    for measures in [true, false] {
+        let mut world = World::with(|settings| settings.measures_plugins = measures);
+        world.publish(&[service(&[node.address], plugins.clone())]);
+        world.ask(REQUEST);
+        let counted = |phases: f64| {
+            let scraped = scrape(&world);
+            scraped.get(r#"gatewright_plugin_phases_total{plugin="request-id"}"#) == Some(&phases)
+                && scraped.contains_key(r#"gatewright_plugin_seconds_total{plugin="echo"}"#)
+        };
+        let ended = || scrape(&world).get("gatewright_http_requests_in_flight") == Some(&0.0);
+        until(ended, || format!("{:?}", scrape(&world)));
+        assert_eq!(counted(2.0), measures, "{:?}", scrape(&world));
+    }
+}
+
+#[test]
 fn no_counter_is_reset_by_a_publication() {
     let node = Node::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let mut world = World::serving(&[service(&[node.address], json!({}))]);

@@ -327,6 +327,9 @@ pub(crate) struct TrafficListeners {
     workers: Option<NonZeroUsize>,
     #[command(flatten)]
     pub(crate) access_log: AccessLog,
+    /// Count how long each plugin takes; the metrics say so.
+    #[arg(long, env = "GATEWRIGHT_MEASURE_PLUGINS")]
+    pub(crate) measure_plugins: bool,
     #[command(flatten)]
     pub(crate) clients: crate::client_limits::ClientLimits,
 }

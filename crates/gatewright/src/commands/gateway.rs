@@ -86,6 +86,7 @@ pub(super) fn settings(
         status: traffic.status,
         workers: traffic.workers(),
         access_log: traffic.access_log.settings(),
+        measures_plugins: traffic.measure_plugins,
         limits: traffic.clients.limits(),
         memory: traffic.clients.memory(),
         trust: traffic.clients.trust(),

@@ -88,13 +88,27 @@ impl Instance {
         runs
     }
 
-    fn request_phase(&self, phase: Phase, exchange: &mut Exchange<'_>) -> Flow {
-        match phase {
-            Phase::Rewrite => self.plugin.rewrite(exchange),
-            Phase::Access => self.plugin.access(exchange),
-            Phase::BeforeUpstream => self.plugin.before_upstream(exchange),
-            Phase::Response | Phase::Log => Flow::Continue,
+    /// Has the plugin do something, and tells how long that took if anybody wants to know.
+    fn measured<T>(
+        &self,
+        exchange: &mut Exchange<'_>,
+        act: impl FnOnce(&dyn Plugin, &mut Exchange<'_>) -> T,
+    ) -> T {
+        let since = exchange.surroundings.stopwatch();
+        let done = act(&*self.plugin, exchange);
+        if let Some(since) = since {
+            exchange.surroundings.worked(self.kind.name, since);
         }
+        done
+    }
+}
+
+fn request_phase(plugin: &dyn Plugin, phase: Phase, exchange: &mut Exchange<'_>) -> Flow {
+    match phase {
+        Phase::Rewrite => plugin.rewrite(exchange),
+        Phase::Access => plugin.access(exchange),
+        Phase::BeforeUpstream => plugin.before_upstream(exchange),
+        Phase::Response | Phase::Log => Flow::Continue,
     }
 }
 
@@ -327,13 +341,15 @@ impl Course<'_> {
                 instance.kind.category != Category::Authentication
                     && self.route.instance(instance.kind).is_none()
             };
-            let skipped = who == Who::ConsumerAlone && !adds(instance);
+            let skipped = who == Who::ConsumerAlone && !adds(instance)
+                || exchange.state.already_run.contains(&instance.kind.name)
+                || who == Who::Global && self.is_left_to_route(instance, exchange);
             if skipped || !instance.kind.phases.has(phase) || !instance.enter(exchange) {
                 progress.pass(side);
                 continue;
             }
             progress.blamed.clone_from(&instance.meta.error_response);
-            match instance.request_phase(phase, exchange) {
+            match instance.measured(exchange, |plugin, exchange| request_phase(plugin, phase, exchange)) {
                 Flow::Continue => progress.pass(side),
                 // The same plugin is asked again, with the body there.
                 Flow::ReadBody(bytes_max) => return Flow::ReadBody(bytes_max),
@@ -355,6 +371,15 @@ impl Course<'_> {
         self.each(Phase::Log, exchange, &mut |plugin, exchange| plugin.log(exchange, outcome));
     }
 
+    /// Whether a global rule does not run because route, service or consumer have the same plugin.
+    fn is_left_to_route(&self, global: &Instance, exchange: &Exchange<'_>) -> bool {
+        let consumer =
+            || exchange.state.consumer.as_ref().and_then(|consumer| consumer.plugins.as_ref().ok());
+        global.plugin.yields_to_route()
+            && (self.route.instance(global.kind).is_some()
+                || consumer().is_some_and(|layer| layer.instance(global.kind).is_some()))
+    }
+
     fn each(
         &self,
         phase: Phase,
@@ -368,8 +393,9 @@ impl Course<'_> {
             let mut progress = Progress::start();
             while let Some((instance, side)) = next(below, above, &mut progress) {
                 progress.pass(side);
-                if instance.kind.phases.has(phase) && instance.enter(exchange) {
-                    ask(&*instance.plugin, exchange);
+                let skipped = std::ptr::eq(below, self.global) && self.is_left_to_route(instance, exchange);
+                if instance.kind.phases.has(phase) && !skipped && instance.enter(exchange) {
+                    instance.measured(exchange, |plugin, exchange| ask(plugin, exchange));
                 }
             }
         }

@@ -175,7 +175,7 @@ fn write_json(value: &Shown<'_>, out: &mut Vec<u8>) {
             // Writing to memory cannot fail.
             let _ = serde_json::to_writer(out, &String::from_utf8_lossy(text));
         }
-        number => write_number(number, out),
+        number => number.write(out),
     }
 }
 
@@ -191,14 +191,6 @@ fn write_text(value: &Shown<'_>, out: &mut Vec<u8>) {
                 }
             }
         }
-        number => write_number(number, out),
+        number => number.write(out),
     }
-}
-
-fn write_number(value: &Shown<'_>, out: &mut Vec<u8>) {
-    let _ = match value {
-        Shown::Number(number) => write!(out, "{number}"),
-        Shown::Seconds(time) => write!(out, "{}.{:06}", time.as_secs(), time.subsec_micros()),
-        Shown::Text(_) => Ok(()),
-    };
 }

@@ -4,6 +4,7 @@
 //! A new one is a line in `NAMES` and its value in `Told::value`.
 
 use std::borrow::Cow;
+use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
 use gatewright_model::expression::{Value, Variable as Condition, Variables};
@@ -126,7 +127,29 @@ pub(crate) enum Shown<'a> {
     Seconds(Duration),
 }
 
+impl Shown<'_> {
+    /// Appends it as text.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        // Writing to memory cannot fail.
+        let _ = match self {
+            Self::Text(text) => out.write_all(text),
+            Self::Number(number) => write!(out, "{number}"),
+            Self::Seconds(time) => write!(out, "{}.{:06}", time.as_secs(), time.subsec_micros()),
+        };
+    }
+}
+
 impl<'a> Told<'a> {
+    /// The variable called `name`, of those that only the access log has.
+    pub(crate) fn named(name: &str) -> Option<Variable> {
+        NAMES.iter().find(|known| known.name == name).map(|known| Variable(Kind::Over(known.over)))
+    }
+
+    /// A variable that conditions know.
+    pub(crate) fn known_as(variable: &Condition) -> Variable {
+        Variable(Kind::Known(variable.clone()))
+    }
+
     /// The value of `variable`; `None`: the exchange has none.
     pub(crate) fn value<'t>(
         &'t self,
@@ -220,6 +243,11 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
+    /// The time, since 1970.
+    pub(crate) fn now(&self) -> Duration {
+        self.now
+    }
+
     /// It is now.
     pub(crate) fn advance(&mut self) {
         self.set(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());

@@ -49,6 +49,27 @@ pub(crate) const BUCKETS: [(u64, &str); 17] = [
     (60_000_000, "60"),
 ];
 
+/// The upper ends of [`BUCKETS`] in milliseconds.
+pub(crate) const BUCKETS_MILLIS: [(u64, &str); BUCKETS.len()] = [
+    (200, "0.2"),
+    (500, "0.5"),
+    (1_000, "1"),
+    (2_000, "2"),
+    (5_000, "5"),
+    (10_000, "10"),
+    (20_000, "20"),
+    (50_000, "50"),
+    (100_000, "100"),
+    (200_000, "200"),
+    (500_000, "500"),
+    (1_000_000, "1000"),
+    (2_000_000, "2000"),
+    (5_000_000, "5000"),
+    (10_000_000, "10000"),
+    (30_000_000, "30000"),
+    (60_000_000, "60000"),
+];
+
 /// How long things took.
 #[derive(Debug, Default)]
 pub(crate) struct Histogram {
@@ -97,6 +118,36 @@ impl Distribution {
     }
 }
 
+/// How often things happened and how long they took together, by name; a plugin more than there is room for is not
+/// counted.
+pub(crate) struct Times(Box<[(OnceLock<&'static str>, Counter, Counter)]>);
+
+impl Default for Times {
+    fn default() -> Self {
+        Self((0..NAMES_MAX).map(|_| Default::default()).collect())
+    }
+}
+
+impl Times {
+    /// Only to be called by the thread the times belong to.
+    pub(crate) fn add(&self, name: &'static str, took: Duration) {
+        for (known, count, nanoseconds) in &self.0 {
+            if *known.get_or_init(|| name) == name {
+                count.add(1);
+                return nanoseconds.add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+            }
+        }
+    }
+
+    /// Names with how often and how long.
+    pub(crate) fn read(&self) -> impl Iterator<Item = (&'static str, u64, Duration)> {
+        let read = |(name, count, nanoseconds): &(OnceLock<&'static str>, Counter, Counter)| {
+            Some((*name.get()?, count.get(), Duration::from_nanos(nanoseconds.get())))
+        };
+        self.0.iter().map_while(read)
+    }
+}
+
 /// Names counted at the same time; there are fewer causes than this, each a constant of the program.
 const NAMES_MAX: usize = 128;
 
@@ -134,6 +185,9 @@ mod tests {
         for (microseconds, text) in BUCKETS {
             assert_eq!(text.parse::<f64>().unwrap(), Duration::from_micros(microseconds).as_secs_f64());
         }
+        for ((end, text), (microseconds, _)) in BUCKETS_MILLIS.iter().zip(BUCKETS) {
+            assert_eq!((*end, text.parse::<f64>().unwrap()), (microseconds, microseconds as f64 / 1000.0));
+        }
     }
 
     #[test]
@@ -146,6 +200,16 @@ mod tests {
         assert_eq!(sum.cumulative[..3], [1, 2, 2]);
         assert_eq!((sum.cumulative[BUCKETS.len() - 1], sum.count()), (2, 3));
         assert_eq!(sum.seconds, 61.000_401);
+    }
+
+    #[test]
+    fn times_are_added_up_by_name() {
+        let times = Times::default();
+        for (name, millis) in [("a", 1), ("b", 2), ("a", 3)] {
+            times.add(name, Duration::from_millis(millis));
+        }
+        let expected = [("a", 2, Duration::from_millis(4)), ("b", 1, Duration::from_millis(2))];
+        assert_eq!(times.read().collect::<Vec<_>>(), expected);
     }
 
     #[test]

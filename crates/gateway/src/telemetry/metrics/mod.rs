@@ -4,12 +4,17 @@
 //! happens on a thread that serves no requests.
 //!
 //! * `counter`: a number with one writer.
+//! * `labelled`, `exchanges`: what the `prometheus` plugin counts, by labels.
 //! * `series`: what is counted for each route and version.
 //! * `scrape`: everything, as text.
+//! * `known`: what dashboards for Apache APISIX know, as text.
 //! * `process`: what the system knows of the process.
 //! * `text`: how metrics are written.
 
 pub(crate) mod counter;
+pub(crate) mod exchanges;
+pub(crate) mod known;
+mod labelled;
 mod process;
 pub(crate) mod scrape;
 pub(crate) mod series;
@@ -19,8 +24,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::record::Outcome;
+use crate::config::Settings;
 use crate::proxy::reject::RejectReason;
-use counter::{Counter, Tally};
+use counter::{Counter, Tally, Times};
+use exchanges::Exchanges;
 use series::{Registry, RouteCounts, Series, VersionCounts};
 
 /// Status codes that are counted one by one: 100 to 599.
@@ -33,7 +40,11 @@ pub(crate) struct Metrics {
     pub(crate) versions: Registry<VersionCounts>,
     /// Requests that no route matched.
     unmatched: Arc<Series<RouteCounts>>,
+    /// What the `prometheus` plugin counts.
+    pub(crate) exchanges: Exchanges,
     workers: Box<[WorkerCounts]>,
+    /// Whether it is counted what each plugin takes.
+    pub(crate) measures_plugins: bool,
 }
 
 /// What a worker counts, whatever route it serves.
@@ -48,6 +59,8 @@ pub(crate) struct WorkerCounts {
     connections_accepted: Counter,
     upstream_connections_opened: Counter,
     upstream_connections_idle: Counter,
+    /// What plugins took, if that is measured.
+    pub(crate) plugins: Times,
 }
 
 impl Default for WorkerCounts {
@@ -62,6 +75,7 @@ impl Default for WorkerCounts {
             connections_accepted: Counter::default(),
             upstream_connections_opened: Counter::default(),
             upstream_connections_idle: Counter::default(),
+            plugins: Times::default(),
         }
     }
 }
@@ -73,15 +87,23 @@ impl Metrics {
         Self {
             unmatched: routes.series("", ""),
             routes,
+            exchanges: Exchanges::new(workers),
             versions: Registry::new(workers),
             workers: (0..workers.max(1)).map(|_| WorkerCounts::default()).collect(),
+            measures_plugins: false,
         }
+    }
+
+    /// What `settings` ask for.
+    pub(crate) fn asked_for(settings: &Settings) -> Self {
+        Self { measures_plugins: settings.measures_plugins, ..Self::new(settings.workers.get()) }
     }
 
     /// Forgets what has been gone for long at `now`.
     pub(crate) fn sweep(&self, now: Instant) {
         self.routes.sweep(now);
         self.versions.sweep(now);
+        self.exchanges.sweep(now);
     }
 
     /// What `worker` counts; only for the thread of that worker.

@@ -3,6 +3,7 @@
 //! `docs/reference/metrics.md` lists the families, and a test compares the two.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::counter::{Counter, Distribution, Tally};
 use super::series::{CLASSES, RouteCounts, Series, VersionCounts};
@@ -13,7 +14,7 @@ use crate::source::report::Report;
 use crate::telemetry::Teller;
 
 /// Nodes whose health is told; those of a group beyond that are not.
-const NODES_MAX: usize = 10_000;
+pub(super) const NODES_MAX: usize = 10_000;
 
 /// What is scraped.
 pub(crate) struct Scraped<'a> {
@@ -126,6 +127,7 @@ fn workers(workers: &[WorkerCounts], text: &mut Text) {
     let help = "Exchanges that were cut before their end, by reason.";
     tallies("gatewright_http_cuts_total", help, workers.iter().map(|worker| &worker.cuts), text);
     type Read = fn(&WorkerCounts) -> &Counter;
+    plugins(workers, text);
     let numbers: [(&str, Kind, &str, Read); 6] = [
         ("gatewright_http_requests_in_flight", Kind::Gauge, "Requests being served.", |w| &w.in_flight),
         ("gatewright_client_connections", Kind::Gauge, "Open connections of clients.", |w| &w.connections),
@@ -154,6 +156,22 @@ fn workers(workers: &[WorkerCounts], text: &mut Text) {
     for (name, kind, help, read) in numbers {
         text.family(name, kind, help).sample(&[], sum(workers.iter().map(read)));
     }
+}
+
+/// What plugins took; nothing, unless that is measured.
+fn plugins(workers: &[WorkerCounts], text: &mut Text) {
+    let mut sums: BTreeMap<&str, (u64, Duration)> = BTreeMap::new();
+    for (plugin, count, took) in workers.iter().flat_map(|worker| worker.plugins.read()) {
+        let sum = sums.entry(plugin).or_default();
+        *sum = (sum.0 + count, sum.1 + took);
+    }
+    let help = "Phases of plugins that ran, by plugin; only with --measure-plugins.";
+    let mut family = text.family("gatewright_plugin_phases_total", Kind::Counter, help);
+    sums.iter().for_each(|(plugin, (count, _))| family.sample(&[("plugin", plugin)], count));
+    let help =
+        "Time that plugins took, without what they waited for, by plugin; only with --measure-plugins.";
+    let mut family = text.family("gatewright_plugin_seconds_total", Kind::Counter, help);
+    sums.iter().for_each(|(plugin, (_, took))| family.sample(&[("plugin", plugin)], took.as_secs_f64()));
 }
 
 /// Clients that got no further than the door, or were shown to it.
@@ -282,7 +300,7 @@ fn configuration(scraped: &Scraped<'_>, text: &mut Text) {
     family.sample(&[("cause", "write")], scraped.lines_lost.1);
 }
 
-fn sum<'c>(counters: impl Iterator<Item = &'c Counter>) -> u64 {
+pub(super) fn sum<'c>(counters: impl Iterator<Item = &'c Counter>) -> u64 {
     counters.map(Counter::get).sum()
 }
 

@@ -5,7 +5,7 @@
 
 use std::fmt::{Display, Write};
 
-use super::counter::{BUCKETS, Distribution};
+use super::counter::{BUCKETS, BUCKETS_MILLIS, Distribution};
 
 /// What a family of metrics is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +74,21 @@ impl Text {
     }
 }
 
+/// Writes one label.
+pub(crate) fn label(name: &str, value: &str, out: &mut String) {
+    out.push_str(name);
+    out.push_str("=\"");
+    for c in value.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
 /// A family being written.
 pub(crate) struct Family<'t> {
     name: &'static str,
@@ -99,23 +114,34 @@ impl Family<'_> {
         self.line("_count", labels, None, distribution.count());
     }
 
+    /// Writes one sample whose labels are written already.
+    pub(crate) fn written(&mut self, labels: &str, value: impl Display) {
+        // Writing to memory cannot fail.
+        let _ = writeln!(self.out, "{}{{{labels}}} {value}", self.name);
+    }
+
+    /// Writes a histogram in milliseconds, whose labels are written already; nothing, if it is empty.
+    pub(crate) fn written_distribution(&mut self, labels: &str, distribution: &Distribution) {
+        if distribution.count() == 0 {
+            return;
+        }
+        let name = self.name;
+        for ((_, end), count) in BUCKETS_MILLIS.iter().zip(distribution.cumulative) {
+            let _ = writeln!(self.out, "{name}_bucket{{{labels},le=\"{end}\"}} {count}");
+        }
+        let count = distribution.count();
+        let _ = writeln!(self.out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
+        let _ = writeln!(self.out, "{name}_sum{{{labels}}} {}", distribution.seconds * 1000.0);
+        let _ = writeln!(self.out, "{name}_count{{{labels}}} {count}");
+    }
+
     fn line(&mut self, suffix: &str, labels: &[Label<'_>], end: Option<&str>, value: impl Display) {
         self.out.push_str(self.name);
         self.out.push_str(suffix);
         let mut open = '{';
         for (name, value) in labels.iter().copied().chain(end.map(|end| ("le", end))) {
             self.out.push(open);
-            self.out.push_str(name);
-            self.out.push_str("=\"");
-            for c in value.chars() {
-                match c {
-                    '\\' => self.out.push_str("\\\\"),
-                    '"' => self.out.push_str("\\\""),
-                    '\n' => self.out.push_str("\\n"),
-                    c => self.out.push(c),
-                }
-            }
-            self.out.push('"');
+            label(name, value, self.out);
             open = ',';
         }
         if open == ',' {
