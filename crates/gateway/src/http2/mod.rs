@@ -21,6 +21,7 @@ pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod wire;
 
+use bytes::Bytes;
 use gatewright_model::message::Fields;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -84,11 +85,16 @@ fn append(map: &HeaderMap, fields: &mut Fields) {
     }
 }
 
-/// The fields as a map, names in lower case; without what HTTP/2 cannot carry.
+/// The fields as a map, names in lower case; without what HTTP/2 cannot carry. All values share one copy of the
+/// fields' bytes.
 pub(crate) fn map_of(fields: &Fields) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(fields.iter().count());
+    let shared = Bytes::copy_from_slice(fields.all_bytes());
     for field in fields.iter() {
-        append_to(&mut map, fields.bytes(field.name), fields.bytes(field.value));
+        let value = HeaderValue::from_maybe_shared(shared.slice(field.value.range()));
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(fields.bytes(field.name)), value) {
+            map.append(name, value);
+        }
     }
     map
 }

@@ -19,7 +19,7 @@ use super::attempt::{Attempt, Link, send_failure};
 use super::body::{BODY_BYTES_MAX, Body, ReadBody};
 use super::client::{Client, Incoming};
 use super::connection::{Unread, is_too_large};
-use super::destination::{Destination, Found, find};
+use super::destination::{Destination, find};
 use super::headers;
 use super::phases::{Kept, Phases};
 use super::reject::RejectReason;
@@ -95,31 +95,17 @@ pub(super) async fn forward<'l>(
     {
         return Err(reason.into());
     }
-    let Some(phases) = Phases::of(record.live(), found.as_ref().ok(), worker.recorder.measures_plugins())?
-    else {
-        let destination = found?.destination(&workspace.request, client, &body, None)?;
-        return pass_on(worker, client, workspace, unread, wish, (&destination, None), record).await;
-    };
-    let phases = Kept::new(phases, record);
-    // Only requests with plugins make room for their phases.
-    let phased = forward_in_phases(worker, client, workspace, unread, wish, (found, body, phases), record);
-    Box::pin(phased).await
-}
-
-/// As [`forward`], for a request that plugins run for.
-async fn forward_in_phases<'l>(
-    worker: &Rc<Worker>,
-    client: &mut Client<'_, '_>,
-    workspace: &mut Workspace,
-    unread: &mut Unread,
-    mut wish: Wish,
-    (found, body, mut phases): (Result<Found<'l>, RejectReason>, Body, Kept<'_, 'l>),
-    record: &Record<'l>,
-) -> Result<bool, Failure> {
-    let phases = phases.phases();
-    phases.request(client, workspace, unread, &mut wish).await?;
-    let destination = found?.destination(&workspace.request, client, &body, Some(phases.state()))?;
-    pass_on(worker, client, workspace, unread, wish, (&destination, Some(phases)), record).await
+    // Only requests with plugins make room for their phases, and there is one place for what follows: futures are
+    // large, and a second one would be copied for every such request.
+    let phases = Phases::of(record.live(), found.as_ref().ok(), worker.recorder.measures_plugins())?;
+    let mut kept = phases.map(|phases| Kept::new(phases, record));
+    let mut phases = kept.as_mut().map(Kept::phases);
+    if let Some(phases) = &mut phases {
+        phases.request(client, workspace, unread, &mut wish).await?;
+    }
+    let state = phases.as_deref().map(Phases::state);
+    let destination = found?.destination(&workspace.request, client, &body, state)?;
+    pass_on(worker, client, workspace, unread, wish, (&destination, phases), record).await
 }
 
 /// Sends the request to a node of its destination, and to another where that is right.

@@ -75,7 +75,8 @@ pub(super) async fn serve(
         match timer.limit_until_stop(patience, next(worker, &mut connection, &gather, &seen)).await {
             Ok(Ok((request, respond))) => {
                 shared.in_flight.set(shared.in_flight.get() + 1);
-                tokio::task::spawn_local(serve_stream(Rc::clone(&shared), request, respond));
+                // A task is moved several times when it is spawned and when it ends; only its pointer should be.
+                tokio::task::spawn_local(Box::pin(serve_stream(Rc::clone(&shared), request, respond)));
                 patience = if closing { CLOSING_TIMEOUT } else { worker.limits.idle_timeout };
             }
             Ok(Err(End::Gone)) => return,

@@ -41,7 +41,9 @@ impl Span {
         Self::new(at(range.start), at(range.end))
     }
 
-    fn range(self) -> std::ops::Range<usize> {
+    /// The positions of its bytes in the buffer.
+    #[must_use]
+    pub fn range(self) -> std::ops::Range<usize> {
         self.start as usize..self.end as usize
     }
 }
@@ -156,6 +158,12 @@ impl Fields {
     #[must_use]
     pub fn bytes(&self, span: Span) -> &[u8] {
         &self.bytes[span.range()]
+    }
+
+    /// The buffer that all spans are spans of, with whatever lies between them.
+    #[must_use]
+    pub fn all_bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// Appends text that belongs to no field yet and says where it is.
