@@ -114,7 +114,7 @@ impl Answer<'_, '_, '_, '_, '_> {
             Some(ResponseBody::Filtered(_)) => (Vec::new(), framing),
             Some(ResponseBody::Replaced(body)) => {
                 let node_persists = node_persists && matches!(framing, Framing::None | Framing::Length(0));
-                let client_persists = self.replace(head, body).await?;
+                let client_persists = Box::pin(self.replace(head, body)).await?;
                 return Ok(Received { client_persists, node_persists, switched: false });
             }
         };

@@ -23,7 +23,7 @@ use super::pace::Talk;
 use super::phases::Phases;
 use super::reject::RejectReason;
 use super::relay::{Broken, Source, relay};
-use super::sink::{Http1Sink, Http2Sink, Sink, send_whole, write_rest};
+use super::sink::{Http2Sink, Sink, send_whole, write_rest};
 use super::tunnel::{self, Life};
 use crate::http1::Malformed;
 use crate::http2::outlet::Outlet;
@@ -117,6 +117,8 @@ pub(super) enum Link {
     Http2(Seat, Request<()>),
 }
 
+// A task has room for the largest of what it may wait for, and every connection is a task: what few requests need is
+// boxed.
 impl Attempt<'_, '_, '_, '_> {
     pub(super) async fn run(self, link: Link, sending: Sending) -> Result<Done, Trouble> {
         self.workspace.answer.clear();
@@ -173,8 +175,7 @@ impl Attempt<'_, '_, '_, '_> {
                 if wish.expects && inbound.is_empty() {
                     answer.to.client.go_on(limits.body_timeout, timer).await?;
                 }
-                let sink =
-                    Sink::from(Http1Sink::of_request(&mut node_writer, outbound, timeouts.send, framing));
+                let sink = Sink::of_request(&mut node_writer, outbound, timeouts.send, framing);
                 let upload = async {
                     let source = Source::client(incoming.origin(framing), inbound, limits)
                         .at_most(wish.body_bytes_max);
@@ -183,7 +184,7 @@ impl Attempt<'_, '_, '_, '_> {
                     *unread = Unread::Nothing;
                     gone(incoming).await
                 };
-                beside(pin!(upload), pin!(answer.pass_on(response)), &stage).await?
+                beside(Box::pin(upload).as_mut(), pin!(answer.pass_on(response)), &stage).await?
             }
         };
         if received.switched
@@ -194,7 +195,8 @@ impl Attempt<'_, '_, '_, '_> {
             let client = tunnel::End { reader, writer, said: inbound, timer };
             let (drain, end) = (limits.websocket_drain, worker.end.clone());
             let life = Life { clock, silence_max: timeouts.read, is_served, drain, end };
-            tunnel::run(client, node, life).await.into_iter().for_each(|reason| record.cut(reason));
+            let tunnel = Box::pin(tunnel::run(client, node, life));
+            tunnel.await.into_iter().for_each(|reason| record.cut(reason));
             return Ok(Done { persists: false, reusable: None });
         }
         let whole = *unread == Unread::Nothing;
@@ -246,7 +248,7 @@ impl Attempt<'_, '_, '_, '_> {
                 let data = Bytes::copy_from_slice(&inbound[..length]);
                 let upload = async {
                     if !bodiless {
-                        send_whole(data, sink, upload_timer).await?;
+                        Box::pin(send_whole(data, sink, upload_timer)).await?;
                     }
                     stage.uploading.set(false);
                     gone(incoming).await
@@ -271,7 +273,7 @@ impl Attempt<'_, '_, '_, '_> {
                     *unread = Unread::Nothing;
                     gone(incoming).await
                 };
-                beside(pin!(upload), pin!(answer.pass_on(response)), &stage).await?
+                beside(Box::pin(upload).as_mut(), pin!(answer.pass_on(response)), &stage).await?
             }
         };
         let whole = *unread == Unread::Nothing;

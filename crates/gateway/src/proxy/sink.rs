@@ -63,7 +63,7 @@ pub(crate) struct Http1Sink<'a, 's> {
     pub(crate) trailers: bool,
 }
 
-impl<'a, 's> Http1Sink<'a, 's> {
+impl<'a, 's> Sink<'a, 's> {
     /// For a request, of which `staged` holds the head, with a body of this framing.
     pub(crate) fn of_request(
         writer: &'a mut WriteHalf<'s>,
@@ -72,7 +72,7 @@ impl<'a, 's> Http1Sink<'a, 's> {
         framing: Framing,
     ) -> Self {
         let chunked = framing == Framing::Chunked;
-        Self { writer, staged, write_limit, chunked, trailers: chunked }
+        Http1Sink { writer, staged, write_limit, chunked, trailers: chunked }.into()
     }
 }
 
