@@ -57,8 +57,9 @@ impl Outbound for Http {
     }
 
     fn sleep(&self, time: Duration) -> Waiting<()> {
-        // The timer belongs to the background runtime, whoever waits for it.
-        let sleeping = AbortOnDropHandle::new(self.runtime.spawn(tokio::time::sleep(time)));
+        // The timer belongs to the background runtime, whoever waits for it; it is made there for that reason.
+        let sleeping = self.runtime.spawn(async move { tokio::time::sleep(time).await });
+        let sleeping = AbortOnDropHandle::new(sleeping);
         Box::pin(async move {
             // It only fails when the gateway ends.
             let _ = sleeping.await;
