@@ -18,7 +18,7 @@
 //! * `transport`: what a connection runs on.
 //! * `listeners`, `handover`: the listening sockets, and how they pass to the process that replaces this one.
 //! * `memory`: what happens when it runs short.
-//! * `outbound`: the way outside for plugins.
+//! * `outbound`: the way outside for plugins. `secrets`: what references of configurations stand for.
 //! * `worker`: one thread, one runtime, nothing shared on the request path.
 //! * `heartbeat`: what this instance reports of itself. `status`: the status listener.
 
@@ -37,6 +37,7 @@ mod handover;
 mod listeners;
 mod memory;
 mod outbound;
+mod secrets;
 
 mod http1;
 mod http2;

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::chain::Layer;
 use crate::kind::{Kind, Schemas};
+use crate::secrets;
 
 /// What consumers show to a kind of plugin.
 pub struct CredentialKind {
@@ -150,6 +151,10 @@ impl Consumers {
     /// A credential that cannot be read proves nothing; writing it was refused already.
     fn claim(&mut self, kind: &Kind, config: &Value, consumer: &str, id: Option<&str>) {
         let (Some(about), Some(shown)) = (kind.credential, shown(kind, config)) else { return };
+        // The text of a reference is no secret: whoever can read the configuration could show it.
+        if secrets::are_in(config) {
+            return;
+        }
         let Ok(parsed) = (about.parse)(config.clone()) else { return };
         let credential = Arc::new(Credential { id: id.map(Into::into), consumer: consumer.into(), parsed });
         let claim = self.credentials.entry(kind.name).or_default().entry(shown).or_default();
@@ -192,6 +197,9 @@ pub(crate) fn violations(kind: &Kind, schemas: &Schemas, config: &Value) -> Viol
         return Violations::one("", format!("plugin `{}` takes no credentials", kind.name));
     };
     let found = schema.violations(config);
+    if secrets::are_in(config) {
+        return secrets::around_references(config, &found);
+    }
     if !found.is_empty() {
         return found;
     }

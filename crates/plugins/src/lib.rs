@@ -16,20 +16,14 @@ pub mod exchange;
 pub mod kind;
 pub mod outbound;
 pub mod response;
+pub mod secrets;
 pub mod shared;
 
 mod authentication;
 mod compression;
 mod counters;
 mod edits;
-#[cfg_attr(
-    not(test),
-    allow(
-        dead_code,
-        unused_imports,
-        reason = "keys of identity providers and tokens of our own have no other user yet"
-    )
-)]
+#[cfg_attr(not(test), allow(dead_code, reason = "keys of identity providers have no other user yet"))]
 mod jose;
 mod limiting;
 mod meta;
@@ -139,6 +133,9 @@ pub fn validate(name: &str, config: &Value) -> Violations {
     let Some(kind) = find(name) else {
         return Violations::one("", format!("unknown plugin `{name}`"));
     };
+    if secrets::are_in(config) {
+        return secrets::around_references(config, &schemas(kind).config.violations(config));
+    }
     let (shared, outbound) = (shared::Shared::default(), outbound::refusing());
     let site = Site { metadata: None, shared: &shared, outbound: &outbound };
     chain::Instance::build(kind, config, &site).err().unwrap_or_default()

@@ -18,7 +18,7 @@ use gatewright_model::validation::Violations;
 
 use super::plugins::{GroupPlugins, ServicePlugins, is_unknown};
 use super::upstreams::{self, Objects, ServiceUpstreams};
-use super::{LiveConfig, LiveRoute, LiveService};
+use super::{LiveConfig, LiveRoute, LiveService, secrets};
 use crate::proxy::reject::RejectReason;
 use crate::router::{MatchSettings, Router, ServiceRules};
 use crate::telemetry::metrics::Metrics;
@@ -30,6 +30,14 @@ use crate::upstream::Background;
 pub(crate) struct Quarantined {
     pub(crate) what: What,
     pub(crate) reason: Violations,
+    /// Whether it is only a secret that is missing, which may come yet.
+    pub(crate) lacks_secret: bool,
+}
+
+impl Quarantined {
+    fn new(what: What, reason: Violations) -> Self {
+        Self { what, reason, lacks_secret: false }
+    }
 }
 
 /// What may be quarantined.
@@ -71,8 +79,22 @@ impl fmt::Display for What {
     }
 }
 
-/// Compiles `snapshot`, starting from what is live now.
+/// Compiles `snapshot`, starting from what is live now. Waits for secrets that nobody asked for before.
 pub(crate) fn compile(
+    before: &LiveConfig,
+    snapshot: &Snapshot,
+    background: &Background,
+) -> (LiveConfig, Vec<Quarantined>) {
+    let resolved = secrets::resolve(before, snapshot, &background.secrets);
+    let (mut live, mut quarantined) = compile_resolved(before, &resolved.snapshot, background);
+    live.secrets = resolved.holders;
+    // Why a secret is missing says more than that it is.
+    quarantined.retain(|one| !resolved.lacking.iter().any(|lacking| lacking.what == one.what));
+    quarantined.extend(resolved.lacking);
+    (live, quarantined)
+}
+
+fn compile_resolved(
     before: &LiveConfig,
     snapshot: &Snapshot,
     background: &Background,
@@ -93,10 +115,9 @@ pub(crate) fn compile(
     live.plugins = group.plugins;
     let unusable = unusable.into_iter();
     let mut quarantined: Vec<_> =
-        unusable.map(|(id, reason)| Quarantined { what: What::Ssl(id), reason }).collect();
-    quarantined.extend(
-        group.refused.into_iter().map(|(key, reason)| Quarantined { what: What::Object(key), reason }),
-    );
+        unusable.map(|(id, reason)| Quarantined::new(What::Ssl(id), reason)).collect();
+    let refused = group.refused.into_iter();
+    quarantined.extend(refused.map(|(key, reason)| Quarantined::new(What::Object(key), reason)));
     for (id, service) in before.services.iter() {
         if !snapshot.services.contains_key(id) {
             live.router.replace(placed(service).as_ref(), None);
@@ -120,7 +141,7 @@ pub(crate) fn compile(
         match compile_service((published, number), known, ground) {
             Ok((service, unbuilt)) => {
                 if !unbuilt.is_empty() {
-                    quarantined.push(Quarantined { what: What::Service(id.clone()), reason: unbuilt });
+                    quarantined.push(Quarantined::new(What::Service(id.clone()), unbuilt));
                 }
                 live.router.replace(known.and_then(placed).as_ref(), service.rules.as_ref());
                 live.services.insert(id, Arc::new(service));
@@ -129,7 +150,7 @@ pub(crate) fn compile(
                 if rematched {
                     live.router.replace(None, known.and_then(|known| known.rules.as_ref()));
                 }
-                quarantined.push(Quarantined { what: What::Service(id.clone()), reason });
+                quarantined.push(Quarantined::new(What::Service(id.clone()), reason));
             }
         }
     }

@@ -4,12 +4,14 @@
 //!   change.
 //! * [`services`]: the compiled services, and how a request finds its own.
 //! * [`plugins`]: instances of plugins and the layers they run in.
+//! * [`secrets`]: references to secrets, resolved before the rest.
 //! * [`upstreams`]: where the requests of a service can go.
 //! * [`current`]: the one pointer that is swapped, and how a worker reads it without touching shared counters.
 
 pub(crate) mod compile;
 pub(crate) mod current;
 pub(crate) mod plugins;
+pub(crate) mod secrets;
 pub(crate) mod services;
 pub(crate) mod upstreams;
 
@@ -18,6 +20,7 @@ use std::sync::Arc;
 use gatewright_model::snapshot::{PublishedService, Revision};
 
 use self::plugins::{GroupPlugins, ServicePlugins};
+use self::secrets::Holders;
 use self::services::Services;
 use self::upstreams::ServiceUpstreams;
 use crate::proxy::reject::RejectReason;
@@ -38,6 +41,8 @@ pub(crate) struct LiveConfig {
     /// Where requests are counted; outlives every configuration.
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) plugins: Arc<GroupPlugins>,
+    /// What was resolved before it was compiled.
+    pub(crate) secrets: Arc<Holders>,
 }
 
 impl LiveConfig {
@@ -50,6 +55,7 @@ impl LiveConfig {
             services: Services::default(),
             server_names: Arc::default(),
             plugins: Arc::default(),
+            secrets: Arc::default(),
         }
     }
 

@@ -118,7 +118,7 @@ pub(crate) async fn follow(
         // Jitter keeps a thousand gateways from returning in the same instant.
         let jittered = pause.mul_f64(0.5 + fastrand::f64());
         tokio::select! {
-            () = tokio::time::sleep(jittered) => {}
+            () = follower.rest(jittered) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
         pause = (pause * 2).min(PAUSE_MAX);
@@ -139,6 +139,8 @@ struct Follower {
     ledger: Ledger,
     /// Whether `snapshot` is certain to be what the control plane sent.
     trusted: bool,
+    /// Wakes when secrets changed.
+    secrets: watch::Receiver<u64>,
 }
 
 /// What became of a line.
@@ -167,7 +169,9 @@ impl Follower {
     /// Begins with what was kept on disk, if there is anything.
     async fn start(following: Following, connector: Arc<dyn Connector>) -> Self {
         let Following { settings, current, background, cache, reports } = following;
+        let secrets = background.secrets.changes();
         let mut follower = Self {
+            secrets,
             settings,
             connector,
             live: current.load(),
@@ -269,7 +273,13 @@ impl Follower {
     async fn read(&mut self, mut body: Incoming) -> Result<std::convert::Infallible, Ended> {
         let mut line: Vec<u8> = Vec::new();
         loop {
-            let frame = tokio::time::timeout(SILENCE_MAX, body.frame()).await.map_err(|_| Ended::Silent)?;
+            let frame = tokio::select! {
+                frame = tokio::time::timeout(SILENCE_MAX, body.frame()) => frame.map_err(|_| Ended::Silent)?,
+                Ok(()) = self.secrets.changed() => {
+                    self.compile_again().await?;
+                    continue;
+                }
+            };
             let frame = frame.ok_or(Ended::Closed)??;
             let Ok(mut data) = frame.into_data() else { continue };
             while let Some(end) = memchr::memchr(b'\n', &data) {
@@ -303,6 +313,42 @@ impl Follower {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Lets `time` pass; secrets change meanwhile as well.
+    async fn rest(&mut self, time: Duration) {
+        let until = tokio::time::Instant::now() + time;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                Ok(()) = self.secrets.changed() => {
+                    if let Err(error) = self.compile_again().await {
+                        tracing::error!(%error, "other secrets cannot be used; what was live stays live");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Compiles the same again with other secrets.
+    async fn compile_again(&mut self) -> Result<(), Ended> {
+        if self.live.revision.is_none() {
+            return Ok(());
+        }
+        let (snapshot, live) = (Arc::clone(&self.snapshot), Arc::clone(&self.live));
+        let background = Arc::clone(&self.background);
+        let compiling = tokio::task::spawn_blocking(move || compile::compile(&live, &snapshot, &background));
+        let (live, quarantined) = compiling.await?;
+        self.live = Arc::new(live);
+        // What was kept on disk may not be served yet.
+        if self.current.load().revision.is_some() {
+            self.current.swap(Arc::clone(&self.live));
+        } else {
+            serve_kept(&self.current, &self.live);
+        }
+        self.reports.change(|report| report.quarantine(&quarantined));
+        tracing::info!(revision = %self.snapshot.revision, "compiled again with other secrets");
         Ok(())
     }
 

@@ -36,6 +36,7 @@ use tokio::runtime::Handle;
 
 use crate::outbound::Http;
 use crate::proxy::reject::RejectReason;
+use crate::secrets::Secrets;
 use crate::tls;
 use crate::tls::node::{Demands, NodeSession, Unusable};
 use balance::Balance;
@@ -56,6 +57,8 @@ pub(crate) struct Background {
     pub(crate) tls: Arc<tls::Shared>,
     /// The way outside for plugins.
     pub(crate) outbound: Arc<dyn Outbound>,
+    /// What references of configurations stand for.
+    pub(crate) secrets: Secrets,
     checkers: Checkers,
     names: Names,
 }
@@ -68,9 +71,17 @@ impl Background {
         lookup: Arc<dyn Lookup>,
         tls: Arc<tls::Shared>,
     ) -> Self {
-        let outbound = Arc::new(Http::new(runtime.clone(), Arc::clone(&tls)));
+        let outbound: Arc<dyn Outbound> = Arc::new(Http::new(runtime.clone(), Arc::clone(&tls)));
+        let secrets = Secrets::new(runtime.clone(), Arc::clone(&outbound));
         let checkers = Checkers::new(runtime.clone());
-        Self { workers, tls, outbound, checkers, names: Names::new(runtime, lookup) }
+        Self { workers, tls, outbound, secrets, checkers, names: Names::new(runtime, lookup) }
+    }
+}
+
+impl Background {
+    /// The same, where configurations are only checked.
+    pub(crate) fn without_secrets(self) -> Self {
+        Self { secrets: Secrets::none(), ..self }
     }
 }
 

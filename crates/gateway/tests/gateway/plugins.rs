@@ -295,3 +295,56 @@ fn another_status_never_leaves_a_body_without_its_place() {
         }
     }
 }
+
+/// A vault whose only secret is `value`.
+fn vault(value: &str) -> Node {
+    let body = json!({"data": {"key": value}}).to_string();
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    Node::answering(Box::leak(answer.into_boxed_str()))
+}
+
+fn provider(id: &str, vault: &Node) -> Value {
+    let settings = json!({"uri": format!("http://{}", vault.address), "prefix": "kv", "token": "t"});
+    json!({"id": format!("vault.{id}"), "kind": "secret_provider", "content": settings})
+}
+
+#[test]
+fn secrets_are_resolved_before_anything_is_served() {
+    let (node, vault) = (Node::greeting(), vault("secret"));
+    let services = [service(&[node.address], json!({"plugins": {"key-auth": {}}}))];
+    let mut objects = jack();
+    objects[1]["content"]["credential"]["plugins"]["key-auth"]["key"] = "$secret://vault/1/jack/key".into();
+    objects.push(provider("1", &vault));
+    let mut world = World::unconfigured();
+    world.publish_with(&services, &objects);
+    let asked = |world: &World, key: &str| world.ask(get("/", &format!("apikey: {key}\r\n"))).status;
+    assert_eq!((asked(&world, "secret"), asked(&world, "$secret://vault/1/jack/key")), (200, 401));
+    let heads = vault.heads();
+    assert!(
+        heads[0].starts_with("GET /v1/kv/jack HTTP/1.1\r\n") && heads[0].contains("x-vault-token: t\r\n"),
+        "{heads:?}"
+    );
+    // Something else changes: the secret is known and not asked for again.
+    objects[0]["content"]["desc"] = "other".into();
+    world.publish_with(&services, &objects);
+    assert_eq!((asked(&world, "secret"), vault.heads().len()), (200, heads.len()));
+}
+
+#[test]
+fn what_lacks_a_secret_is_refused_until_it_is_there() {
+    let (node, vault) = (Node::greeting(), vault("secret"));
+    let plugins = json!({"csrf": {"key": "$secret://vault/1/csrf/key"}});
+    let services = [service(&[node.address], json!({ "plugins": plugins }))];
+    let mut world = World::unconfigured();
+    let mut objects = jack();
+    objects[1]["content"]["credential"]["plugins"]["key-auth"]["key"] = "$env://GATEWRIGHT_NO_SUCH".into();
+    world.publish_with(&services, &objects);
+    let answer = world.ask(GET);
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().contains("plugin_unbuilt"), "{}", answer.text());
+    world.publish_with(&services, &[provider("1", &vault)]);
+    let answer = world.ask(GET);
+    assert_eq!(answer.status, 200);
+    assert!(answer.header("set-cookie").is_some_and(|cookie| cookie.starts_with("apisix-csrf-token=")));
+    assert_eq!(node.heads().len(), 1);
+}

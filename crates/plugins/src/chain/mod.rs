@@ -22,7 +22,7 @@ use crate::meta::{self, Meta};
 use crate::outbound::Outbound;
 use crate::response::Response;
 use crate::shared::Shared;
-use crate::{consumers, schemas};
+use crate::{consumers, schemas, secrets};
 
 /// A plugin with its configuration.
 pub struct Instance {
@@ -37,6 +37,10 @@ impl Instance {
     /// # Errors
     /// Everything wrong with `config`, each with its JSON path in it.
     pub fn build(kind: &'static Kind, config: &Value, site: &Site<'_>) -> Result<Self, Violations> {
+        // Whoever resolves references did so before; what is left of them stands for nothing.
+        if secrets::are_in(config) {
+            return Err(secrets::unresolved(config));
+        }
         let mut found = schemas(kind).config.violations(config);
         let meta = meta::parse(config, &mut found);
         found.into_result()?;
@@ -160,6 +164,10 @@ impl Layer {
                 continue;
             };
             if consumers::is_credential(kind, config) {
+                // One whose secrets are not resolved matches nobody; the consumer has others, perhaps.
+                if secrets::are_in(config) {
+                    continue;
+                }
                 // What a consumer shows is found through the index, and does nothing by itself.
                 violations.absorb(&format!("/{name}"), consumers::violations(kind, schemas(kind), config));
                 continue;

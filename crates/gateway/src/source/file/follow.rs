@@ -66,7 +66,8 @@ pub fn validate(path: &Path) -> Result<Violations, LoadError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let tls = tls::Shared::new(&crate::config::Tls::default());
         let tls = Arc::new(tls.map_err(|error| Refusal::Setup(error.to_string()))?);
-        let background = Background::new(1, runtime.handle().clone(), Arc::new(SystemDns::default()), tls);
+        let background = Background::new(1, runtime.handle().clone(), Arc::new(SystemDns::default()), tls)
+            .without_secrets();
         let warnings = standalone.warnings.clone();
         let live = LiveConfig::unconfigured(Arc::new(Metrics::new(1)));
         let snapshot = snapshot(&Snapshot::default(), standalone);
@@ -125,12 +126,18 @@ impl Follower {
 
     /// Serves what the file becomes, until `stop`.
     pub(crate) async fn follow(mut self, mut stop: watch::Receiver<bool>) {
+        let mut secrets = self.background.secrets.changes();
         loop {
-            tokio::select! {
-                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            let other_secrets = tokio::select! {
+                () = tokio::time::sleep(LOOK_INTERVAL) => false,
+                Ok(()) = secrets.changed() => true,
                 _ = stop.wait_for(|stop| *stop) => return,
-            }
-            if let Err(reason) = self.look().await {
+            };
+            let looked = match other_secrets {
+                true => self.compile_again().await,
+                false => self.look().await,
+            };
+            if let Err(reason) = looked {
                 let reason = reason.to_string();
                 tracing::error!(path = %self.path.display(), %reason, "the configuration file is refused; what was served before goes on");
                 self.reports.change(|report| report.refused = Some(reason));
@@ -152,6 +159,17 @@ impl Follower {
         self.seen = stamp;
         let (snapshot, live) = loaded?;
         self.apply(snapshot, live);
+        Ok(())
+    }
+
+    /// Serves the same with other secrets.
+    async fn compile_again(&mut self) -> Result<(), Refusal> {
+        let (snapshot, live) = (Arc::clone(&self.snapshot), self.current.load());
+        let background = Arc::clone(&self.background);
+        let compiling = tokio::task::spawn_blocking(move || compile_whole(&live, &snapshot, &background));
+        let live = compiling.await??;
+        self.current.swap(Arc::new(live));
+        tracing::info!(path = %self.path.display(), "compiled again with other secrets");
         Ok(())
     }
 
@@ -210,6 +228,11 @@ fn compile_whole(
     let (live, quarantined) = compile::compile(before, snapshot, background);
     let mut violations = Violations::default();
     for one in quarantined {
+        if one.lacks_secret {
+            // The rest of the file is no worse for it, and the secret may come yet.
+            tracing::error!(what = %one.what, reason = %one.reason, "a secret is missing; what needs it is refused");
+            continue;
+        }
         violations.add(one.what.to_string(), one.reason.to_string());
     }
     for (id, service) in live.services.iter() {
