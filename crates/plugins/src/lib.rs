@@ -23,7 +23,6 @@ mod authentication;
 mod compression;
 mod counters;
 mod edits;
-#[cfg_attr(not(test), allow(dead_code, reason = "keys of identity providers have no other user yet"))]
 mod jose;
 mod limiting;
 mod meta;
@@ -51,6 +50,7 @@ mod limit_count;
 mod limit_req;
 mod mocking;
 mod multi_auth;
+mod openid_connect;
 mod prometheus;
 mod proxy_buffering;
 mod proxy_rewrite;
@@ -93,6 +93,7 @@ pub const ALL: &[&Kind] = &[
     &uri_blocker::KIND,
     &request_validation::KIND,
     &multi_auth::KIND,
+    &openid_connect::KIND,
     &hmac_auth::KIND,
     &basic_auth::KIND,
     &jwt_auth::KIND,

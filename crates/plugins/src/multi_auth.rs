@@ -138,6 +138,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_waited_for_is_judged_as_well() {
+        let jwks = json!({"discovery": "http://id.example/d", "client_id": "c", "bearer_only": true, "use_jwks": true,
+            "unauth_action": "deny", "session": {"secret": "0123456789abcdef"}});
+        let plugins = json!([{"openid-connect": jwks}, {"key-auth": {}}]);
+        let trial = Trial::of("multi-auth", json!({ "auth_plugins": plugins })).consumer(
+            "jack",
+            json!({}),
+            json!({"key-auth": {"key": "k"}}),
+        );
+        // The identity provider does not answer.
+        let run = trial.run("GET /\nAuthorization: Bearer e30.e30.\napikey: k");
+        assert_eq!(run.sent("X-Consumer-Username"), "jack");
+    }
+
+    #[test]
     fn only_what_authenticates_is_taken() {
         let of = |plugins: serde_json::Value| refused("multi-auth", &json!({ "auth_plugins": plugins }));
         assert_eq!(of(json!([{"key-auth": {}}])), ["/auth_plugins"]);
