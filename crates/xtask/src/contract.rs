@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, ensure};
 
 use crate::bench::peers::python;
+use crate::cargo::cargo;
 
 const PACKAGE: &str = "schemathesis==4.32.5";
 
@@ -41,7 +42,7 @@ impl Drop for Running {
 pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
     let schemathesis = python::provide(repository, PACKAGE, "schemathesis")?;
     let data = tempfile::tempdir().context("no temporary directory")?;
-    let mut command = Command::new(env!("CARGO"));
+    let mut command = cargo();
     let any = "127.0.0.1:0";
     command.args(["run", "--quiet", "--package", "gatewright", "--", "up", "--admin", any, "--proxy", any]);
     command.args(["--status", any, "--data-dir"]).arg(data.path()).current_dir(repository);

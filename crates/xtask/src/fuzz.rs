@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
+use crate::cargo::cargo;
 use crate::test_dependencies;
 
 /// The targets, as `fuzz/fuzz_targets` has them; a test keeps this complete.
@@ -84,7 +85,7 @@ fn build(folder: &Path) -> anyhow::Result<PathBuf> {
     // Naming the platform keeps the flags away from build scripts, which libFuzzer's runtime is not linked to.
     let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let output = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| folder.join("target"), PathBuf::from);
-    let mut command = Command::new(env!("CARGO"));
+    let mut command = cargo();
     command.args(["build", "--release", "--locked", "--bins", "--target", &platform, "--manifest-path"]);
     command.arg(folder.join("Cargo.toml")).arg("--target-dir").arg(&output).env("RUSTFLAGS", RUSTFLAGS);
     let status = command.status().context("cannot run cargo")?;

@@ -4,6 +4,7 @@
 //! The tests of the repository itself are in `tidy` and run with every other test.
 
 mod bench;
+mod cargo;
 mod contract;
 mod documented_operations;
 mod fuzz;

@@ -4,7 +4,6 @@
 //! The walls to the outside hold for everything a crate pulls in, not only for what its manifest names.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 
 use serde_json::Value;
 
@@ -95,7 +94,7 @@ fn banned_packages(tree: &str, banned: &[&str]) -> BTreeSet<String> {
 }
 
 fn cargo(arguments: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO"));
+    let mut command = crate::cargo::cargo();
     // What a test run needs has been downloaded and locked by building it.
     command.args(arguments).args(["--offline", "--locked"]).current_dir(crate::repository());
     let output = command.output().expect("cargo runs");

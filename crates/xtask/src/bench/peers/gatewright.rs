@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::super::scenario::{HOST, Protocol};
 use super::{ROUTES_PER_SERVICE, Running, Site};
+use crate::cargo::cargo;
 
 /// The administrator's key of an instance that lives as long as the bench and listens on loopback only.
 const ADMIN_KEY: &str = "bench-administrator-key";
@@ -19,7 +20,7 @@ const ADMIN_KEY: &str = "bench-administrator-key";
 const SERVICES_PER_PUBLISH: usize = 10;
 
 pub(super) fn prepare(repository: &Path) -> anyhow::Result<PathBuf> {
-    let build = Command::new(env!("CARGO"))
+    let build = cargo()
         .args([
             "build",
             "--release",
