@@ -185,7 +185,7 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
         settings.workers.get(),
         background.clone(),
         Arc::new(SystemDns::default()),
-        Arc::clone(&tls),
+        (Arc::clone(&tls), Arc::clone(&metrics.shipments)),
     );
     let (current_too, beside) = (current.clone(), Arc::new(beside));
     let following = Following { settings, current: current_too, background: beside, cache, reports };
@@ -480,6 +480,9 @@ impl Gateway {
         }
         if ended.is_err() {
             tracing::warn!(seconds = deadline.as_secs(), "requests were still in flight at the deadline");
+        }
+        if !self.current.load().metrics.shipments.finish(LAST_LINES_TIMEOUT).await {
+            tracing::warn!("the last log entries and spans of plugins could not be sent in time");
         }
         if let Some(AccessLog { channel, mut ended }) = self.access_log.take() {
             channel.end();

@@ -113,6 +113,8 @@ pub struct Client {
 pub struct Matched<'a> {
     pub route_id: &'a str,
     pub route_name: &'a str,
+    /// The path of the route by which it was found, as it is written.
+    pub path: &'a str,
     pub service_id: &'a str,
     pub service_name: &'a str,
 }

@@ -25,10 +25,13 @@ mod counters;
 mod edits;
 mod jose;
 mod limiting;
+mod logging;
 mod meta;
 mod rewriting;
 mod schema;
+mod shipping;
 mod template;
+mod tracing;
 
 mod api_breaker;
 mod basic_auth;
@@ -39,9 +42,11 @@ mod cors;
 mod csrf;
 mod echo;
 mod fault_injection;
+mod file_logger;
 mod forward_auth;
 mod gzip;
 mod hmac_auth;
+mod http_logger;
 mod ip_restriction;
 mod jwt_auth;
 mod key_auth;
@@ -51,6 +56,7 @@ mod limit_req;
 mod mocking;
 mod multi_auth;
 mod openid_connect;
+mod opentelemetry;
 mod prometheus;
 mod proxy_buffering;
 mod proxy_rewrite;
@@ -60,10 +66,14 @@ mod referer_restriction;
 mod request_id;
 mod request_validation;
 mod response_rewrite;
+mod syslog;
+mod tcp_logger;
 mod traffic_split;
 mod ua_restriction;
+mod udp_logger;
 mod uri_blocker;
 mod workflow;
+mod zipkin;
 
 #[cfg(test)]
 mod testing;
@@ -83,6 +93,8 @@ pub const ALL: &[&Kind] = &[
     &client_control::KIND,
     &proxy_buffering::KIND,
     &request_id::KIND,
+    &zipkin::KIND,
+    &opentelemetry::KIND,
     &fault_injection::KIND,
     &mocking::KIND,
     &cors::KIND,
@@ -113,6 +125,11 @@ pub const ALL: &[&Kind] = &[
     &response_rewrite::KIND,
     &prometheus::KIND,
     &echo::KIND,
+    &http_logger::KIND,
+    &tcp_logger::KIND,
+    &syslog::KIND,
+    &udp_logger::KIND,
+    &file_logger::KIND,
 ];
 
 /// The plugin called `name`.

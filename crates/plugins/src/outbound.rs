@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,56 @@ pub trait Outbound: Send + Sync {
 
     /// Lets `time` pass.
     fn sleep(&self, time: Duration) -> Waiting<()>;
+
+    /// Does `work` beside requests; a gateway that ends waits a moment for it, see [`Self::closing`].
+    fn spawn_finishing(&self, work: Waiting<()>) {
+        self.spawn(work);
+    }
+
+    /// Waits until the gateway ends.
+    fn closing(&self) -> Waiting<()> {
+        Box::pin(std::future::pending())
+    }
+
+    /// Passes `bytes` on to somebody who does not answer.
+    fn deliver(&self, _to: &Destination, _bytes: Bytes) -> Waiting<Result<(), Failure>> {
+        Box::pin(std::future::ready(Err(Failure::Unsendable("nothing is delivered here".to_owned()))))
+    }
+
+    /// Counts what a plugin had to tell and could not: so many entries.
+    fn lost(&self, _plugin: &'static str, _entries: u64) {}
+
+    /// Tells operators why.
+    fn warn(&self, _plugin: &'static str, _reason: &str) {}
+}
+
+/// Somebody who takes bytes and does not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// A TCP server, on a connection of its own.
+    Stream {
+        /// Where it is.
+        to: Address,
+        /// Whether it is talked to over TLS; its certificate is not verified, as these plugins never did.
+        tls: bool,
+        /// The name it is asked for over TLS, where that is not its host.
+        server_name: Option<String>,
+        /// How long connecting and writing may take.
+        timeout: Duration,
+    },
+    /// A UDP server: one datagram.
+    Datagram(Address),
+    /// The end of a file, which is made if it is not there.
+    File(PathBuf),
+}
+
+/// A name or an address, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The name or address.
+    pub host: String,
+    /// The port.
+    pub port: u16,
 }
 
 /// A request of a plugin's own.

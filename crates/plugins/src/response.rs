@@ -46,6 +46,11 @@ pub trait BodyFilter {
 
     /// Appends what is left when the body is over.
     fn finish(&mut self, out: &mut Vec<u8>);
+
+    /// Whether the body comes out as it went in.
+    fn only_looks(&self) -> bool {
+        false
+    }
 }
 
 impl Response<'_> {
@@ -74,8 +79,13 @@ impl Response<'_> {
     }
 
     /// Lets the body pass through `filter`.
-    pub fn filter_body(&mut self, mut filter: Box<dyn BodyFilter>) {
+    pub fn filter_body(&mut self, filter: Box<dyn BodyFilter>) {
         self.forget_body();
+        self.observe_body(filter);
+    }
+
+    /// Lets the body pass by `filter`, which only looks: the head stays as it is.
+    pub fn observe_body(&mut self, mut filter: Box<dyn BodyFilter>) {
         self.body = match std::mem::take(&mut self.body) {
             ResponseBody::Pass => ResponseBody::Filtered(vec![filter]),
             ResponseBody::Filtered(mut filters) => {

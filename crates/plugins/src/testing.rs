@@ -19,7 +19,7 @@ use crate::chain::{Course, Ground, Layer, Progress};
 use crate::consumers::{Consumer, Consumers};
 use crate::exchange::{Answer, Body, Client, Counted, Exchange, Flow, Matched, Now, State, Surroundings};
 use crate::kind::Outcome;
-use crate::outbound::{Failure, Outbound, Request, Response as Reply, Waiting};
+use crate::outbound::{Destination, Failure, Outbound, Request, Response as Reply, Waiting};
 use crate::response::{Origin, Response, ResponseBody, finish_all, push_all};
 use crate::shared::Shared;
 
@@ -45,6 +45,9 @@ struct Outside {
     answer: Mutex<Box<Answering>>,
     asked: Mutex<Vec<Request>>,
     work: Mutex<Vec<Waiting<()>>>,
+    delivered: Mutex<Vec<(Destination, String)>>,
+    lost: Mutex<u64>,
+    closing: Mutex<bool>,
 }
 
 /// What stands for everybody outside.
@@ -58,6 +61,9 @@ impl Default for Outside {
             answer: Mutex::new(Box::new(nobody)),
             asked: Mutex::default(),
             work: Mutex::default(),
+            delivered: Mutex::default(),
+            lost: Mutex::default(),
+            closing: Mutex::default(),
         }
     }
 }
@@ -101,6 +107,30 @@ impl Outbound for Door {
         let until = outside.now() + time;
         Box::pin(poll_fn(move |_| if outside.now() < until { Poll::Pending } else { Poll::Ready(()) }))
     }
+
+    fn spawn_finishing(&self, work: Waiting<()>) {
+        self.spawn(work);
+    }
+
+    fn closing(&self) -> Waiting<()> {
+        let outside = Arc::clone(&self.0);
+        Box::pin(poll_fn(move |_| match *outside.closing.lock().expect("the end") {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }))
+    }
+
+    fn deliver(&self, to: &Destination, bytes: Bytes) -> Waiting<Result<(), Failure>> {
+        let text = String::from_utf8(bytes.to_vec()).expect("text");
+        self.0.delivered.lock().expect("deliveries").push((to.clone(), text));
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn lost(&self, _: &'static str, entries: u64) {
+        *self.0.lost.lock().expect("losses") += entries;
+    }
+
+    fn warn(&self, _: &'static str, _: &str) {}
 }
 
 /// What a future comes to that waits for nothing but the outside of a trial.
@@ -211,6 +241,23 @@ impl Trial {
         self
     }
 
+    /// What was passed on to those who do not answer, since this was called last.
+    pub(crate) fn delivered(&self) -> Vec<(Destination, String)> {
+        self.world.outside.work();
+        std::mem::take(&mut *self.world.outside.delivered.lock().expect("deliveries"))
+    }
+
+    /// Lets the gateway end.
+    pub(crate) fn close(&self) {
+        *self.world.outside.closing.lock().expect("the end") = true;
+        self.world.outside.work();
+    }
+
+    /// How many entries were lost so far.
+    pub(crate) fn lost(&self) -> u64 {
+        *self.world.outside.lost.lock().expect("losses")
+    }
+
     /// How exchanges were counted since the last look.
     pub(crate) fn counted(&self) -> Vec<String> {
         self.world.counted.take()
@@ -233,6 +280,7 @@ impl Trial {
 
     /// What was asked outside since this was called last.
     pub(crate) fn asked(&self) -> Vec<Request> {
+        self.world.outside.work();
         std::mem::take(&mut *self.world.outside.asked.lock().expect("requests"))
     }
 
@@ -359,8 +407,13 @@ impl Run<'_> {
             local: "10.0.0.1:9080".parse().expect("an address"),
             tls: self.trial.tls,
         };
-        let matched =
-            Matched { route_id: "r1", route_name: "route", service_id: "s1", service_name: "service" };
+        let matched = Matched {
+            route_id: "r1",
+            route_name: "route",
+            path: "/*",
+            service_id: "s1",
+            service_name: "service",
+        };
         act(&mut Exchange {
             request: &mut self.head,
             client,
@@ -447,6 +500,7 @@ impl Run<'_> {
         };
         let outcome = self.trial.outcome(head.status, upstream_status);
         self.with_exchange(|exchange| course.log(exchange, &outcome));
+        self.trial.world.outside.work();
         Responded { head, body: String::from_utf8_lossy(&body).into_owned() }
     }
 }

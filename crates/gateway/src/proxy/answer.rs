@@ -110,7 +110,10 @@ impl Answer<'_, '_, '_, '_, '_> {
         let has_body = has_body(self.to.asked.method, head.status);
         let (filters, passed) = match self.changes.take().map(|changes| changes.decide(head, has_body)) {
             None | Some(ResponseBody::Pass) => (Vec::new(), framing),
-            Some(ResponseBody::Filtered(filters)) if has_body => (filters, Framing::Chunked),
+            Some(ResponseBody::Filtered(filters)) if has_body => {
+                let changed = filters.iter().any(|filter| !filter.only_looks());
+                (filters, if changed { Framing::Chunked } else { framing })
+            }
             Some(ResponseBody::Filtered(_)) => (Vec::new(), framing),
             Some(ResponseBody::Replaced(body)) => {
                 let node_persists = node_persists && matches!(framing, Framing::None | Framing::Length(0));

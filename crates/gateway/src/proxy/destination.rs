@@ -27,6 +27,8 @@ pub(super) struct Found<'l> {
     pub(super) service: &'l LiveService,
     /// Its place among the routes of the service.
     pub(super) route: usize,
+    /// The place of the path by which it was found among those of the route.
+    pub(super) path: usize,
     prefix_length: usize,
 }
 
@@ -58,7 +60,8 @@ pub(super) fn find<'l>(
         Some(refusal) => Err(refusal),
         None => {
             let group = &*live.plugins;
-            Ok(Found { group, service, route: matched.route, prefix_length: matched.prefix_length })
+            let (route, path, prefix_length) = (matched.route, matched.path, matched.prefix_length);
+            Ok(Found { group, service, route, path, prefix_length })
         }
     }
 }
@@ -72,7 +75,7 @@ impl<'l> Found<'l> {
         body: &Body,
         state: Option<&State>,
     ) -> Result<Destination<'l>, RejectReason> {
-        let Self { group, service, route, prefix_length } = *self;
+        let Self { group, service, route, prefix_length, .. } = *self;
         let published = &service.published;
         let own = service.upstreams.own();
         let upstream = match state.and_then(|state| state.upstream.as_ref()) {

@@ -186,6 +186,7 @@ impl<'l> Phases<'l> {
             Matched {
                 route_id: route.route_id.as_str(),
                 route_name: &route.route.name,
+                path: route.route.paths.get(found.path).map_or("", String::as_str),
                 service_id: service.service_id.as_str(),
                 service_name: &service.name,
             }

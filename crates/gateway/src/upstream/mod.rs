@@ -35,6 +35,7 @@ use rustls::pki_types::ServerName;
 use tokio::runtime::Handle;
 
 use crate::outbound::Http;
+use crate::outbound::shipments::Shipments;
 use crate::proxy::reject::RejectReason;
 use crate::secrets::Secrets;
 use crate::tls;
@@ -69,9 +70,9 @@ impl Background {
         workers: usize,
         runtime: Handle,
         lookup: Arc<dyn Lookup>,
-        tls: Arc<tls::Shared>,
+        (tls, shipments): (Arc<tls::Shared>, Arc<Shipments>),
     ) -> Self {
-        let outbound: Arc<dyn Outbound> = Arc::new(Http::new(runtime.clone(), Arc::clone(&tls)));
+        let outbound: Arc<dyn Outbound> = Arc::new(Http::new(runtime.clone(), Arc::clone(&tls), shipments));
         let secrets = Secrets::new(runtime.clone(), Arc::clone(&outbound));
         let checkers = Checkers::new(runtime.clone());
         Self { workers, tls, outbound, secrets, checkers, names: Names::new(runtime, lookup) }
@@ -281,6 +282,11 @@ impl Background {
     pub(crate) fn idle(workers: usize) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let tls = Arc::new(tls::Shared::new(&crate::config::Tls::default()).unwrap());
-        Self::new(workers, runtime.handle().clone(), Arc::new(names::SystemDns::default()), tls)
+        Self::new(
+            workers,
+            runtime.handle().clone(),
+            Arc::new(names::SystemDns::default()),
+            (tls, Arc::default()),
+        )
     }
 }

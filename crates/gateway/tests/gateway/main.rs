@@ -18,6 +18,7 @@ mod plugins;
 mod rows_a;
 mod rows_c;
 mod rows_d;
+mod shipping;
 mod tls;
 mod tls_nodes;
 mod trusting;

@@ -66,8 +66,13 @@ pub fn validate(path: &Path) -> Result<Violations, LoadError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let tls = tls::Shared::new(&crate::config::Tls::default());
         let tls = Arc::new(tls.map_err(|error| Refusal::Setup(error.to_string()))?);
-        let background = Background::new(1, runtime.handle().clone(), Arc::new(SystemDns::default()), tls)
-            .without_secrets();
+        let background = Background::new(
+            1,
+            runtime.handle().clone(),
+            Arc::new(SystemDns::default()),
+            (tls, Arc::default()),
+        )
+        .without_secrets();
         let warnings = standalone.warnings.clone();
         let live = LiveConfig::unconfigured(Arc::new(Metrics::new(1)));
         let snapshot = snapshot(&Snapshot::default(), standalone);

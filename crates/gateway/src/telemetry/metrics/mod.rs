@@ -25,6 +25,7 @@ use std::time::Instant;
 
 use super::record::Outcome;
 use crate::config::Settings;
+use crate::outbound::shipments::Shipments;
 use crate::proxy::reject::RejectReason;
 use counter::{Counter, Tally, Times};
 use exchanges::Exchanges;
@@ -43,6 +44,8 @@ pub(crate) struct Metrics {
     /// What the `prometheus` plugin counts.
     pub(crate) exchanges: Exchanges,
     workers: Box<[WorkerCounts]>,
+    /// What plugins had to tell and could not.
+    pub(crate) shipments: Arc<Shipments>,
     /// Whether it is counted what each plugin takes.
     pub(crate) measures_plugins: bool,
 }
@@ -90,6 +93,7 @@ impl Metrics {
             exchanges: Exchanges::new(workers),
             versions: Registry::new(workers),
             workers: (0..workers.max(1)).map(|_| WorkerCounts::default()).collect(),
+            shipments: Arc::default(),
             measures_plugins: false,
         }
     }

@@ -43,6 +43,14 @@ pub(crate) fn write(scraped: &Scraped<'_>, exposition: Exposition) -> String {
     routes(&scraped.metrics.routes.all(), &mut text);
     versions(&scraped.metrics.versions.all(), &mut text);
     workers(&scraped.metrics.workers, &mut text);
+    let help = "Log entries and spans that a plugin could not send, by plugin.";
+    let mut family = text.family("gatewright_plugin_entries_lost_total", Kind::Counter, help);
+    scraped
+        .metrics
+        .shipments
+        .read()
+        .iter()
+        .for_each(|(plugin, lost)| family.sample(&[("plugin", plugin)], lost));
     connections(scraped, &mut text);
     names(scraped, &mut text);
     nodes(scraped.live, &mut text);

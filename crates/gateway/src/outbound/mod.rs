@@ -3,14 +3,17 @@
 //! Workers only wait for the outcome, so a slow or broken answer costs the request that asked and nobody else.
 //! Certificates are verified by the authorities that nodes are verified by, with the same TLS.
 
+mod delivery;
+pub(crate) mod shipments;
+
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use gatewright_plugins::outbound::{
-    Connection, Failure, Outbound, Proxy as Wanted, Request, Response, Via, Waiting,
+    Connection, Destination, Failure, Outbound, Proxy as Wanted, Request, Response, Via, Waiting,
 };
 use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
@@ -19,6 +22,7 @@ use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::tls;
+use shipments::Shipments;
 
 /// Clients kept, one for each way of connecting that configurations ask for. Beyond that all start anew, which costs
 /// their idle connections.
@@ -28,6 +32,7 @@ const CLIENTS_MAX: usize = 64;
 pub(crate) struct Http {
     runtime: Handle,
     clients: Arc<Clients>,
+    shipments: Arc<Shipments>,
 }
 
 struct Clients {
@@ -37,8 +42,8 @@ struct Clients {
 
 impl Http {
     /// Sends requests from `runtime`, and knows what `tls` trusts.
-    pub(crate) fn new(runtime: Handle, tls: Arc<tls::Shared>) -> Self {
-        Self { runtime, clients: Arc::new(Clients { tls, known: Mutex::default() }) }
+    pub(crate) fn new(runtime: Handle, tls: Arc<tls::Shared>, shipments: Arc<Shipments>) -> Self {
+        Self { runtime, clients: Arc::new(Clients { tls, known: Mutex::default() }), shipments }
     }
 }
 
@@ -64,6 +69,34 @@ impl Outbound for Http {
             // It only fails when the gateway ends.
             let _ = sleeping.await;
         })
+    }
+
+    fn spawn_finishing(&self, work: Waiting<()>) {
+        self.shipments.follow(work, &self.runtime);
+    }
+
+    fn closing(&self) -> Waiting<()> {
+        Box::pin(self.shipments.closing())
+    }
+
+    fn deliver(&self, to: &Destination, bytes: Bytes) -> Waiting<Result<(), Failure>> {
+        let (to, clients) = (to.clone(), Arc::clone(&self.clients));
+        let delivering = async move { delivery::deliver(&to, bytes, &clients.tls).await };
+        let delivering = AbortOnDropHandle::new(self.runtime.spawn(delivering));
+        Box::pin(async move {
+            let broken = |error: tokio::task::JoinError| Err(Failure::Unreachable(error.to_string()));
+            delivering.await.unwrap_or_else(broken)
+        })
+    }
+
+    fn lost(&self, plugin: &'static str, entries: u64) {
+        self.shipments.count(plugin, entries);
+    }
+
+    fn warn(&self, plugin: &'static str, reason: &str) {
+        if self.shipments.may_complain(plugin, Instant::now()) {
+            tracing::warn!(plugin, reason, "what a plugin has to tell cannot be sent");
+        }
     }
 }
 
@@ -219,7 +252,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.unwrap();
         let tls = Arc::new(tls::Shared::new(&crate::config::Tls::default()).unwrap());
-        let http = Http::new(runtime.handle().clone(), tls);
+        let http = Http::new(runtime.handle().clone(), tls, Arc::default());
         (runtime, http)
     }
 

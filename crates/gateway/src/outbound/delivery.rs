@@ -1,0 +1,82 @@
+//! Bytes that plugins send to those who do not answer: over TCP, TLS or UDP, or into a file.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gatewright_plugins::outbound::{Address, Destination, Failure};
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UdpSocket, lookup_host};
+use tokio_rustls::TlsConnector;
+
+use crate::tls;
+
+/// How long looking up a name may take where a destination has no limit of its own.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Passes `bytes` on to `destination`.
+pub(super) async fn deliver(
+    destination: &Destination,
+    bytes: Bytes,
+    tls: &tls::Shared,
+) -> Result<(), Failure> {
+    match destination {
+        Destination::Stream { to, tls: over_tls, server_name, timeout } => {
+            let name = over_tls.then(|| server_name.as_deref().unwrap_or(&to.host));
+            let writing = write(to, name, &bytes, tls);
+            tokio::time::timeout(*timeout, writing).await.unwrap_or(Err(Failure::TimedOut))
+        }
+        Destination::Datagram(to) => {
+            let sending = send(to, &bytes);
+            tokio::time::timeout(LOOKUP_TIMEOUT, sending).await.unwrap_or(Err(Failure::TimedOut))
+        }
+        Destination::File(path) => {
+            let path = path.clone();
+            let appending = tokio::task::spawn_blocking(move || append(&path, &bytes));
+            appending.await.unwrap_or_else(|error| Err(unreachable(error)))
+        }
+    }
+}
+
+fn unreachable(error: impl std::fmt::Display) -> Failure {
+    Failure::Unreachable(error.to_string())
+}
+
+/// Writes to a TCP server, over TLS if there is a name to ask for.
+async fn write(to: &Address, name: Option<&str>, bytes: &[u8], tls: &tls::Shared) -> Result<(), Failure> {
+    let stream = TcpStream::connect((to.host.as_str(), to.port)).await.map_err(unreachable)?;
+    let Some(name) = name else { return write_all(stream, bytes).await };
+    // What a log server shows was never verified by these plugins.
+    let mut config = tls.nodes.client(false).map_err(unreachable)?;
+    config.alpn_protocols.clear();
+    let name = tls::node::name(name).map_err(|error| Failure::Unsendable(error.to_string()))?;
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(unreachable)?;
+    write_all(stream, bytes).await
+}
+
+async fn write_all(mut stream: impl AsyncWrite + Unpin, bytes: &[u8]) -> Result<(), Failure> {
+    stream.write_all(bytes).await.map_err(unreachable)?;
+    stream.shutdown().await.map_err(unreachable)
+}
+
+async fn send(to: &Address, bytes: &[u8]) -> Result<(), Failure> {
+    let mut addresses = lookup_host((to.host.as_str(), to.port)).await.map_err(unreachable)?;
+    let address = addresses.next().ok_or_else(|| unreachable("the name has no address"))?;
+    let any: SocketAddr = match address {
+        SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
+        SocketAddr::V6(_) => ([0_u16; 8], 0).into(),
+    };
+    let socket = UdpSocket::bind(any).await.map_err(unreachable)?;
+    socket.send_to(bytes, address).await.map(drop).map_err(unreachable)
+}
+
+/// The file is opened each time: one that was renamed is made anew.
+fn append(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let place = |error: std::io::Error| Failure::Unreachable(format!("{}: {error}", path.display()));
+    let mut file = OpenOptions::new().append(true).create(true).open(path).map_err(place)?;
+    file.write_all(bytes).map_err(place)
+}
