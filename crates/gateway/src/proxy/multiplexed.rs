@@ -72,7 +72,7 @@ pub(super) async fn serve(
             connection.graceful_shutdown();
             (closing, patience) = (true, CLOSING_TIMEOUT);
         }
-        match timer.limit_until_stop(patience, next(worker, &mut connection, &gather, &seen)).await {
+        match timer.limit_until_stop(patience, next(&shared, &mut connection, &gather, &seen)).await {
             Ok(Ok((request, respond))) => {
                 shared.in_flight.set(shared.in_flight.get() + 1);
                 // A task is moved several times when it is spawned and when it ends; only its pointer should be.
@@ -124,14 +124,18 @@ impl End {
 
 /// Keeps the connection going until it brings a stream.
 async fn next(
-    worker: &Worker,
+    shared: &Shared,
     connection: &mut Connection<Wire, Bytes>,
     gather: &Gather,
     seen: &Seen,
 ) -> Result<(Request<RecvStream>, SendResponse<Bytes>), End> {
     let accepting = gather.along(|context| {
         let accepted = connection.poll_accept(context);
-        worker.recorder.counts().streams_refused(seen.refused.take());
+        let refused = seen.refused.take();
+        if refused > 0 {
+            shared.worker.recorder.counts().streams_refused(refused);
+            tracing::debug!(client = %shared.address.peer, streams = refused, "too many streams at once");
+        }
         if let Some(abuse) = seen.abuse.get() {
             return Poll::Ready(Err(End::Abuse(abuse)));
         }
