@@ -60,6 +60,10 @@ mod service_sync {
     once_more!(crate::api::service_sync => a_service_without_a_version_gets_one_in_both_groups, a_service_gets_its_version_where_it_is, the_running_version_is_synchronised_without_naming_it, a_synchronisation_that_makes_no_sense_is_refused_with_the_reason);
 }
 
+mod refusals {
+    once_more!(crate::api::refusals => every_verb_says_why_it_refuses_and_changes_nothing, a_route_of_a_version_is_read_where_it_runs_and_written_in_its_template);
+}
+
 mod conditions {
     once_more!(crate::api::conditions => p3_of_two_editors_of_anything_the_second_is_told_that_it_changed);
 }
@@ -73,7 +77,7 @@ mod direct {
 }
 
 mod instance {
-    once_more!(crate::api::instance => an_instance_is_listed_with_what_its_heartbeat_says, a_removed_instance_is_gone_and_the_audit_log_says_so, waiting_ends_when_the_instances_have_applied_and_names_those_that_have_not, a_token_for_instances_opens_its_group_and_is_answered_once, e16_a_token_that_is_revoked_opens_nothing, a_certificate_is_signed_as_documented_and_can_be_revoked, the_use_of_cores_is_exported_by_hour_and_counted_in_metrics);
+    once_more!(crate::api::instance => p14_an_instance_that_is_ahead_of_the_database_is_out_of_sync_and_says_what_it_has, an_instance_is_listed_with_what_its_heartbeat_says, a_removed_instance_is_gone_and_the_audit_log_says_so, waiting_ends_when_the_instances_have_applied_and_names_those_that_have_not, a_token_for_instances_opens_its_group_and_is_answered_once, e16_a_token_that_is_revoked_opens_nothing, a_certificate_is_signed_as_documented_and_can_be_revoked, the_use_of_cores_is_exported_by_hour_and_counted_in_metrics);
 }
 
 mod watch {
@@ -200,6 +204,43 @@ async fn a_database_that_is_not_there_is_named_without_its_password() {
     assert!(!message.contains("secret"), "{message}");
 }
 
+/// What answers like no PostgreSQL: wrong from the first byte, or after a start that was right.
+#[tokio::test]
+async fn p11_a_server_that_answers_nonsense_is_an_error_and_no_crash() {
+    let welcome = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I".as_slice();
+    // Each a message whose length or contents cannot be.
+    let nonsense: [&[u8]; 8] = [
+        b"",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"R\0\0\0\0",
+        b"R\xff\xff\xff\xff\0\0\0\0",
+        b"R\0\0\0\x08\0\0\0\x63",
+        b"E\0\0\0\x05S",
+        b"D\0\0\0\x06\xff\xff",
+        b"T\0\0\0\x06\0\x01",
+    ];
+    for (greeting, then) in nonsense.iter().flat_map(|then| [(b"".as_slice(), *then), (welcome, *then)]) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("postgres://u@{}/d?sslmode=disable", listener.local_addr().unwrap());
+        let answer = [greeting, then].concat();
+        let server = tokio::spawn(async move {
+            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = [0; 1024];
+                let _ = stream.read(&mut head).await;
+                let _ = stream.write_all(&answer).await;
+            }
+        });
+        let dir = TempDir::new().unwrap();
+        let database = Some(url.parse().unwrap());
+        let starting = start(Settings { database, ..settings(&dir.path().join("data")) });
+        let error = tokio::time::timeout(Duration::from_secs(60), starting).await.unwrap().err().unwrap();
+        assert!(matches!(error, StartError::Store { .. }), "{then:?}: {error}");
+        assert!(!server.is_finished());
+        server.abort();
+    }
+}
+
 #[tokio::test]
 async fn a_store_moves_to_postgres_with_everything_in_it() {
     let world = World::start_sharing().await;
@@ -208,6 +249,13 @@ async fn a_store_moves_to_postgres_with_everything_in_it() {
     let history = "/api/gateway_groups/default/services/s/versions";
     let before = world.list(history, "version").await;
     assert_eq!(before, ["1"]);
+    world.refused(409, "DELETE", "/api/services/template/s", None).await;
+    let audit = |world: World| async {
+        let rows = world.call("GET", "/api/audit_logs/export?format=json", None).await.body;
+        (world, rows.as_array().unwrap().clone())
+    };
+    let (world, rows) = audit(world).await;
+    assert_eq!(rows.len(), 4, "{rows:#?}");
     let from = DatabaseUrl::sqlite(world.dir.path().join("gatewright.db"));
     let to = database();
     let in_use = store_migrate(&from, &to).await.unwrap_err().to_string();
@@ -221,6 +269,8 @@ async fn a_store_moves_to_postgres_with_everything_in_it() {
     let moved = World::start_with(Some(to)).await;
     assert_eq!(moved.control_plane.created_secrets().instance_token, None, "it is no first start");
     assert_eq!(moved.list(history, "version").await, before);
+    let (moved, moved_rows) = audit(moved).await;
+    assert_eq!(moved_rows, rows, "row by row, member by member");
     moved.publish("default", "s", "2").await;
     drop(dir);
 }

@@ -18,7 +18,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[tokio::test]
-async fn a_first_start_keeps_random_secrets_that_only_the_owner_can_read() {
+async fn p20_a_first_start_keeps_random_secrets_that_only_the_owner_can_read() {
     let parent = TempDir::new().unwrap();
     let dir = parent.path().join("new").join("data");
     let control_plane = start(without_secrets(&dir)).await.unwrap();

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use gatewright_model::expression::{NamedVariables, Value, Variable, Variables};
 use gatewright_model::matching::MatchSettings;
 use gatewright_model::message::RequestHead;
+use gatewright_model::path_pattern::PathPattern;
 use gatewright_model::rehearsal::{Explanation, RehearsalError, Rehearse, RehearsedRequest};
 use gatewright_model::snapshot::PublishedService;
 use gatewright_model::target::parse_target;
@@ -114,8 +115,26 @@ impl Rehearse for Rehearsal {
         settings: MatchSettings,
         request: &RehearsedRequest,
     ) -> Result<Explanation, RehearsalError> {
-        Stage::new(services, settings)?.explain(request)
+        let head = head_of(request)?;
+        let path = head.bytes(head.path);
+        // Only these can be candidates, and compiling a whole group takes long.
+        let near: Vec<_> =
+            services.iter().filter(|service| may_match(service, settings, path)).cloned().collect();
+        Stage::new(&near, settings)?.explain(request)
     }
+}
+
+/// Whether a route of `service` has a literal start that `path` has; one that cannot be read counts as if.
+fn may_match(service: &PublishedService, settings: MatchSettings, path: &[u8]) -> bool {
+    let prefix = service.runtime.path_prefix.as_deref().unwrap_or_default();
+    if !path.starts_with(prefix.trim_end_matches('/').as_bytes()) {
+        return false;
+    }
+    let mut paths = service.routes.iter().flat_map(|version| &version.route.paths);
+    paths.any(|written| match PathPattern::parse(prefix, written, settings.path_parameters) {
+        Ok(pattern) => path.starts_with(pattern.literal()),
+        Err(_) => true,
+    })
 }
 
 fn head_of(request: &RehearsedRequest) -> Result<RequestHead, RehearsalError> {

@@ -6,7 +6,7 @@
 //! The work is bounded: what is beyond the limits is left out, and the result says so.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 
@@ -103,6 +103,71 @@ struct Place<'a> {
     pattern: PathPattern,
 }
 
+/// Finds the conflicts among `services` that concern one of `touched`: the same as are among all, but what cannot meet
+/// them is not even looked at.
+pub fn analyse_about<'a>(
+    services: impl IntoIterator<Item = &'a PublishedService>,
+    settings: MatchSettings,
+    touched: &BTreeSet<ServiceId>,
+) -> Conflicts {
+    let services: Vec<Reach<'a>> = services.into_iter().map(Reach::new).collect();
+    let touched_at = services.iter().enumerate().filter(|(_, reach)| touched.contains(reach.id()));
+    let near = neighbours(&services, &touched_at.map(|(at, _)| at).collect());
+    // Whether a route of a neighbour is ever served depends on the neighbour's own neighbours.
+    let around = neighbours(&services, &near);
+    let mut found = analyse(around.iter().map(|at| services[*at].service), settings);
+    found.conflicts.retain(|conflict| touched.iter().any(|id| conflict.concerns(id)));
+    found
+}
+
+/// The hosts and the start of the path that every request to a service has.
+struct Reach<'a> {
+    service: &'a PublishedService,
+    /// `None`: every host.
+    hosts: Vec<Option<HostPattern>>,
+    prefix: &'a str,
+}
+
+impl<'a> Reach<'a> {
+    fn new(service: &'a PublishedService) -> Self {
+        let own = service.routes.iter().filter(|version| !version.route.hosts.is_empty());
+        let of_service = service.routes.iter().any(|version| version.route.hosts.is_empty());
+        let of_service = of_service.then_some(&service.runtime.hosts);
+        let lists = own.map(|version| &version.route.hosts).chain(of_service);
+        let hosts = lists.flat_map(|hosts| hosts_of(hosts)).collect();
+        let prefix = service.runtime.path_prefix.as_deref().unwrap_or_default().trim_end_matches('/');
+        Self { service, hosts, prefix }
+    }
+
+    fn id(&self) -> &'a ServiceId {
+        &self.service.service_id
+    }
+
+    /// Whether a place of one may cover a place of the other.
+    fn meets(&self, other: &Self) -> bool {
+        let share = |one: &Option<HostPattern>, two: &Option<HostPattern>| match (one, two) {
+            (Some(one), Some(two)) => one.covers(two) || two.covers(one),
+            _ => true,
+        };
+        (self.prefix.starts_with(other.prefix) || other.prefix.starts_with(self.prefix))
+            && self.hosts.iter().any(|one| other.hosts.iter().any(|two| share(one, two)))
+    }
+}
+
+/// Those of `services` that meet one of `of`, and these themselves.
+fn neighbours(services: &[Reach<'_>], of: &BTreeSet<usize>) -> BTreeSet<usize> {
+    let meets = |at: &usize| of.contains(at) || of.iter().any(|one| services[*one].meets(&services[*at]));
+    if of.len() == services.len() { of.clone() } else { (0..services.len()).filter(meets).collect() }
+}
+
+/// The hosts of a list, parsed; an empty list stands for every host.
+fn hosts_of(hosts: &[String]) -> Vec<Option<HostPattern>> {
+    if hosts.is_empty() {
+        return vec![None];
+    }
+    hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).map(Some).collect()
+}
+
 /// Finds the conflicts among `services`. Services that take no traffic, and routes that do not compile, have none.
 pub fn analyse<'a>(
     services: impl IntoIterator<Item = &'a PublishedService>,
@@ -155,11 +220,7 @@ fn places_of<'a>(
 ) {
     let own = &version.route.hosts;
     let hosts = if own.is_empty() { &service.runtime.hosts } else { own };
-    let mut parsed: Vec<Option<HostPattern>> =
-        hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).map(Some).collect();
-    if hosts.is_empty() {
-        parsed.push(None);
-    }
+    let parsed = hosts_of(hosts);
     let prefix = service.runtime.path_prefix.as_deref().unwrap_or_default();
     for (path, written) in version.route.paths.iter().enumerate() {
         let Ok(pattern) = PathPattern::parse(prefix, written, settings.path_parameters) else { continue };
@@ -438,6 +499,33 @@ mod tests {
         assert_eq!(found, ["Duplicate a > b", "Unreachable a > b"]);
         let found = check(HOST_FIRST, &[("b", None, "/:x", &["GET"], 1), ("a", None, "/:y", &["GET"], 0)]);
         assert_eq!(found, ["Duplicate b > a", "Unreachable b > a"]);
+    }
+
+    #[test]
+    fn what_concerns_a_service_is_found_without_looking_at_those_far_away() {
+        let hosts = [None, Some("a.com"), Some("*.com"), Some("b.org"), Some("*b.org")];
+        let paths = ["/*", "/x", "/x/*", "/x/y", "/z"];
+        let prefixes = [None, Some("/x"), Some("/x/y"), Some("/w")];
+        // Every service differs from its neighbours in several ways, and all ways meet.
+        let mut entries: Vec<PublishedService> = Vec::new();
+        for number in 0..60_usize {
+            let (id, host) = (format!("s{number}"), hosts[number % hosts.len()]);
+            let path = paths[number / 3 % paths.len()];
+            let mut service = services(&[(&id, host, path, &[], (number % 2).try_into().expect("small"))]);
+            service[0].runtime.path_prefix = prefixes[number / 7 % prefixes.len()].map(str::to_owned);
+            entries.append(&mut service);
+        }
+        let all = analyse(&entries, HOST_FIRST);
+        let mut seen = 0;
+        for service in &entries {
+            let touched = BTreeSet::from([service.service_id.clone()]);
+            let mut expected = all.conflicts.clone();
+            expected.retain(|conflict| conflict.concerns(&service.service_id));
+            let found = analyse_about(&entries, HOST_FIRST, &touched);
+            assert_eq!(found.conflicts, expected, "{}", service.service_id);
+            seen += expected.len();
+        }
+        assert!(seen > 60, "{seen}");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Every operation of the admin API, on one page; the OpenAPI document is made of the same list.
 
-use axum::http::header;
-use axum::middleware::from_fn_with_state;
-use axum::response::IntoResponse;
+use axum::http::{HeaderValue, header};
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use gatewright_model::validation::Violation;
@@ -314,5 +314,18 @@ pub(crate) fn admin_router(app: App, api_version: &str) -> Router {
         .route("/openapi.json", get(openapi))
         .fallback(|| async { ApiError::NoSuchPath.into_response() })
         .method_not_allowed_fallback(|| async { ApiError::NoSuchMethod.into_response() })
+        .layer(map_response(as_data))
         .with_state(app)
+}
+
+/// What browsers are told with every answer: it is data and no page, nothing frames it, and nobody keeps it.
+async fn as_data(mut response: Response) -> Response {
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
 }

@@ -3,20 +3,22 @@
 //! The analysis is the model's; here is only what it is asked about: the published services of the group, with the
 //! wished-for ones in their place. What the wish does not touch is not reported.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use gatewright_model::conflict::{self, Conflict, ConflictKind, Conflicts};
 use gatewright_model::id::{GatewayGroupId, ServiceId};
 use gatewright_model::lifecycle::{RuntimeConfiguration, ServiceVersion};
 use gatewright_model::limits;
 use gatewright_model::matching::MatchSettings;
-use gatewright_model::snapshot::{PublishedService, Revision};
+use gatewright_model::snapshot::PublishedService;
 
 use super::document::{PublishWish, ServicePublishWish};
 use super::gateway_group::gateway_group;
 use super::runtime_configuration::runtime_default;
 use super::service_template::service_template;
 use super::{Action, App, Caller, Refusal, Warnings};
+use crate::distribution::Services;
 use crate::store::Reading;
 
 /// Duplicates that a publish names; the conflict check names all of them.
@@ -30,13 +32,12 @@ impl App {
         wish: PublishWish,
     ) -> Result<Conflicts, Refusal> {
         caller.must(Action::PublishServices, wish.gateway_group_id.as_str())?;
-        let mut tx = self.store().read().await?;
-        let (settings, mut services) = published(&mut tx, &wish.gateway_group_id).await?;
+        let (mut tx, settings, mut services) = self.standing(&wish.gateway_group_id).await?;
         let mut touched = BTreeSet::new();
         for service in &wish.services {
             let candidate = candidate(&mut tx, &wish, service, &services).await?;
             touched.insert(candidate.service_id.clone());
-            services.insert(candidate.service_id.clone(), candidate);
+            Arc::make_mut(&mut services).insert(candidate.service_id.clone(), Arc::new(candidate));
         }
         drop(tx);
         analyse(services, settings, touched).await
@@ -76,34 +77,32 @@ impl App {
         group: &GatewayGroupId,
         touched: &BTreeSet<ServiceId>,
     ) -> Result<Vec<Conflict>, Refusal> {
-        let mut tx = self.store().read().await?;
-        let count = tx.published_service_count(group).await?;
+        let count = self.store().read().await?.published_service_count(group).await?;
         if usize::try_from(count).is_ok_and(|count| count > limits::CONFLICT_SERVICES_ON_PUBLISH_MAX) {
             return Ok(Vec::new());
         }
-        let (settings, services) = published(&mut tx, group).await?;
-        drop(tx);
+        let (_, settings, services) = self.standing(group).await?;
         let mut found = analyse(services, settings, touched.clone()).await?.conflicts;
         found.retain(|conflict| conflict.kind == ConflictKind::Duplicate && conflict.spans_services());
         Ok(found)
     }
-}
 
-/// The published services of a group, whole, and how the group matches.
-pub(super) async fn published(
-    tx: &mut Reading,
-    group: &GatewayGroupId,
-) -> Result<(MatchSettings, BTreeMap<ServiceId, PublishedService>), Refusal> {
-    let settings = gateway_group(tx, group).await?.group.match_settings();
-    let services = tx.published_service_changes(group, Revision::default()).await?;
-    Ok((settings, services.into_iter().map(|service| (service.service_id.clone(), service)).collect()))
+    /// A moment of the store, how the group matches then, and its published services.
+    pub(super) async fn standing(
+        &self,
+        group: &GatewayGroupId,
+    ) -> Result<(Reading, MatchSettings, Services), Refusal> {
+        let (mut tx, services) = self.parts.standings.of(self.store(), group, self.world().now()).await?;
+        let settings = gateway_group(&mut tx, group).await?.group.match_settings();
+        Ok((tx, settings, services))
+    }
 }
 
 async fn candidate(
     tx: &mut Reading,
     wish: &PublishWish,
     service: &ServicePublishWish,
-    published: &BTreeMap<ServiceId, PublishedService>,
+    published: &Services,
 ) -> Result<PublishedService, Refusal> {
     let id = &service.service_id;
     let (version, default) = match &service.service_version_id {
@@ -129,14 +128,12 @@ async fn candidate(
 
 /// Off the threads that serve calls: it may take a second.
 async fn analyse(
-    services: BTreeMap<ServiceId, PublishedService>,
+    services: Services,
     settings: MatchSettings,
     touched: BTreeSet<ServiceId>,
 ) -> Result<Conflicts, Refusal> {
     let analysis = tokio::task::spawn_blocking(move || {
-        let mut found = conflict::analyse(services.values(), settings);
-        found.conflicts.retain(|conflict| touched.iter().any(|id| conflict.concerns(id)));
-        found
+        conflict::analyse_about(services.values().map(Arc::as_ref), settings, &touched)
     });
     analysis.await.map_err(|error| Refusal::Unavailable { reason: error.to_string() })
 }

@@ -7,7 +7,6 @@ use gatewright_model::rehearsal::{Explanation, RehearsalError};
 use gatewright_model::snapshot::PublishedService;
 use gatewright_model::validation::Violations;
 
-use super::conflict_check::published;
 use super::document::ExplainWish;
 use super::runtime_configuration::runtime_default;
 use super::{Action, App, Caller, Refusal};
@@ -23,8 +22,7 @@ impl App {
     ) -> Result<Explanation, Refusal> {
         caller.must(Action::GetPublishedService, group.as_str())?;
         let rehearsal = Arc::clone(self.parts.rehearsal.as_ref().ok_or(Refusal::NoRehearsal)?);
-        let mut tx = self.store().read().await?;
-        let (settings, mut services) = published(&mut tx, group).await?;
+        let (mut tx, settings, mut services) = self.standing(group).await?;
         for named in wish.services {
             let id = named.service_id;
             let version = tx.service_version_numbered(&id, &named.version).await?;
@@ -38,12 +36,13 @@ impl App {
                     runtime_default(template.as_ref())
                 }
             };
-            services.insert(id, PublishedService::new(version, runtime));
+            let named = Arc::new(PublishedService::new(version, runtime));
+            Arc::make_mut(&mut services).insert(id, named);
         }
         drop(tx);
         let request = wish.request;
         let rehearsing = tokio::task::spawn_blocking(move || {
-            let services: Vec<_> = services.into_values().map(Arc::new).collect();
+            let services: Vec<_> = services.values().cloned().collect();
             rehearsal.rehearse(&services, settings, &request)
         });
         let explained =

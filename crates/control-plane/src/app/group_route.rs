@@ -1,5 +1,7 @@
 //! Routes and stream routes of services without a version: live at once, said once for both kinds.
 
+use std::sync::Arc;
+
 use gatewright_model::id::{GatewayGroupId, RouteId, ServiceId};
 use gatewright_model::lifecycle::{RouteVersion, ServiceVersion};
 use gatewright_model::limits;
@@ -7,6 +9,7 @@ use gatewright_model::resource::Labels;
 use gatewright_model::resource::route::Route;
 use gatewright_model::resource::service::ServiceKind;
 use gatewright_model::resource::stream_route::StreamRoute;
+use gatewright_model::snapshot::PublishedService;
 use gatewright_model::validation::Violations;
 use serde_json::Value;
 
@@ -97,7 +100,55 @@ impl App {
         caller.must(Action::GetPublishedService, group.as_str())?;
         let mut tx = self.store().read().await?;
         group_must_exist(&mut tx, group).await?;
-        group_route(&mut tx, group, id).await
+        match group_route(&mut tx, group, id).await {
+            Err(Refusal::NotFound { noun, id: _ }) => {
+                drop(tx);
+                let of_version = self.version_route(group, id).await?;
+                let (_, row) = of_version.ok_or_else(|| Refusal::NotFound { noun, id: id.to_string() })?;
+                Ok(row)
+            }
+            found => found,
+        }
+    }
+
+    /// The route of this id in a version that is active in the group, and what refuses to change it.
+    async fn version_route<T: RouteContent>(
+        &self,
+        group: &GatewayGroupId,
+        id: &RouteId,
+    ) -> Result<Option<(Refusal, RouteRow<T>)>, Refusal> {
+        let (mut tx, _, services) = self.standing(group).await?;
+        let holds =
+            |service: &&Arc<PublishedService>| service.routes.iter().any(|route| route.route_id == *id);
+        let service = match services.values().find(holds).map(|service| service.service_id.clone()) {
+            Some(service) => Some(service),
+            // Gateways are sent no stream routes, so they stand nowhere in memory; the template knows whose it is.
+            None => tx.route_template_get::<Value>(T::KIND, id).await?.map(|row| row.service_id),
+        };
+        let Some(service) = service else { return Ok(None) };
+        let Some(row) = tx.published_service_get(group, &service).await? else { return Ok(None) };
+        let Some(version) = row.version else { return Ok(None) };
+        let routes = version_routes::<T>(&mut tx, &version, &ListFilter::default()).await?.rows;
+        let refusal = Refusal::VersionImmutable { service: row.content.name, version: version.number };
+        Ok(routes.into_iter().find(|route| route.id == *id).map(|route| (refusal, route)))
+    }
+
+    /// The route, to be changed; one of a version is refused.
+    async fn writable_route<T: RouteContent>(
+        &self,
+        mut tx: Writing,
+        group: &GatewayGroupId,
+        id: &RouteId,
+    ) -> Result<(Writing, RouteRow<T>), Refusal> {
+        match group_route::<T>(&mut tx, group, id).await {
+            Ok(row) => Ok((tx, row)),
+            Err(not_found @ Refusal::NotFound { .. }) => {
+                drop(tx);
+                let of_version = self.version_route::<T>(group, id).await?;
+                Err(of_version.map_or(not_found, |(refusal, _)| refusal))
+            }
+            Err(refusal) => Err(refusal),
+        }
     }
 
     pub(crate) async fn group_route_create<T: RouteContent>(
@@ -152,7 +203,7 @@ impl App {
         caller.must(Action::UpdatePublishedService, group.as_str())?;
         let mut tx = self.store().write().await?;
         group_must_exist(&mut tx, group).await?;
-        let before = group_route::<T>(&mut tx, group, id).await?;
+        let (mut tx, before) = self.writable_route::<T>(tx, group, id).await?;
         must_be_as_expected(T::NOUN, id.as_str(), Some(before.change_number))?;
         let mut content = serde_json::to_value(&before.route).unwrap_or(Value::Null);
         content["service_id"] = Value::from(before.service_id.as_str());
@@ -173,7 +224,7 @@ impl App {
         caller.must(Action::UpdatePublishedService, group.as_str())?;
         let mut tx = self.store().write().await?;
         group_must_exist(&mut tx, group).await?;
-        let before = group_route::<T>(&mut tx, group, id).await?;
+        let (mut tx, before) = self.writable_route::<T>(tx, group, id).await?;
         must_be_as_expected(T::NOUN, id.as_str(), Some(before.change_number))?;
         let revision = tx.gateway_group_raise(group).await?;
         tx.group_service_touch(group, &before.service_id, revision).await?;

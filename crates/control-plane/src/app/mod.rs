@@ -90,7 +90,7 @@ use gatewright_model::id::GatewayGroupId;
 use gatewright_model::rehearsal::Rehearse;
 use tokio::sync::Semaphore;
 
-use crate::distribution::{Counts, Feeds, Hints, Instances};
+use crate::distribution::{Counts, Feeds, Hints, Instances, Standings};
 use crate::store::{Call, Store};
 use throttle::Throttle;
 
@@ -112,6 +112,7 @@ struct Parts {
     world: World,
     hints: Hints,
     feeds: Feeds,
+    standings: Standings,
     instances: Instances,
     secrets: ProcessSecrets,
     rehearsal: Option<Arc<dyn Rehearse>>,
@@ -205,6 +206,7 @@ impl App {
                 world,
                 hints,
                 feeds: Feeds::default(),
+                standings: Standings::default(),
                 instances: Instances::default(),
                 secrets,
                 rehearsal,

@@ -200,6 +200,18 @@ async fn a_change_of_one_service_costs_one_service(app: App) {
     let updates = updates.unwrap();
     assert!(updates.iter().all(|update| !update.full && update.services.len() <= 1));
 
+    let check = || {
+        let services = json!([{"service_id": "s0", "version": "4", "hosts": ["s2.example"]}]);
+        publish_parse(json!({"gateway_group_id": "g", "services": services})).unwrap().content
+    };
+    // Who asks first reads the group, and everybody afterwards what has changed.
+    app.conflict_check(&admin, check()).await.unwrap();
+    app.runtime_configuration_patch(&admin, &group, &published, patch()).await.unwrap();
+    weigh(&app, "conflict check", app.conflict_check(&admin, check())).await;
+    let held: RouteId = "s2-r0".parse().unwrap();
+    let route = weigh(&app, "route of a version", app.group_route_get::<Route>(&admin, &group, &held)).await;
+    assert_eq!(route.service_id.as_str(), "s2");
+
     weigh(&app, "unpublish", app.published_service_delete(&admin, &group, &published)).await;
     weigh(&app, "route template deleted", app.route_template_delete::<Route>(&admin, &new_route)).await;
     weigh(&app, "template deleted", app.service_template_delete(&admin, &published)).await;

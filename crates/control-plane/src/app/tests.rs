@@ -58,6 +58,29 @@ async fn changes_within_one_second_keep_their_order() {
     }
 }
 
+fn must_be_forbidden(refusals: impl IntoIterator<Item = Option<Refusal>>) {
+    for (index, refusal) in refusals.into_iter().enumerate() {
+        assert!(matches!(refusal, Some(Refusal::Forbidden { .. })), "operation {index}: {refusal:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_operation_on_instances_asks_whether_the_caller_may() {
+    let (app, _dir) = app().await;
+    let (somebody, group) = (Caller::named("somebody"), "g".parse().unwrap());
+    must_be_forbidden([
+        app.instance_list(&somebody, &InstanceFilter::default()).await.err(),
+        app.cores_now(&somebody).await.err(),
+        app.core_usage_list(&somebody, 0, 1).await.err(),
+        app.instance_token_create(&somebody, &group).await.err(),
+        app.instance_token_list(&somebody, &group).await.err(),
+        app.instance_token_delete(&somebody, &group, "t").await.err(),
+        app.instance_certificate_create(&somebody, &group, 1).await.err(),
+        app.instance_certificate_list(&somebody, &group).await.err(),
+        app.instance_certificate_delete(&somebody, &group, "c").await.err(),
+    ]);
+}
+
 #[tokio::test]
 async fn every_operation_asks_whether_the_caller_may() {
     let (app, _dir) = app().await;
@@ -123,19 +146,8 @@ async fn every_operation_asks_whether_the_caller_may() {
             .err(),
         app.runtime_configuration_get(&somebody, &group, &service).await.err(),
         app.runtime_configuration_patch(&somebody, &group, &service, patch.clone()).await.err(),
-        app.instance_list(&somebody, &InstanceFilter::default()).await.err(),
-        app.cores_now(&somebody).await.err(),
-        app.core_usage_list(&somebody, 0, 1).await.err(),
-        app.instance_token_create(&somebody, &group).await.err(),
-        app.instance_token_list(&somebody, &group).await.err(),
-        app.instance_token_delete(&somebody, &group, "t").await.err(),
-        app.instance_certificate_create(&somebody, &group, 1).await.err(),
-        app.instance_certificate_list(&somebody, &group).await.err(),
-        app.instance_certificate_delete(&somebody, &group, "c").await.err(),
     ];
-    for (index, refusal) in refusals.into_iter().enumerate() {
-        assert!(matches!(refusal, Some(Refusal::Forbidden { .. })), "operation {index}: {refusal:?}");
-    }
+    must_be_forbidden(refusals);
     assert_eq!(
         app.published_service_get(&admin, &group, &service).await.unwrap().version.unwrap().number,
         "1"

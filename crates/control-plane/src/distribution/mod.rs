@@ -8,6 +8,7 @@ mod counts;
 mod feed;
 mod hint;
 mod instances;
+mod standing;
 mod watch;
 
 pub(crate) use assemble::DELTA_REVISIONS_MAX;
@@ -17,4 +18,5 @@ pub(crate) use feed::Feeds;
 pub(crate) use feed::sent;
 pub(crate) use hint::Hints;
 pub(crate) use instances::{Instances, TooMany};
+pub(crate) use standing::{Services, Standings};
 pub(crate) use watch::watch_router;

@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_gateway_that_is_ahead_is_told_instead_of_rolled_back() {
+    async fn p14_a_gateway_that_is_ahead_is_told_instead_of_rolled_back() {
         let (app, _dir) = app().await;
         let mut lines = lines(&app, 7).await;
         assert_eq!(lines.next().await.unwrap(), "{\"behind\":{\"revision\":0}}\n");

@@ -7,8 +7,10 @@
 //! * Everything has a limit of time, on both ends of the connection: a database that hangs costs a 503.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Row as _};
 
@@ -86,8 +88,8 @@ impl Postgres {
         ]);
         let pool = |size| PgPoolOptions::new().max_connections(size).acquire_timeout(WAIT_MAX);
         // One: a second could only wait for the first, in the database instead of here.
-        let writer = pool(1).connect_with(options.clone()).await?;
-        let readers = pool(READERS_MAX).connect_with(options.clone()).await?;
+        let writer = answered(pool(1).connect_with(options.clone())).await?;
+        let readers = answered(pool(READERS_MAX).connect_with(options.clone())).await?;
         let listener = pool(1).max_lifetime(None).idle_timeout(None).connect_lazy_with(options);
         Ok(Self { writer, readers, listener })
     }
@@ -129,12 +131,20 @@ impl Postgres {
     }
 }
 
-/// The answer to a call, unless it does not come.
+/// The answer to a call, unless it does not come or is none.
 async fn answered<T>(call: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    tokio::time::timeout(ANSWER_MAX, call).await.unwrap_or_else(|_| {
-        let silence = format!("PostgreSQL did not answer within {} s", ANSWER_MAX.as_secs());
-        Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, silence)))
-    })
+    // The driver panics at messages that are shorter than they must be. What it leaves is a connection, which fails.
+    let call = AssertUnwindSafe(call).catch_unwind();
+    match tokio::time::timeout(ANSWER_MAX, call).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => {
+            Err(sqlx::Error::Protocol("what answers does not speak the protocol of PostgreSQL".into()))
+        }
+        Err(_) => {
+            let silence = format!("PostgreSQL did not answer within {} s", ANSWER_MAX.as_secs());
+            Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, silence)))
+        }
+    }
 }
 
 /// What a failed commit means: the server's refusal is certain, silence is not.
@@ -162,8 +172,8 @@ fn has_class(code: Option<std::borrow::Cow<'_, str>>, class: &str) -> bool {
 
 async fn migrate(options: &PgConnectOptions) -> Result<(), StoreError> {
     let patient = options.clone().options([("lock_timeout", milliseconds(MIGRATION_WAIT_MAX))]);
-    let pool =
-        PgPoolOptions::new().max_connections(1).acquire_timeout(WAIT_MAX).connect_with(patient).await?;
+    let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(WAIT_MAX);
+    let pool = answered(pool.connect_with(patient)).await?;
     must_be_usable(&pool).await?;
     // sqlx migrates under an advisory lock of the database, each migration in a transaction.
     sqlx::migrate!("migrations/postgres").run(&pool).await?;

@@ -109,7 +109,7 @@ async fn reads_leave_no_row_and_filters_and_pages_hold() {
 }
 
 #[tokio::test]
-async fn an_export_holds_everything_and_no_formula() {
+async fn p18_an_export_holds_everything_and_no_formula() {
     let world = World::start().await;
     world.group_create("=HYPERLINK(\"http://evil\")").await;
     world.group_create("plain, with \"quotes\"").await;
@@ -127,7 +127,7 @@ async fn an_export_holds_everything_and_no_formula() {
 }
 
 #[tokio::test]
-async fn planted_secrets_are_in_no_row_no_answer_and_no_file() {
+async fn p22_planted_secrets_are_in_no_row_no_answer_and_no_file() {
     let world = World::start().await;
     let canary = |name: &str| format!("canary-{name}-7f3a91");
     let login = json!({"username": "admin", "password": canary("login")});

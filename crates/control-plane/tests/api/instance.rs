@@ -125,6 +125,19 @@ pub(crate) async fn a_publish_can_wait_and_a_dry_one_does_not() {
 }
 
 #[tokio::test]
+pub(crate) async fn p14_an_instance_that_is_ahead_of_the_database_is_out_of_sync_and_says_what_it_has() {
+    let world = World::start().await;
+    world.design("s1").await;
+    world.publish("default", "s1", "1").await;
+    beat_fine(&world, &heartbeat(&world, "i1", 1).await).await;
+    assert_eq!(world.list("/api/instances", "status").await, ["Healthy"]);
+    // What a database that took over has lost, the instance still serves.
+    beat_fine(&world, &heartbeat(&world, "i1", 3).await).await;
+    let instance = world.call("GET", "/api/instances", None).await.body["list"][0].clone();
+    assert_eq!((&instance["status"], &instance["applied_revision"]), (&json!("OutOfSync"), &json!(3)));
+}
+
+#[tokio::test]
 async fn heartbeats_that_are_wrong_are_refused() {
     let world = World::start().await;
     let fine = heartbeat(&world, "i1", 0).await;

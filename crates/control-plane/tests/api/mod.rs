@@ -14,6 +14,7 @@ pub(crate) mod instance;
 mod openapi;
 mod operations;
 pub(crate) mod published_service;
+pub(crate) mod refusals;
 pub(crate) mod route_template;
 pub(crate) mod runtime_configuration;
 mod secrets;

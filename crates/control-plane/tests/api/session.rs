@@ -69,7 +69,7 @@ async fn a_published_client_gets_in_from_first_login_to_access_token() {
 }
 
 #[tokio::test]
-async fn a_login_ends_the_session_before_and_a_logout_ends_its_own() {
+async fn p24_a_login_ends_the_session_before_and_a_logout_ends_its_own() {
     let world = World::start().await;
     let old = session(&login(&world, "admin", PASSWORD).await);
     assert_eq!(as_session(&world, &old, "GET", "/api/users", Value::Null).await.status, 200);
@@ -80,7 +80,7 @@ async fn a_login_ends_the_session_before_and_a_logout_ends_its_own() {
 }
 
 #[tokio::test]
-async fn a_given_password_is_good_for_one_login_and_for_nothing_else() {
+async fn p24_a_given_password_is_good_for_one_login_and_for_nothing_else() {
     let world = World::start().await;
     let id = invite(&world, "ann").await;
     become_super_admin(&world, &id).await;
@@ -160,7 +160,7 @@ async fn the_administrator_is_protected_from_others() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_answered_like_an_unknown_user_and_not_for_ever() {
+async fn p24_a_wrong_password_is_answered_like_an_unknown_user_and_not_for_ever() {
     let world = World::start().await;
     let (wrong, unknown) = (login(&world, "admin", "wrong").await, login(&world, "nobody", "wrong").await);
     assert_eq!((wrong.status, unknown.status), (401, 401));
@@ -175,7 +175,7 @@ async fn a_wrong_password_is_answered_like_an_unknown_user_and_not_for_ever() {
 }
 
 #[tokio::test]
-async fn a_page_of_another_site_cannot_write() {
+async fn p19_a_page_of_another_site_cannot_write() {
     let world = World::start().await;
     let cookie = session(&login(&world, "admin", PASSWORD).await);
     let body = json!({"name": "g"}).to_string();
