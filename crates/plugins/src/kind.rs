@@ -169,6 +169,8 @@ pub struct Site<'s> {
     pub shared: &'s Shared,
     /// The way outside.
     pub outbound: &'s Arc<dyn Outbound>,
+    /// The object whose plugin it is, the same on every gateway: `route/r1`.
+    pub owner: &'s str,
 }
 
 impl Site<'_> {

@@ -15,6 +15,7 @@ pub mod consumers;
 pub mod exchange;
 pub mod kind;
 pub mod outbound;
+pub mod redis;
 pub mod response;
 pub mod secrets;
 pub mod shared;
@@ -155,7 +156,7 @@ pub fn validate(name: &str, config: &Value) -> Violations {
         return secrets::around_references(config, &schemas(kind).config.violations(config));
     }
     let (shared, outbound) = (shared::Shared::default(), outbound::refusing());
-    let site = Site { metadata: None, shared: &shared, outbound: &outbound };
+    let site = Site { metadata: None, shared: &shared, outbound: &outbound, owner: "" };
     chain::Instance::build(kind, config, &site).err().unwrap_or_default()
 }
 

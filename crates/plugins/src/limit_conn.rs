@@ -1,20 +1,22 @@
 //! `limit-conn`: lets so many requests be served at the same time, by a key; a few more wait, the rest is refused.
 //!
-//! Requests are counted by one gateway instance. One that ends in whatever way stops counting.
+//! Requests are counted by one gateway instance, or with `policy` `redis` or `redis-cluster` by all gateways that use
+//! the same server. One that ends in whatever way stops counting; what a gateway that was killed had counted is
+//! forgotten `key_ttl` seconds after the last request with the same key.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use gatewright_model::validation::Violations;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::counters::Counters;
-use crate::exchange::{Answer, Exchange, Flow, Now};
+use crate::exchange::{Answer, Exchange, Flow, Next, Now};
 use crate::kind::{self, Built, Category, Kind, Outcome, Phase, Phases, Plugin, Site};
-use crate::limiting::{self, Amount, AmountConfig, Key, KeyType, Policy};
+use crate::limiting::{self, Amount, AmountConfig, Key, KeyType, Policy, Shared};
+use crate::redis::Call;
 use crate::schema;
 use crate::template::Template;
 
@@ -108,12 +110,21 @@ impl Default for Config {
     }
 }
 
+/// Seconds after which Redis forgets a count, where the configuration does not say.
+const LIFE_DEFAULT: i64 = 3600;
+
 /// Nobody waits longer: the connection would be given up before.
 const DELAY_MAX: Duration = Duration::from_secs(60);
 
-struct LimitConn {
+struct LimitConn(Arc<Limits>);
+
+struct Limits {
     rules: Vec<Rule>,
     serving: Counters<AtomicU64>,
+    /// Where the count is that of several gateways.
+    shared: Option<Shared>,
+    /// Seconds after which Redis forgets a count that nobody changes.
+    life: i64,
     /// Microseconds one that is over the limit waits; follows how long requests take.
     delay: AtomicU64,
     adapts: bool,
@@ -131,21 +142,61 @@ struct Rule {
 
 /// One request among those served. It stops counting when the exchange ends, whatever ends it.
 struct Place {
-    serving: Arc<AtomicU64>,
+    counted: Counted,
     since: Now,
+}
+
+/// Where a request counts.
+enum Counted {
+    Here(Arc<AtomicU64>),
+    There(Shared, Vec<Vec<u8>>),
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.serving.fetch_sub(1, Ordering::Relaxed);
+        match &mut self.counted {
+            Counted::Here(serving) => {
+                serving.fetch_sub(1, Ordering::Relaxed);
+            }
+            Counted::There(shared, keys) => {
+                shared.tell(Call { script: LEAVE, keys: std::mem::take(keys), arguments: Vec::new() });
+            }
+        }
     }
 }
 
-fn build(config: Value, _: &Site<'_>) -> Built {
-    let config: Config = kind::parse(config)?;
-    let mut violations = Violations::default();
-    config.policy.check(&mut violations);
-    violations.into_result()?;
+/// Counts a request by rules, one after the other, until one refuses it: for each the count, or -1. One that is
+/// refused counts nowhere.
+const ENTER: &str = "
+local out = {}
+for i, key in ipairs(KEYS) do
+  local count = redis.call('INCR', key)
+  redis.call('EXPIRE', key, ARGV[1])
+  if count > tonumber(ARGV[i + 1]) then
+    for j = 1, i do
+      redis.call('DECR', KEYS[j])
+    end
+    return {-1}
+  end
+  out[i] = count
+end
+return out
+";
+
+/// Stops counting a request.
+const LEAVE: &str = "
+for _, key in ipairs(KEYS) do
+  if redis.call('DECR', key) <= 0 then
+    redis.call('DEL', key)
+  end
+end
+return {}
+";
+
+fn build(document: Value, site: &Site<'_>) -> Built {
+    let config: Config = kind::parse(document.clone())?;
+    let shared = config.policy.counters(&document, site.owner, site)?;
+    let life = document.get("key_ttl").and_then(Value::as_i64).unwrap_or(LIFE_DEFAULT).max(1);
     let rules = match (&config.conn, &config.burst, &config.key) {
         (Some(conn), Some(burst), Some(key)) => vec![Rule {
             limit: Amount::parse(conn),
@@ -167,15 +218,17 @@ fn build(config: Value, _: &Site<'_>) -> Built {
     };
     let delay =
         Duration::from_secs_f64(config.default_conn_delay.unwrap_or(0.1).min(DELAY_MAX.as_secs_f64()));
-    Ok(Arc::new(LimitConn {
+    Ok(Arc::new(LimitConn(Arc::new(Limits {
         rules,
         serving: Counters::default(),
+        shared,
+        life,
         delay: AtomicU64::new(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX)),
         adapts: !config.only_use_default_delay,
         status: config.rejected_code,
         message: config.rejected_msg,
         allow_degradation: config.allow_degradation,
-    }))
+    }))))
 }
 
 /// A request could not be counted.
@@ -188,36 +241,45 @@ enum Entry {
     Placed(Place, Duration),
 }
 
-impl LimitConn {
-    fn enter(&self, index: usize, rule: &Rule, exchange: &Exchange<'_>) -> Result<Entry, Uncountable> {
+impl Limits {
+    /// The key of a request by a rule, its limit, and how many more may wait; `None`: the rule does not concern it.
+    fn ask(&self, index: usize, exchange: &Exchange<'_>) -> Result<Option<(Vec<u8>, u64, u64)>, Uncountable> {
+        let rule = &self.rules[index];
         let mut key = match &rule.key {
             Key::Template(template) if rule.optional => match template.render_some(exchange) {
                 Some(key) => key,
-                None => return Ok(Entry::Unconcerned),
+                None => return Ok(None),
             },
             key => key.of(exchange),
         };
         key.extend_from_slice(&(index as u64).to_be_bytes());
         let limit = rule.limit.of(exchange).filter(|limit| *limit > 0).ok_or(Uncountable)?;
         let burst = rule.burst.of(exchange).ok_or(Uncountable)?;
+        Ok(Some((key, limit, burst)))
+    }
+
+    fn enter(&self, index: usize, exchange: &Exchange<'_>) -> Result<Entry, Uncountable> {
+        let Some((key, limit, burst)) = self.ask(index, exchange)? else { return Ok(Entry::Unconcerned) };
         let is_idle = |serving: &AtomicU64| serving.load(Ordering::Relaxed) == 0;
         let serving = self.serving.of(&key, is_idle).ok_or(Uncountable)?;
         let count = serving.fetch_add(1, Ordering::Relaxed) + 1;
-        let place = Place { serving, since: exchange.surroundings.now() };
+        let place = Place { counted: Counted::Here(serving), since: exchange.surroundings.now() };
         if count > limit.saturating_add(burst) {
             return Ok(Entry::Refused);
         }
-        let times = if count > limit { (count - 1) / limit } else { 0 };
-        let delay = self.delay.load(Ordering::Relaxed).saturating_mul(times);
-        Ok(Entry::Placed(place, Duration::from_micros(delay).min(DELAY_MAX)))
+        Ok(Entry::Placed(place, self.wait(count, limit)))
     }
-}
 
-impl Plugin for LimitConn {
-    fn access(&self, exchange: &mut Exchange<'_>) -> Flow {
+    /// How long the request waits that is the `count`th.
+    fn wait(&self, count: u64, limit: u64) -> Duration {
+        let times = if count > limit { (count - 1) / limit } else { 0 };
+        Duration::from_micros(self.delay.load(Ordering::Relaxed).saturating_mul(times)).min(DELAY_MAX)
+    }
+
+    fn enter_here(&self, exchange: &mut Exchange<'_>) -> Flow {
         let mut longest = Duration::ZERO;
-        for (index, rule) in self.rules.iter().enumerate() {
-            match self.enter(index, rule, exchange) {
+        for index in 0..self.rules.len() {
+            match self.enter(index, exchange) {
                 Ok(Entry::Unconcerned) => {}
                 Ok(Entry::Refused) => return limiting::reject(self.status, self.message.as_deref()),
                 Ok(Entry::Placed(place, delay)) => {
@@ -225,25 +287,84 @@ impl Plugin for LimitConn {
                     longest = longest.max(delay);
                 }
                 Err(Uncountable) if self.allow_degradation => {}
-                Err(Uncountable) => return Flow::respond(Answer::error_msg(500, "failed to limit conn")),
+                Err(Uncountable) => return failed(),
             }
         }
-        match longest {
-            Duration::ZERO => Flow::Continue,
-            delay => Flow::Pause(delay, Box::new(Flow::Continue)),
+        pause(longest)
+    }
+
+    /// What came of counting in Redis.
+    fn settle(&self, counts: &[i64], limits: &[u64], place: Place, exchange: &mut Exchange<'_>) -> Flow {
+        exchange.set_note(place);
+        let counts = counts.iter().map(|count| u64::try_from(*count).unwrap_or_default());
+        let waits = counts.zip(limits).map(|(count, limit)| self.wait(count, *limit));
+        pause(waits.max().unwrap_or_default())
+    }
+}
+
+fn pause(time: Duration) -> Flow {
+    match time {
+        Duration::ZERO => Flow::Continue,
+        time => Flow::Pause(time, Box::new(Flow::Continue)),
+    }
+}
+
+fn failed() -> Flow {
+    Flow::respond(Answer::error_msg(500, "failed to limit conn"))
+}
+
+/// Counts in Redis, and here where it is away and the configuration lets requests pass.
+fn enter_there(limits: &Arc<Limits>, shared: &Shared, exchange: &Exchange<'_>) -> Flow {
+    let asked: Result<Vec<_>, _> = (0..limits.rules.len()).map(|index| limits.ask(index, exchange)).collect();
+    let Ok(asked) = asked else {
+        return if limits.allow_degradation { Flow::Continue } else { failed() };
+    };
+    let (several, asked) = (limits.rules.len() > 1, asked.into_iter().flatten());
+    let (mut keys, mut most, mut limit) = (Vec::new(), vec![limits.life.to_string()], Vec::new());
+    for (key, conn, burst) in asked {
+        keys.push(shared.key(KIND.name, &key, several));
+        most.push(conn.saturating_add(burst).to_string());
+        limit.push(conn);
+    }
+    if keys.is_empty() {
+        return Flow::Continue;
+    }
+    let calling = shared.call(Call { script: ENTER, keys: keys.clone(), arguments: most });
+    let (limits, shared) = (Arc::clone(limits), shared.clone());
+    Flow::Wait(Box::pin(async move {
+        let entered = calling.await;
+        let next: Next = Box::new(move |exchange| match entered.as_deref() {
+            Ok([-1]) => limiting::reject(limits.status, limits.message.as_deref()),
+            Ok(counts) => {
+                let since = exchange.surroundings.now();
+                let place = Place { counted: Counted::There(shared, keys), since };
+                limits.settle(counts, &limit, place, exchange)
+            }
+            Err(_) if limits.allow_degradation => limits.enter_here(exchange),
+            Err(_) => failed(),
+        });
+        next
+    }))
+}
+
+impl Plugin for LimitConn {
+    fn access(&self, exchange: &mut Exchange<'_>) -> Flow {
+        match &self.0.shared {
+            None => self.0.enter_here(exchange),
+            Some(shared) => enter_there(&self.0, shared, exchange),
         }
     }
 
     fn log(&self, exchange: &mut Exchange<'_>, _: &Outcome) {
-        if !self.adapts {
+        if !self.0.adapts {
             return;
         }
         if let Some(place) = exchange.note::<Place>() {
             let took = exchange.surroundings.now().uptime.saturating_sub(place.since.uptime);
             let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            let before = self.delay.load(Ordering::Relaxed);
+            let before = self.0.delay.load(Ordering::Relaxed);
             // Two requests at once may each miss the other's; the mean only has to follow.
-            self.delay.store(before.midpoint(took), Ordering::Relaxed);
+            self.0.delay.store(before.midpoint(took), Ordering::Relaxed);
         }
     }
 }

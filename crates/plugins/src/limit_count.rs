@@ -1,8 +1,9 @@
 //! `limit-count`: lets so many requests through in a window of time, counted by a key.
 //!
-//! The count is that of one gateway instance. An instance of the plugin counts for itself: on a service for all its
-//! routes together, on a consumer for all its requests; routes that name a `group` count together. Another
-//! configuration starts anew.
+//! The count is that of one gateway instance, or with `policy` `redis` or `redis-cluster` that of all gateways which
+//! use the same server: one script, one round trip, however many rules there are. An instance of the plugin counts for
+//! itself: on a service for all its routes together, on a consumer for all its requests; routes that name a `group`
+//! count together. Another configuration starts anew.
 
 use std::sync::Arc;
 
@@ -12,9 +13,10 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::counters::{Counters, Taken, Window, ticks};
-use crate::exchange::{Answer, Exchange, Flow};
+use crate::exchange::{Answer, Exchange, Flow, Next};
 use crate::kind::{self, Built, Category, Kind, Phase, Phases, Plugin, Site};
-use crate::limiting::{self, Amount, AmountConfig, Key, KeyType, Policy};
+use crate::limiting::{self, Amount, AmountConfig, Key, KeyType, Policy, Shared};
+use crate::redis::Call;
 use crate::schema;
 use crate::template::Template;
 
@@ -153,9 +155,13 @@ impl Default for Metadata {
     }
 }
 
-struct LimitCount {
+struct LimitCount(Arc<Limits>);
+
+struct Limits {
     rules: Vec<Rule>,
     counters: Arc<Counters<Window>>,
+    /// Where the count is that of several gateways.
+    shared: Option<Shared>,
     sliding: bool,
     status: u16,
     message: Option<String>,
@@ -175,25 +181,26 @@ struct Rule {
 }
 
 fn build(document: Value, site: &Site<'_>) -> Built {
-    let fingerprint = document.to_string();
-    let config: Config = kind::parse(document)?;
+    let config: Config = kind::parse(document.clone())?;
     let mut violations = Violations::default();
-    config.policy.check(&mut violations);
     let rules = rules(&config, &site.metadata(), &mut violations);
     violations.into_result()?;
+    let scope = config.group.as_ref().map_or_else(|| site.owner.to_owned(), |group| format!("group/{group}"));
+    let shared = config.policy.counters(&document, &scope, site)?;
     let counters = match &config.group {
-        Some(group) => site.shared.get(&format!("limit-count/{group}/{fingerprint}"), Counters::default),
+        Some(group) => site.shared.get(&format!("limit-count/{group}/{document}"), Counters::default),
         None => Arc::default(),
     };
-    Ok(Arc::new(LimitCount {
+    Ok(Arc::new(LimitCount(Arc::new(Limits {
         rules,
         counters,
+        shared,
         sliding: config.window_type == WindowType::Sliding,
         status: config.rejected_code,
         message: config.rejected_msg,
         allow_degradation: config.allow_degradation,
         shows: config.show_limit_quota_header,
-    }))
+    }))))
 }
 
 fn rules(config: &Config, metadata: &Metadata, violations: &mut Violations) -> Vec<Rule> {
@@ -248,14 +255,75 @@ fn check(count: &AmountConfig, seconds: &AmountConfig, at: &str, violations: &mu
 /// A request could not be counted.
 struct Uncountable;
 
-impl LimitCount {
-    /// Counts a request by a rule; `None`: the rule does not concern it.
-    fn count(
-        &self,
-        index: usize,
-        rule: &Rule,
-        exchange: &Exchange<'_>,
-    ) -> Result<Option<(u64, Taken)>, Uncountable> {
+/// What a rule says of a request.
+struct Asked {
+    /// The place of the rule.
+    index: usize,
+    key: Vec<u8>,
+    limit: u64,
+    /// Hundredths of a second.
+    length: u32,
+}
+
+/// Counts a request by rules, one after the other, until one refuses it: for each, whether it is allowed, how many are
+/// left, and how many hundredths of a second the window lasts.
+const SCRIPT: &str = "
+local out = {}
+local time = redis.call('TIME')
+local now = time[1] * 100 + math.floor(time[2] / 10000)
+for i, key in ipairs(KEYS) do
+  local limit, length = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
+  local used, reset
+  if ARGV[1] == 'sliding' then
+    local index = math.floor(now / length)
+    local state = redis.call('HMGET', key, 'index', 'count', 'before')
+    local known, count, before = tonumber(state[1]), tonumber(state[2]) or 0, tonumber(state[3]) or 0
+    if known == index - 1 then
+      count, before = 0, count
+    elseif known ~= index then
+      count, before = 0, 0
+    end
+    reset = length - now % length
+    used = math.floor(before * reset / length) + count
+    if used < limit then
+      redis.call('HSET', key, 'index', index, 'count', count + 1, 'before', before)
+      redis.call('PEXPIRE', key, length * 20)
+    end
+  else
+    local left = redis.call('PTTL', key)
+    if left < 0 then
+      used, reset = 0, length
+      redis.call('SET', key, 1, 'PX', length * 10)
+    else
+      used, reset = tonumber(redis.call('GET', key)), math.ceil(left / 10)
+      if used < limit then
+        redis.call('INCR', key)
+      end
+    end
+  end
+  local allowed = used < limit
+  out[#out + 1] = allowed and 1 or 0
+  out[#out + 1] = allowed and limit - used - 1 or 0
+  out[#out + 1] = reset
+  if not allowed then
+    break
+  end
+end
+return out
+";
+
+impl Limits {
+    /// What the rules say of a request.
+    fn asked(&self, exchange: &Exchange<'_>) -> Result<Vec<Asked>, Uncountable> {
+        let mut asked = Vec::with_capacity(self.rules.len());
+        for (index, rule) in self.rules.iter().enumerate() {
+            asked.extend(self.ask(index, rule, exchange)?);
+        }
+        Ok(asked)
+    }
+
+    /// What a rule says of a request; `None`: it does not concern it.
+    fn ask(&self, index: usize, rule: &Rule, exchange: &Exchange<'_>) -> Result<Option<Asked>, Uncountable> {
         let mut key = match &rule.key {
             Key::Template(template) if rule.optional => match template.render_some(exchange) {
                 Some(key) => key,
@@ -272,36 +340,103 @@ impl LimitCount {
         // Windows of other lengths and rules count apart.
         key.extend_from_slice(&(index as u64).to_be_bytes());
         key.extend_from_slice(&length.to_be_bytes());
-        let now = ticks(exchange.surroundings.now().uptime);
-        let window = self.counters.of(&key, |window| window.is_over(now, length)).ok_or(Uncountable)?;
-        let taken = match self.sliding {
-            true => window.take_sliding(now, length, limit),
-            false => window.take_fixed(now, length, limit),
-        };
-        Ok(Some((limit, taken)))
+        Ok(Some(Asked { index, key, limit, length }))
     }
-}
 
-impl Plugin for LimitCount {
-    fn access(&self, exchange: &mut Exchange<'_>) -> Flow {
+    /// Counts a request by a rule, on this gateway.
+    fn take(&self, asked: &Asked, now: u32) -> Result<Taken, Uncountable> {
+        let window =
+            self.counters.of(&asked.key, |window| window.is_over(now, asked.length)).ok_or(Uncountable)?;
+        Ok(match self.sliding {
+            true => window.take_sliding(now, asked.length, asked.limit),
+            false => window.take_fixed(now, asked.length, asked.limit),
+        })
+    }
+
+    /// Counts on this gateway: all there is to it, or what stands in for Redis while it is away.
+    fn count_here(&self, exchange: &mut Exchange<'_>) -> Flow {
+        let now = ticks(exchange.surroundings.now().uptime);
         for (index, rule) in self.rules.iter().enumerate() {
-            let (limit, taken) = match self.count(index, rule, exchange) {
-                Ok(Some(counted)) => counted,
-                Ok(None) => continue,
-                Err(Uncountable) if self.allow_degradation => continue,
+            let taken = self.ask(index, rule, exchange).and_then(|asked| match asked {
+                Some(asked) => Ok(Some((self.take(&asked, now)?, asked))),
+                None => Ok(None),
+            });
+            match taken {
+                Ok(None) => {}
+                Ok(Some((taken, asked))) => {
+                    self.show(&asked, taken, exchange);
+                    if !taken.allowed {
+                        return limiting::reject(self.status, self.message.as_deref());
+                    }
+                }
+                Err(Uncountable) if self.allow_degradation => {}
                 Err(Uncountable) => return Flow::respond(Answer::error_msg(500, "failed to limit count")),
-            };
-            if self.shows {
-                let reset = format!("{}.{:02}", taken.reset / 100, taken.reset % 100);
-                exchange.answer_field(rule.limit_header.clone(), limit.to_string());
-                exchange.answer_field(rule.remaining_header.clone(), taken.remaining.to_string());
-                exchange.answer_field(rule.reset_header.clone(), reset);
             }
+        }
+        Flow::Continue
+    }
+
+    fn show(&self, asked: &Asked, taken: Taken, exchange: &mut Exchange<'_>) {
+        if let Some(rule) = self.rules.get(asked.index).filter(|_| self.shows) {
+            let reset = format!("{}.{:02}", taken.reset / 100, taken.reset % 100);
+            exchange.answer_field(rule.limit_header.clone(), asked.limit.to_string());
+            exchange.answer_field(rule.remaining_header.clone(), taken.remaining.to_string());
+            exchange.answer_field(rule.reset_header.clone(), reset);
+        }
+    }
+
+    /// What came of counting in Redis.
+    fn settle(&self, asked: &[Asked], counted: &[i64], exchange: &mut Exchange<'_>) -> Flow {
+        for (asked, taken) in asked.iter().zip(counted.chunks_exact(3)) {
+            let number = |place: usize| u64::try_from(taken[place]).unwrap_or_default();
+            let reset = u32::try_from(number(2)).unwrap_or(u32::MAX);
+            let taken = Taken { allowed: number(0) == 1, remaining: number(1), reset };
+            self.show(asked, taken, exchange);
             if !taken.allowed {
                 return limiting::reject(self.status, self.message.as_deref());
             }
         }
         Flow::Continue
+    }
+}
+
+/// Counts in Redis, and here where it is away and the configuration lets requests pass.
+fn count_there(limits: &Arc<Limits>, shared: &Shared, exchange: &Exchange<'_>) -> Flow {
+    let Ok(asked) = limits.asked(exchange) else {
+        return match limits.allow_degradation {
+            true => Flow::Continue,
+            false => Flow::respond(Answer::error_msg(500, "failed to limit count")),
+        };
+    };
+    if asked.is_empty() {
+        return Flow::Continue;
+    }
+    let several = limits.rules.len() > 1;
+    let kind = if limits.sliding { "sliding" } else { "fixed" }.to_owned();
+    let numbers = asked.iter().flat_map(|asked| [asked.limit.to_string(), asked.length.to_string()]);
+    let call = Call {
+        script: SCRIPT,
+        keys: asked.iter().map(|asked| shared.key(KIND.name, &asked.key, several)).collect(),
+        arguments: std::iter::once(kind).chain(numbers).collect(),
+    };
+    let (calling, limits) = (shared.call(call), Arc::clone(limits));
+    Flow::Wait(Box::pin(async move {
+        let counted = calling.await;
+        let next: Next = Box::new(move |exchange| match counted {
+            Ok(counted) if !counted.is_empty() => limits.settle(&asked, &counted, exchange),
+            _ if limits.allow_degradation => limits.count_here(exchange),
+            _ => Flow::respond(Answer::error_msg(500, "failed to limit count")),
+        });
+        next
+    }))
+}
+
+impl Plugin for LimitCount {
+    fn access(&self, exchange: &mut Exchange<'_>) -> Flow {
+        match &self.0.shared {
+            None => self.0.count_here(exchange),
+            Some(shared) => count_there(&self.0, shared, exchange),
+        }
     }
 }
 
@@ -404,13 +539,28 @@ mod tests {
     }
 
     #[test]
+    fn without_redis_the_configuration_decides() {
+        let config = |allow: bool| {
+            json!({"count": 1, "time_window": 60, "policy": "redis", "redis_host": "127.0.0.1",
+                "allow_degradation": allow})
+        };
+        let trial = Trial::of("limit-count", config(false));
+        assert_eq!(trial.run("GET /").answered(), "500 {\"error_msg\":\"failed to limit count\"}\n");
+        // What passes is counted here meanwhile.
+        let trial = Trial::of("limit-count", config(true));
+        assert_eq!(counted(&trial, "GET /"), "0 1 0 60.00");
+        assert_eq!(counted(&trial, "GET /"), "503 1 0 60.00");
+    }
+
+    #[test]
     fn what_cannot_be_counted_is_refused() {
         for (config, expected) in [
             (json!({}), vec![""]),
             (json!({"count": 1, "time_window": 60, "rules": []}), vec![""]),
             (json!({"count": 0, "time_window": 60}), vec!["/count"]),
             (
-                json!({"count": 1, "time_window": 60, "policy": "redis", "redis_host": "127.0.0.1"}),
+                json!({"count": 1, "time_window": 60, "policy": "redis-sentinel", "redis_master_name": "m",
+                    "redis_sentinels": [{"host": "127.0.0.1", "port": 1}]}),
                 vec!["/policy"],
             ),
             (json!({"count": 1, "time_window": 60, "policy": "redis"}), vec!["/redis_host"]),

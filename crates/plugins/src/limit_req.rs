@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::counters::{Bucket, Counters};
-use crate::exchange::{Answer, Exchange, Flow};
+use crate::exchange::{Answer, Exchange, Flow, Next};
 use crate::kind::{self, Built, Category, Kind, Phase, Phases, Plugin, Site};
-use crate::limiting::{self, Key, KeyType, Policy};
+use crate::limiting::{self, Key, KeyType, Policy, Shared};
+use crate::redis::Call;
 use crate::schema;
 
 pub(crate) const KIND: Kind = Kind {
@@ -75,41 +76,97 @@ const fn service_unavailable() -> u16 {
 /// Nobody waits longer: the connection would be given up before.
 const DELAY_MAX: Duration = Duration::from_secs(60);
 
-struct LimitReq {
+struct LimitReq(Arc<Limit>);
+
+struct Limit {
     key: Key,
     /// Microseconds from one request to the next.
     interval: f64,
     config: Config,
     buckets: Counters<Bucket>,
+    /// Where the bucket is that of several gateways.
+    shared: Option<Shared>,
 }
 
-fn build(config: Value, _: &Site<'_>) -> Built {
-    let config: Config = kind::parse(config)?;
+fn build(document: Value, site: &Site<'_>) -> Built {
+    let config: Config = kind::parse(document.clone())?;
     let mut violations = Violations::default();
-    config.policy.check(&mut violations);
     let interval = 1e6 / config.rate;
     if !(1.0..=1e12).contains(&interval) {
         violations.add("/rate", "must be between one in eleven days and a million a second");
     }
     violations.into_result()?;
+    let shared = config.policy.counters(&document, site.owner, site)?;
     let key = Key::parse(&config.key, config.key_type);
-    Ok(Arc::new(LimitReq { key, interval, config, buckets: Counters::default() }))
+    Ok(Arc::new(LimitReq(Arc::new(Limit { key, interval, config, buckets: Counters::default(), shared }))))
 }
 
-impl Plugin for LimitReq {
-    fn access(&self, exchange: &mut Exchange<'_>) -> Flow {
+/// Adds a request to a bucket: how many microseconds it has to wait; -1: it is one too many.
+const SCRIPT: &str = "
+local interval, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local empty = tonumber(redis.call('GET', KEYS[1])) or 0
+local waits = math.max(empty - now, 0)
+if waits / interval > burst then
+  return {-1}
+end
+local next = math.max(empty, now) + interval
+redis.call('SET', KEYS[1], string.format('%.0f', next), 'PX', math.ceil((next - now) / 1000) + 1)
+return {math.floor(waits)}
+";
+
+impl Limit {
+    fn add_here(&self, exchange: &Exchange<'_>) -> Flow {
         let now = u64::try_from(exchange.surroundings.now().uptime.as_micros()).unwrap_or(u64::MAX);
         let Some(bucket) = self.buckets.of(&self.key.of(exchange), |bucket| bucket.is_empty(now)) else {
             return match self.config.allow_degradation {
                 true => Flow::Continue,
-                false => Flow::respond(Answer::error_msg(500, "failed to limit req")),
+                false => failed(),
             };
         };
-        match bucket.add(now, self.interval, self.config.burst) {
+        self.settle(bucket.add(now, self.interval, self.config.burst))
+    }
+
+    /// What becomes of a request that has to wait so many microseconds; `None`: it is one too many.
+    fn settle(&self, waits: Option<u64>) -> Flow {
+        match waits {
             None => limiting::reject(self.config.rejected_code, self.config.rejected_msg.as_deref()),
             Some(0) => Flow::Continue,
             Some(_) if self.config.nodelay => Flow::Continue,
             Some(waits) => Flow::Pause(Duration::from_micros(waits).min(DELAY_MAX), Box::new(Flow::Continue)),
+        }
+    }
+}
+
+fn failed() -> Flow {
+    Flow::respond(Answer::error_msg(500, "failed to limit req"))
+}
+
+/// Adds the request to a bucket in Redis, and here where it is away and the configuration lets requests pass.
+fn add_there(limit: &Arc<Limit>, shared: &Shared, exchange: &Exchange<'_>) -> Flow {
+    let call = Call {
+        script: SCRIPT,
+        keys: vec![shared.key(KIND.name, &limit.key.of(exchange), false)],
+        arguments: vec![limit.interval.to_string(), limit.config.burst.to_string()],
+    };
+    let (calling, limit) = (shared.call(call), Arc::clone(limit));
+    Flow::Wait(Box::pin(async move {
+        let added = calling.await;
+        let next: Next = Box::new(move |exchange| match added.as_deref() {
+            Ok([waits]) => limit.settle(u64::try_from(*waits).ok()),
+            _ if limit.config.allow_degradation => limit.add_here(exchange),
+            _ => failed(),
+        });
+        next
+    }))
+}
+
+impl Plugin for LimitReq {
+    fn access(&self, exchange: &mut Exchange<'_>) -> Flow {
+        match &self.0.shared {
+            None => self.0.add_here(exchange),
+            Some(shared) => add_there(&self.0, shared, exchange),
         }
     }
 }

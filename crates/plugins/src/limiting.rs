@@ -1,15 +1,22 @@
 //! What limiting plugins do alike: keys, amounts that may be variables, policies, refusals.
 //!
-//! Counters are kept on the gateway instance (`policy` `local`). A configuration that wants them in Redis is refused
-//! when it is written: counting elsewhere than asked would let more through than allowed.
+//! Counters are kept on the gateway instance (`policy` `local`), or in Redis, where several gateways count together.
+//! A configuration that wants them where they cannot be is refused when it is written: counting elsewhere than asked
+//! would let more through than allowed.
+
+use std::sync::Arc;
 
 use gatewright_model::expression::Variable;
 use gatewright_model::validation::Violations;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
 use crate::exchange::{Answer, Exchange, Flow};
+use crate::kind::Site;
+use crate::outbound::{Failure, Outbound, Waiting};
+use crate::redis::{Call, Redis};
 use crate::template::Template;
 
 /// What is counted by.
@@ -107,11 +114,61 @@ pub(crate) enum Policy {
 }
 
 impl Policy {
-    pub(crate) fn check(self, violations: &mut Violations) {
-        if self != Self::Local {
-            let message = "this release keeps counters on the gateway instance only; use `local`";
-            violations.add("/policy", message);
-        }
+    /// The counters that `document`, the configuration of `plugin`, asks for; `None`: those of this gateway alone.
+    pub(crate) fn counters(
+        self,
+        document: &Value,
+        scope: &str,
+        site: &Site<'_>,
+    ) -> Result<Option<Shared>, Violations> {
+        let cluster = match self {
+            Self::Local => return Ok(None),
+            Self::Redis => false,
+            Self::RedisCluster => true,
+            Self::RedisSentinel => {
+                let message = "this release does not ask Sentinels; use `local`, `redis` or `redis-cluster`";
+                return Err(Violations::one("/policy", message));
+            }
+        };
+        let server = Arc::new(Redis::of(document, cluster)?);
+        // Another configuration starts anew, as it does on a gateway alone.
+        let digest = Sha256::digest(format!("{scope}\n{document}"));
+        let prefix = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+        Ok(Some(Shared { outbound: Arc::clone(site.outbound), server, prefix }))
+    }
+}
+
+/// Counters in Redis, which several gateways share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    outbound: Arc<dyn Outbound>,
+    server: Arc<Redis>,
+    prefix: String,
+}
+
+impl Shared {
+    /// The key of a counter. In a cluster, those that one script touches have to be in one place, which the braces say.
+    pub(crate) fn key(&self, plugin: &str, key: &[u8], together: bool) -> Vec<u8> {
+        let Self { prefix, .. } = self;
+        let start = match together {
+            true => format!("gatewright:{plugin}:{{{prefix}}}:"),
+            false => format!("gatewright:{plugin}:{prefix}:"),
+        };
+        [start.as_bytes(), key].concat()
+    }
+
+    /// Runs a script.
+    pub(crate) fn call(&self, call: Call) -> Waiting<Result<Vec<i64>, Failure>> {
+        self.outbound.redis(&self.server, call)
+    }
+
+    /// Runs a script whose outcome nobody waits for.
+    pub(crate) fn tell(&self, call: Call) {
+        let calling = self.call(call);
+        self.outbound.spawn(Box::pin(async move {
+            // Counters that could not be told expire by themselves.
+            let _ = calling.await;
+        }));
     }
 }
 

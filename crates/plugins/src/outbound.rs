@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::redis::{Call, Redis};
+
 /// Bytes of the longest answer that is read unless a request says otherwise.
 pub const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
@@ -46,6 +48,11 @@ pub trait Outbound: Send + Sync {
     /// Passes `bytes` on to somebody who does not answer.
     fn deliver(&self, _to: &Destination, _bytes: Bytes) -> Waiting<Result<(), Failure>> {
         Box::pin(std::future::ready(Err(Failure::Unsendable("nothing is delivered here".to_owned()))))
+    }
+
+    /// Has a script run on a Redis server: one round trip.
+    fn redis(&self, _server: &Arc<Redis>, _call: Call) -> Waiting<Result<Vec<i64>, Failure>> {
+        Box::pin(std::future::ready(Err(Failure::Unreachable("there is no Redis here".to_owned()))))
     }
 
     /// Counts what a plugin had to tell and could not: so many entries.

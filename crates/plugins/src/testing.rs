@@ -171,7 +171,7 @@ fn layer_in(plugins: &Json, metadata: &Json, outside: &Arc<Outside>) -> Layer {
     let plugins: Plugins = plugins.as_object().expect("plugins by name").clone();
     let (shared, outbound): (_, Arc<dyn Outbound>) = (Shared::default(), Arc::new(Door(Arc::clone(outside))));
     let metadata = |name: &str| metadata.get(name).and_then(Json::as_object);
-    let ground = Ground { shared: &shared, outbound: &outbound, metadata: &metadata };
+    let ground = Ground { shared: &shared, outbound: &outbound, metadata: &metadata, owner: "route/r1" };
     Layer::build(&plugins, ground, None).expect("a layer")
 }
 

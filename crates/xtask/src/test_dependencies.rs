@@ -27,6 +27,11 @@ pub(crate) const FOR_TESTS: &[Dependency] = &[
         package: "postgresql",
         purpose: "the store is tested on PostgreSQL as well",
     },
+    Dependency {
+        programs: &["redis-server"],
+        package: "redis-server",
+        purpose: "limits that several gateways share are counted there",
+    },
 ];
 
 /// What `cargo xtask bench` needs besides.

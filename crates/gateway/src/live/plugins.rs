@@ -109,13 +109,14 @@ impl GroupPlugins {
     /// Builds the instances of `plugins`, taking over those of `before`.
     fn build(
         &self,
-        plugins: &Plugins,
+        (plugins, owner): (&Plugins, &str),
         before: Option<(&Plugins, &Layer)>,
         changed: &[String],
         background: &Background,
     ) -> Result<Layer, Violations> {
         let metadata = |name: &str| self.metadata.get(name);
-        let ground = Ground { shared: &self.shared, outbound: &background.outbound, metadata: &metadata };
+        let outbound = &background.outbound;
+        let ground = Ground { shared: &self.shared, outbound, metadata: &metadata, owner };
         let changed: Vec<&str> = changed.iter().map(String::as_str).collect();
         Layer::build(
             plugins,
@@ -131,7 +132,7 @@ impl GroupPlugins {
         refused: &mut Vec<(ObjectKey, Violations)>,
     ) {
         match self.build(
-            &self.global_plugins,
+            (&self.global_plugins, "global"),
             Some((&before.global_plugins, &before.global_layer)),
             changed,
             background,
@@ -190,7 +191,9 @@ impl GroupPlugins {
                         ObjectContent::Consumer(consumer) => Some(&consumer.plugins),
                         _ => None,
                     });
-                    let built = self.build(&consumer.plugins, written.zip(layer), changed, background);
+                    let owner = format!("consumer/{}", consumer.username);
+                    let plugins = (&consumer.plugins, owner.as_str());
+                    let built = self.build(plugins, written.zip(layer), changed, background);
                     if let Err(violations) = &built {
                         refused.push((key.clone(), violations.clone()));
                     }
@@ -267,16 +270,17 @@ impl ServicePlugins {
         background: &Background,
     ) -> Result<Self, Violations> {
         let mut violations = Violations::default();
-        let mut build = |plugins: &Plugins, before: Option<(&Plugins, &Layer)>, at: &str| {
+        let mut build = |plugins: (&Plugins, &str), before: Option<(&Plugins, &Layer)>, at: &str| {
             // Routes that need what this gateway lacks are refused as such; there is nothing to build for them.
-            if is_unknown(plugins) {
+            if is_unknown(plugins.0) {
                 return Layer::default();
             }
             let built = group.build(plugins, before, changed, background);
             built.map_err(|wrong| violations.absorb(at, wrong)).unwrap_or_default()
         };
         let before = known.map(|(service, compiled)| (&service.plugins, &compiled.layer));
-        let layer = build(&published.plugins, before, "/plugins");
+        let owner = format!("service/{}", published.service_id);
+        let layer = build((&published.plugins, &owner), before, "/plugins");
         let shared = Arc::new(layer.enabled());
         let (mut own, mut chains) = (Vec::new(), Vec::with_capacity(published.routes.len()));
         for (index, route) in published.routes.iter().enumerate() {
@@ -293,7 +297,8 @@ impl ServicePlugins {
                 let place = service.routes.iter().position(|candidate| same(&candidate))?;
                 Some((&service.routes[place].route.plugins, compiled.own.get(place)?.as_ref()?))
             });
-            let built = build(plugins, before, &format!("/routes/{index}/plugins"));
+            let owner = format!("route/{}", route.route_id);
+            let built = build((plugins, &owner), before, &format!("/routes/{index}/plugins"));
             chains.push(Arc::new(layer.under(&built).enabled()));
             own.push(Some(built));
         }

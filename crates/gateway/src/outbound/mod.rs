@@ -4,6 +4,7 @@
 //! Certificates are verified by the authorities that nodes are verified by, with the same TLS.
 
 mod delivery;
+mod redis;
 pub(crate) mod shipments;
 
 use std::collections::HashMap;
@@ -15,12 +16,14 @@ use bytes::{Bytes, BytesMut};
 use gatewright_plugins::outbound::{
     Connection, Destination, Failure, Outbound, Proxy as Wanted, Request, Response, Via, Waiting,
 };
+use gatewright_plugins::redis::{Call, Redis};
 use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, NoProxy, Proxy};
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::redis::Servers;
 use crate::tls;
 use shipments::Shipments;
 
@@ -33,6 +36,7 @@ pub(crate) struct Http {
     runtime: Handle,
     clients: Arc<Clients>,
     shipments: Arc<Shipments>,
+    servers: Arc<Servers>,
 }
 
 struct Clients {
@@ -43,7 +47,12 @@ struct Clients {
 impl Http {
     /// Sends requests from `runtime`, and knows what `tls` trusts.
     pub(crate) fn new(runtime: Handle, tls: Arc<tls::Shared>, shipments: Arc<Shipments>) -> Self {
-        Self { runtime, clients: Arc::new(Clients { tls, known: Mutex::default() }), shipments }
+        Self {
+            runtime,
+            clients: Arc::new(Clients { tls, known: Mutex::default() }),
+            shipments,
+            servers: Arc::default(),
+        }
     }
 }
 
@@ -86,6 +95,16 @@ impl Outbound for Http {
         Box::pin(async move {
             let broken = |error: tokio::task::JoinError| Err(Failure::Unreachable(error.to_string()));
             delivering.await.unwrap_or_else(broken)
+        })
+    }
+
+    fn redis(&self, server: &Arc<Redis>, call: Call) -> Waiting<Result<Vec<i64>, Failure>> {
+        let (servers, server) = (Arc::clone(&self.servers), Arc::clone(server));
+        let calling =
+            AbortOnDropHandle::new(self.runtime.spawn(async move { servers.call(server, call).await }));
+        Box::pin(async move {
+            let broken = |error: tokio::task::JoinError| Err(Failure::Unreachable(error.to_string()));
+            calling.await.unwrap_or_else(broken)
         })
     }
 

@@ -15,6 +15,7 @@ mod http2;
 mod living;
 mod observing;
 mod plugins;
+mod redis;
 mod rows_a;
 mod rows_c;
 mod rows_d;

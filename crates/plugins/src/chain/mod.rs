@@ -129,6 +129,8 @@ pub struct Ground<'g> {
     pub outbound: &'g Arc<dyn Outbound>,
     /// The plugin metadata of the group, by plugin.
     pub metadata: &'g dyn Fn(&str) -> Option<&'g Map<String, Value>>,
+    /// The object whose plugins they are, the same on every gateway: `route/r1`.
+    pub owner: &'g str,
 }
 
 /// What a layer was built from before, to take over what did not change.
@@ -176,8 +178,8 @@ impl Layer {
                 instances.push(Arc::clone(known));
                 continue;
             }
-            let Ground { shared, outbound, metadata } = ground;
-            let site = Site { metadata: metadata(name), shared, outbound };
+            let Ground { shared, outbound, metadata, owner } = ground;
+            let site = Site { metadata: metadata(name), shared, outbound, owner };
             match Instance::build(kind, config, &site) {
                 Ok(instance) => instances.push(Arc::new(instance)),
                 Err(wrong) => violations.absorb(&format!("/{name}"), wrong),
