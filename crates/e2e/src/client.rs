@@ -54,7 +54,9 @@ impl Connection {
     /// When the connection ends before it is complete.
     pub fn response(&mut self) -> io::Result<Response> {
         let head = self.head()?;
-        let body = message::read_body(&mut self.stream, &head, true)?;
+        // These have no body, and say no length.
+        let may_have_body = !matches!(head.status(), 204 | 304);
+        let body = message::read_body(&mut self.stream, &head, may_have_body)?;
         Ok(Response { head, body })
     }
 

@@ -16,8 +16,10 @@ pub mod process;
 pub mod wait;
 
 pub mod admin;
+pub mod browser;
 pub mod client;
 pub mod message;
+pub mod server;
 pub mod upstream;
 
 pub mod fleet;

@@ -12,6 +12,7 @@ mod first_start;
 mod demo;
 mod quick;
 
+mod authentication;
 mod canary;
 mod direct;
 mod publish;

@@ -10,6 +10,7 @@ mod documented_operations;
 mod fuzz;
 mod openapi;
 mod test_dependencies;
+mod test_servers;
 
 #[cfg(test)]
 mod tidy;
@@ -44,7 +45,10 @@ fn main() -> anyhow::Result<()> {
         Chore::RawRelay(wish) => bench::relay::run(&wish),
         Chore::Contract(wish) => contract::run(&repository(), &wish),
         Chore::Fuzz(wish) => fuzz::run(&repository(), &wish),
-        Chore::TestDependencies => test_dependencies::provide(test_dependencies::FOR_TESTS),
+        Chore::TestDependencies => {
+            test_dependencies::provide(test_dependencies::FOR_TESTS)?;
+            test_servers::provide(&repository())
+        }
     }
 }
 

