@@ -4,10 +4,12 @@
 //! watch that gateways follow.
 //!
 //! * [`config`]: what a control plane is told at its start. [`upkeep`]: what operators do to a store besides.
+//! * [`simulation`]: the watch alone, for simulations of the network.
 //! * `api`: only HTTP. `app`: the rules. `store`: only SQL.
 //! * `distribution`: the newest configuration to every gateway.
 
 pub mod config;
+pub mod simulation;
 pub mod upkeep;
 
 mod api;
@@ -114,7 +116,12 @@ pub async fn start(settings: Settings) -> Result<ControlPlane, StartError> {
         stopping.tasks.spawn(hints.clone().follow(announcements, stopping.graceful.clone()));
     }
     let app = App::new(store.clone(), world, hints, secrets, settings.rehearsal);
-    let watch = distribution::watch_router(app.clone(), stopping.graceful.clone());
+    let watch = distribution::watch_router(
+        Arc::new(app.clone()),
+        app.hints().clone(),
+        app.feeds().clone(),
+        stopping.graceful.clone(),
+    );
     let serve = |listener, opening, router, connections_max| {
         let task = listener::serve(listener, opening, router, connections_max, stopping.clone());
         stopping.tasks.spawn(task);
@@ -129,7 +136,7 @@ pub async fn start(settings: Settings) -> Result<ControlPlane, StartError> {
         address
     });
     let sync_address = sync.map(|(listener, address)| {
-        serve(listener, Opening::TlsOrLocal(sync_acceptor), watch.clone(), WATCH_CONNECTIONS_MAX);
+        serve(listener, Opening::Sync(sync_acceptor), watch.clone(), WATCH_CONNECTIONS_MAX);
         address
     });
     let sync = sync_address.map(tracing::field::display);
@@ -338,7 +345,7 @@ pub struct WatchServer {
 impl WatchServer {
     /// Serves one connection until it closes.
     pub async fn serve<I: AsyncRead + AsyncWrite + Send + Unpin + 'static>(&self, stream: I) {
-        let serving = listener::serve_connection(stream, None, self.router.clone(), &self.stopping);
+        let serving = listener::serve_http2(stream, None, self.router.clone(), &self.stopping);
         self.stopping.tasks.track_future(serving).await;
     }
 }

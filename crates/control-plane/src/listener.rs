@@ -1,13 +1,18 @@
 //! Connections: accepted up to a limit, served with time limits, and finished gracefully.
 
+use std::error::Error;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http_body_util::BodyExt as _;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,6 +33,15 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes buffered per connection while a head is read.
 const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// How often a silent HTTP/2 connection is asked whether its other end lives.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Requests at the same time on one HTTP/2 connection: a gateway has a watch and a heartbeat.
+const STREAMS_MAX: u32 = 8;
+
+/// Bytes of all fields of one HTTP/2 request.
+const HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
 
 /// How long accepting pauses when the system refuses, mostly because file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -61,8 +75,8 @@ impl Stopping {
 pub(crate) enum Opening {
     Plain,
     Tls(TlsAcceptor),
-    /// TLS, but for callers on this machine, who may speak in the clear.
-    TlsOrLocal(TlsAcceptor),
+    /// HTTP/2 over TLS, but for callers on this machine, who may speak in the clear.
+    Sync(TlsAcceptor),
 }
 
 /// The first byte of a TLS handshake; no request begins with it.
@@ -78,7 +92,7 @@ impl Opening {
         match self {
             Self::Plain => Ok(None),
             Self::Tls(tls) => Ok(Some(tls)),
-            Self::TlsOrLocal(tls) => {
+            Self::Sync(tls) => {
                 let mut first = [0; 1];
                 let peeked = tokio::time::timeout(HANDSHAKE_TIMEOUT, stream.peek(&mut first)).await;
                 match peeked {
@@ -128,14 +142,19 @@ async fn open_and_serve(
         acceptor = opening.acceptor(&stream, from) => acceptor,
     };
     let peer = Peer { address: from.ip().to_canonical(), is_tls: false, certificate: None };
+    let is_http2 = matches!(opening, Opening::Sync(_));
     match acceptor {
-        Ok(None) => serve_connection(stream, Some(peer), router, stopping).await,
+        Ok(None) if is_http2 => serve_http2(stream, Some(peer), router, stopping).await,
+        Ok(None) => serve_http1(stream, peer, router, stopping).await,
         Ok(Some(tls)) => {
             let Some(stream) = shake_hands(tls, stream, stopping).await else { return };
             let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
             let certificate = shown.map(|certificate| Digest::of_bytes(certificate));
             let peer = Peer { is_tls: true, certificate, ..peer };
-            serve_connection(stream, Some(peer), router, stopping).await;
+            match is_http2 {
+                true => serve_http2(stream, Some(peer), router, stopping).await,
+                false => serve_http1(stream, peer, router, stopping).await,
+            }
         }
         Err(reason) => tracing::warn!(%from, reason, "a connection is closed"),
     }
@@ -177,18 +196,16 @@ async fn accept(
     }
 }
 
-/// Serves `router` on one connection until it closes; `peer`: who is at its other end, if that is another process.
-pub(crate) async fn serve_connection<I: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+/// Serves `router` on one HTTP/1 connection until it closes; `peer`: who is at its other end.
+async fn serve_http1<I: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: I,
-    peer: Option<Peer>,
+    peer: Peer,
     router: axum::Router,
     stopping: &Stopping,
 ) {
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        if let Some(peer) = peer.clone() {
-            request.extensions_mut().insert(peer);
-        }
+        request.extensions_mut().insert(peer.clone());
         router.call(request)
     });
     let connection = hyper::server::conn::http1::Builder::new()
@@ -196,9 +213,68 @@ pub(crate) async fn serve_connection<I: AsyncRead + AsyncWrite + Send + Unpin + 
         .header_read_timeout(HEAD_READ_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
+    until_served(connection, std::future::pending(), stopping).await;
+}
+
+/// Serves `router` on one HTTP/2 connection until it closes, or until nothing has been asked on it for a while;
+/// `peer`: who is at its other end, if that is another process.
+pub(crate) async fn serve_http2<I: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: I,
+    peer: Option<Peer>,
+    router: axum::Router,
+    stopping: &Stopping,
+) {
+    let router = TowerToHyperService::new(router);
+    // Every answer holds on to it until its last byte is sent.
+    let answers = Arc::new(AtomicBool::new(false));
+    let in_flight = Arc::clone(&answers);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let answer = Arc::clone(&in_flight);
+        answer.store(true, Ordering::Relaxed);
+        if let Some(peer) = peer.clone() {
+            request.extensions_mut().insert(peer);
+        }
+        let answering = router.call(request);
+        async move {
+            let response = answering.await?;
+            Ok::<_, std::convert::Infallible>(response.map(|body| {
+                body.map_frame(move |frame| {
+                    answer.store(true, Ordering::Relaxed);
+                    frame
+                })
+            }))
+        }
+    });
+    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    until_served(connection, until_unused(&answers), stopping).await;
+}
+
+/// Waits until a connection has had no answer under way and no request for [`HEAD_READ_TIMEOUT`].
+async fn until_unused(answers: &Arc<AtomicBool>) {
+    // One is held here, one by the service.
+    const AT_REST: usize = 2;
+    loop {
+        tokio::time::sleep(HEAD_READ_TIMEOUT).await;
+        if !answers.swap(false, Ordering::Relaxed) && Arc::strong_count(answers) <= AT_REST {
+            return;
+        }
+    }
+}
+
+/// Drives a connection until it ends, is `unused`, or everything stops.
+async fn until_served<C>(connection: C, unused: impl Future<Output = ()>, stopping: &Stopping)
+where
+    C: GracefulConnection<Error: Error>,
+{
+    let mut connection = pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
+        () = unused => Ok(()),
         () = stopping.graceful.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {

@@ -34,7 +34,7 @@ pub(crate) fn acceptor(authority: Arc<Authority>) -> Result<TlsAcceptor, StartEr
         .map_err(failed)?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(Renewing { authority, newest: Mutex::new(None) }));
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use gatewright_control_plane::{ControlPlane, start};
-use gatewright_model::protocol::{HEARTBEAT_PATH, Message, TOKEN_HEADER, Update, WATCH_PATH};
+use gatewright_model::protocol::{ENCODING, HEARTBEAT_PATH, Message, TOKEN_HEADER, Update, WATCH_PATH};
 use gatewright_model::snapshot::Revision;
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::Request;
 use hyper::body::{Bytes, Incoming};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -19,7 +20,7 @@ pub(crate) struct Watch {
     body: Incoming,
     received: Vec<u8>,
     // Closes the connection when dropped.
-    _sender: hyper::client::conn::http1::SendRequest<Empty<Bytes>>,
+    _sender: SendRequest<Empty<Bytes>>,
 }
 
 impl Watch {
@@ -50,14 +51,15 @@ async fn open<I: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     token: &str,
     query: &str,
 ) -> Result<Watch, u16> {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    let request =
-        Request::get(format!("{WATCH_PATH}?{query}")).header("host", "x").header(TOKEN_HEADER, token);
+    let request = Request::get(format!("http://x{WATCH_PATH}?{query}")).header(TOKEN_HEADER, token);
     let response = sender.send_request(request.body(Empty::new()).unwrap()).await.unwrap();
     if response.status() != 200 {
         return Err(response.status().as_u16());
     }
+    assert!(!response.headers().contains_key("content-encoding"), "nobody asked for it");
     Ok(Watch { body: response.into_body(), received: Vec::new(), _sender: sender })
 }
 
@@ -79,10 +81,9 @@ pub(crate) async fn beat(control_plane: &ControlPlane, token: &str, heartbeat: &
     let server = control_plane.watch_server();
     tokio::spawn(async move { server.serve(control_plane_side).await });
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(gateway_side)).await.unwrap();
+        http2::handshake(TokioExecutor::new(), TokioIo::new(gateway_side)).await.unwrap();
     tokio::spawn(connection);
-    let request = Request::post(HEARTBEAT_PATH)
-        .header("host", "x")
+    let request = Request::post(format!("http://x{HEARTBEAT_PATH}"))
         .header("content-type", "application/json")
         .header(TOKEN_HEADER, token)
         .body(Full::<Bytes>::from(heartbeat.to_string()));
@@ -141,6 +142,59 @@ pub(crate) async fn a_new_gateway_is_sent_everything_and_then_what_changes() {
     world.value("DELETE", "/api/gateway_groups/default/services/s1", None).await;
     let fourth = watch.update().await;
     assert_eq!((fourth.revision.0, versions(&fourth), removed(&fourth)), (5, vec![], vec!["s1"]));
+}
+
+/// The bytes of the first update with everything, and of the change after it, as they travel packed; the group has so
+/// many routes.
+async fn packed_bytes(routes: usize) -> (usize, usize) {
+    let world = World::start().await;
+    world.design("s1").await;
+    world.design("s2").await;
+    for number in 0..routes {
+        world.design_route("s1", &format!("s1-{number}"), &format!("/{number}")).await;
+    }
+    world.publish("default", "s1", "1").await;
+    let (gateway_side, control_plane_side) = tokio::io::duplex(64 << 10);
+    let server = world.control_plane.watch_server();
+    tokio::spawn(async move { server.serve(control_plane_side).await });
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(gateway_side)).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get(format!("http://x{WATCH_PATH}?gateway_group_id=default"))
+        .header(TOKEN_HEADER, world.control_plane.instance_token())
+        .header("accept-encoding", ENCODING)
+        .body(Empty::<Bytes>::new());
+    let response = sender.send_request(request.unwrap()).await.unwrap();
+    assert_eq!(response.headers()["content-encoding"], ENCODING);
+    let mut body = response.into_body();
+    let mut packed = Vec::new();
+    let mut sizes = Vec::new();
+    for revision in [1, 2] {
+        let mut size = 0;
+        loop {
+            let frame = body.frame().await.unwrap().unwrap();
+            let data = frame.data_ref().unwrap();
+            size += data.len();
+            packed.extend_from_slice(data);
+            let text = zstd::stream::decode_all(&packed[..]).unwrap_or_default();
+            let updates = text.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{\"update"));
+            if updates.count() == revision {
+                break;
+            }
+        }
+        sizes.push(size);
+        if revision == 1 {
+            world.publish("default", "s2", "1").await;
+        }
+    }
+    (sizes[0], sizes[1])
+}
+
+#[tokio::test]
+async fn the_bytes_of_a_change_are_those_of_the_change_however_much_there_is() {
+    let (few, many) = (packed_bytes(2).await, packed_bytes(200).await);
+    assert!(many.0 > few.0 * 2, "{few:?} {many:?}");
+    assert!(many.1.abs_diff(few.1) < 50 && many.1 < 1000, "{few:?} {many:?}");
 }
 
 #[tokio::test]

@@ -1,26 +1,21 @@
 //! Reports to the control plane who this instance is and what it serves: now and then, and at once when that changes.
 //!
-//! It has a connection of its own, so that a change on its way does not hold it up. Nothing depends on it: an instance
-//! whose heartbeats are lost serves on, and is shown as lost.
+//! They travel beside the watch, on the same connection. Nothing depends on them: an instance whose heartbeats are lost
+//! serves on, and is shown as lost.
 
-use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use gatewright_model::id::InstanceId;
 use gatewright_model::protocol::{
     HEARTBEAT_INTERVAL, HEARTBEAT_PATH, HEARTBEAT_TEXT_LENGTH_MAX, Heartbeat, TOKEN_HEADER,
 };
 use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http1::SendRequest;
 use hyper::{Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 
 use crate::config::Settings;
 use crate::live::current::Current;
-use crate::source::Connector;
+use crate::source::connection::{ORIGIN, Shared};
 use crate::source::report::Reports;
 
 /// The shortest time between two heartbeats, however fast changes come.
@@ -40,44 +35,53 @@ pub(crate) struct Identity {
     pub(crate) cores: u32,
 }
 
-/// Reports until `stop`.
+/// Why a heartbeat was not taken.
+#[derive(Debug, thiserror::Error)]
+enum NotTaken {
+    #[error("no answer within {} seconds", TIMEOUT.as_secs())]
+    Silent,
+    #[error("the connection broke: {0}")]
+    Broken(#[from] hyper::Error),
+    #[error("refused with {status}: {body}")]
+    Refused { status: StatusCode, body: String },
+    #[error("it cannot be written: {0}")]
+    Unwritable(#[from] serde_json::Error),
+    #[error("it cannot be sent: {0}")]
+    Request(#[from] hyper::http::Error),
+}
+
+/// Reports until `stop`, whenever there is a connection.
 pub(crate) async fn report(
     settings: Settings,
     identity: Identity,
-    connector: Arc<dyn Connector>,
+    shared: Shared,
     current: Current,
     reports: Reports,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut news = reports.subscribe();
-    let mut connection: Option<Connection> = None;
-    loop {
-        news.borrow_and_update();
-        let heartbeat = heartbeat(&identity, &current, &reports);
-        let sending =
-            tokio::time::timeout(TIMEOUT, send(&mut connection, &settings, &*connector, &heartbeat));
-        let sent = tokio::select! {
-            sent = sending => sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
-            _ = stop.wait_for(|stop| *stop) => return,
-        };
-        if let Err(error) = &sent {
-            connection = None;
-            tracing::debug!(%error, "a heartbeat was not taken");
-        }
-        // Jitter keeps a thousand gateways from reporting in the same instant.
-        let pause = HEARTBEAT_INTERVAL.mul_f64(0.9 + 0.2 * fastrand::f64());
-        let next = async {
+    let round = async {
+        loop {
+            shared.opened().await;
+            news.borrow_and_update();
+            let heartbeat = heartbeat(&identity, &current, &reports);
+            let sending = tokio::time::timeout(TIMEOUT, send(&shared, &settings, &heartbeat));
+            let sent = sending.await.unwrap_or(Err(NotTaken::Silent));
+            // Jitter keeps a thousand gateways from reporting in the same instant.
+            let pause = HEARTBEAT_INTERVAL.mul_f64(0.9 + 0.2 * fastrand::f64());
             tokio::time::sleep(SPACING).await;
-            // Without a connection, news wait for the next time.
             match sent {
                 Ok(()) => drop(tokio::time::timeout(pause, news.changed()).await),
-                Err(_) => tokio::time::sleep(pause / 10).await,
+                Err(error) => {
+                    tracing::debug!(%error, "a heartbeat was not taken");
+                    tokio::time::sleep(pause / 10).await;
+                }
             }
-        };
-        tokio::select! {
-            () = next => {}
-            _ = stop.wait_for(|stop| *stop) => return,
         }
+    };
+    tokio::select! {
+        () = round => {}
+        _ = stop.wait_for(|stop| *stop) => {}
     }
 }
 
@@ -99,53 +103,17 @@ fn heartbeat(identity: &Identity, current: &Current, reports: &Reports) -> Heart
     }
 }
 
-/// An open connection, driven beside.
-struct Connection {
-    sender: SendRequest<Full<Bytes>>,
-    driver: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
-}
-
-async fn send(
-    connection: &mut Option<Connection>,
-    settings: &Settings,
-    connector: &dyn Connector,
-    heartbeat: &Heartbeat,
-) -> io::Result<()> {
-    if connection.as_ref().is_none_or(|open| open.sender.is_closed()) {
-        *connection = Some(open(connector).await?);
-    }
-    let Some(open) = connection.as_mut() else { return Err(io::ErrorKind::NotConnected.into()) };
-    let request = Request::post(HEARTBEAT_PATH)
-        .header(header::HOST, "control-plane")
+async fn send(shared: &Shared, settings: &Settings, heartbeat: &Heartbeat) -> Result<(), NotTaken> {
+    let request = Request::post(format!("{ORIGIN}{HEARTBEAT_PATH}"))
         .header(header::CONTENT_TYPE, "application/json")
         .header(TOKEN_HEADER, &settings.instance_token)
-        .body(Full::from(serde_json::to_vec(heartbeat)?))
-        .map_err(io::Error::other)?;
-    open.sender.ready().await.map_err(io::Error::other)?;
-    let response = open.sender.send_request(request).await.map_err(io::Error::other)?;
+        .body(Full::from(serde_json::to_vec(heartbeat)?))?;
+    let response = shared.send(request).await?;
     let status = response.status();
-    let body = http_body_util::Limited::new(response.into_body(), SHOWN_BYTES_MAX).collect().await;
     if status == StatusCode::NO_CONTENT {
         return Ok(());
     }
+    let body = http_body_util::Limited::new(response.into_body(), SHOWN_BYTES_MAX).collect().await;
     let body = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
-    Err(io::Error::other(format!("refused with {status}: {body}")))
-}
-
-async fn open(connector: &dyn Connector) -> io::Result<Connection> {
-    let stream = connector.connect().await?;
-    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-    let (sender, driving) = handshake.map_err(io::Error::other)?;
-    let driver = tokio::spawn(async move {
-        if let Err(error) = driving.await {
-            tracing::debug!(%error, "the connection for heartbeats broke");
-        }
-    });
-    Ok(Connection { sender, driver })
+    Err(NotTaken::Refused { status, body })
 }

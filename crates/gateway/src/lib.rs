@@ -21,6 +21,7 @@
 //! * `outbound`: the way outside for plugins. `secrets`: what references of configurations stand for.
 //! * `worker`: one thread, one runtime, nothing shared on the request path.
 //! * `heartbeat`: what this instance reports of itself. `status`: the status listener.
+//! * [`simulation`]: a gateway without listeners and workers, for simulations of the network.
 
 pub mod config;
 pub mod source;
@@ -49,6 +50,8 @@ mod worker;
 
 mod heartbeat;
 mod status;
+
+pub mod simulation;
 
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -79,6 +82,7 @@ use listeners::Addresses;
 use live::LiveConfig;
 use live::current::Current;
 use source::cache::Cache;
+use source::connection::Shared;
 use source::control_plane::Following;
 use source::file::follow::Follower;
 use source::report::Reports;
@@ -187,8 +191,8 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
         Arc::new(SystemDns::default()),
         (Arc::clone(&tls), Arc::clone(&metrics.shipments)),
     );
-    let (current_too, beside) = (current.clone(), Arc::new(beside));
-    let following = Following { settings, current: current_too, background: beside, cache, reports };
+    let (current_too, beside, shared) = (current.clone(), Arc::new(beside), Shared::new());
+    let following = Following { settings, current: current_too, background: beside, cache, reports, shared };
     follow(source, following, &background, listeners.addresses.ports(), &stopping)?;
 
     let (alive, workers_ended) = mpsc::channel(1);
@@ -233,7 +237,7 @@ fn follow(
 ) -> Result<(), StartError> {
     match source {
         Source::ControlPlane(connector) => {
-            background.spawn(report(&following, Arc::clone(&connector), ports, stopping.clone()));
+            background.spawn(report(&following, ports, stopping.clone()));
             background.spawn(source::control_plane::follow(following, connector, stopping.clone()));
         }
         Source::File(path) => {
@@ -279,18 +283,17 @@ impl Drop for BackgroundRuntime {
 /// The reporting of what `following` comes to.
 fn report(
     following: &Following,
-    connector: Arc<dyn Connector>,
     ports: Vec<u16>,
     stopping: watch::Receiver<bool>,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let Following { settings, current, reports, .. } = following;
+    let Following { settings, current, reports, shared, .. } = following;
     let identity = Identity {
         instance_id: settings.instance_id.clone(),
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         ports,
         cores: u32::try_from(settings.workers.get()).unwrap_or(u32::MAX),
     };
-    heartbeat::report(settings.clone(), identity, connector, current.clone(), reports.clone(), stopping)
+    heartbeat::report(settings.clone(), identity, shared.clone(), current.clone(), reports.clone(), stopping)
 }
 
 /// Waits until there is a configuration to serve.

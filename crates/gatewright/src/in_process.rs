@@ -32,6 +32,10 @@ impl Connector for InProcess {
         "the control plane in this process".to_owned()
     }
 
+    fn is_near(&self) -> bool {
+        true
+    }
+
     fn connect(&self) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send + '_>> {
         let (gateway_end, control_plane_end) = tokio::io::duplex(PIPE_BYTES);
         let watch_server = self.watch_server.clone();

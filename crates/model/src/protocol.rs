@@ -1,7 +1,8 @@
 //! What a gateway and a control plane say to each other: the only place where the two planes meet.
 //!
 //! A gateway opens one request, [`WATCH_PATH`] with [`WatchQuery`], authenticated by its instance token, and keeps
-//! reading the response: one JSON [`Message`] per line. It names what it has; every [`Update`] it receives
+//! reading the response: one JSON [`Message`] per line. It travels over HTTP/2, and packed ([`ENCODING`]) to those who
+//! accept that. It names what it has; every [`Update`] it receives
 //! contains everything that changed since, and ends at a newer revision. An update is complete or absent, never
 //! partial, and a gateway applies it whole.
 //! Nothing is acknowledged on this stream: a gateway that reconnects says again what it has. Beside it a gateway sends
@@ -41,6 +42,9 @@ pub const CONTROL_PLANE_NAME: &str = "control-plane.gatewright.internal";
 
 /// The media type of the response: one JSON message per line.
 pub const CONTENT_TYPE: &str = "application/x-ndjson";
+
+/// How lines are packed on a network: each is one frame, and frames in a row are a stream.
+pub const ENCODING: &str = "zstd";
 
 /// How often a control plane sends [`Message::Ping`] while nothing changes.
 pub const PING_INTERVAL: Duration = Duration::from_secs(10);

@@ -85,6 +85,7 @@ impl ApiError {
                 | Refusal::VersionNotRestorable { .. }
                 | Refusal::StillPublished { .. }
                 | Refusal::StillReferred { .. }
+                | Refusal::PluginsLacking { .. }
                 | Refusal::VersionImmutable { .. }
                 | Refusal::Unversioned { .. }
                 | Refusal::Duplicate { .. }

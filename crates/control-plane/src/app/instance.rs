@@ -1,6 +1,6 @@
 //! Gateway instances: which there are, how they are, and whether they serve what they should.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -280,37 +280,30 @@ impl App {
         }
         Ok(silent.len())
     }
+}
 
-    /// What of `plugins` healthy instances of the group cannot run, one sentence for each instance.
-    pub(crate) async fn plugins_lacking(
-        &self,
-        group: &GatewayGroupId,
-        plugins: &std::collections::BTreeSet<String>,
-    ) -> Vec<String> {
-        if plugins.is_empty() {
-            return Vec::new();
-        }
-        let Ok(instances) = self.instances_now(Some(group)).await else { return Vec::new() };
-        let lives = |instance: &&Instance| {
-            matches!(instance.status, InstanceStatus::Healthy | InstanceStatus::OutOfSync)
-        };
-        let mut sentences = Vec::new();
-        for instance in instances.iter().filter(lives) {
-            let heartbeat = &instance.row.heartbeat;
-            let lacking: Vec<&str> =
-                plugins.iter().filter(|name| !heartbeat.plugins.contains(name)).map(String::as_str).collect();
-            if !lacking.is_empty() {
-                sentences.push(format!(
-                    "gateway instance `{}` ({}, release {}) lacks the plugins {}: it answers 503 where they are used; \
-                     upgrade it",
-                    heartbeat.instance_id,
-                    heartbeat.hostname,
-                    heartbeat.version,
-                    lacking.join(", ")
-                ));
-            }
-        }
-        sentences
+/// Refuses what uses `plugins` that an instance lacks which lives at `now`: it must never be sent what it cannot serve.
+pub(super) fn instances_must_have(
+    instances: &[InstanceRow],
+    plugins: &BTreeSet<String>,
+    now: i64,
+) -> Result<(), Refusal> {
+    let lacking = |row: &InstanceRow| {
+        let heartbeat = &row.heartbeat;
+        let lacking: Vec<&str> =
+            plugins.iter().filter(|name| !heartbeat.plugins.contains(name)).map(String::as_str).collect();
+        let Heartbeat { instance_id, hostname, version, .. } = heartbeat;
+        let lacking = lacking.join(", ");
+        (!lacking.is_empty()).then(|| {
+            format!("gateway instance `{instance_id}` ({hostname}, release {version}) lacks {lacking}")
+        })
+    };
+    let living = instances.iter().filter(|row| now - row.heartbeat_at <= LOST_AFTER);
+    let instances: Vec<String> = living.filter_map(lacking).collect();
+    if instances.is_empty() {
+        Ok(())
+    } else {
+        Err(Refusal::PluginsLacking { instances: instances.join("; ") })
     }
 }
 

@@ -102,6 +102,14 @@ pub(crate) enum Refusal {
         /// Where, quoted and separated.
         groups: String,
     },
+    /// Gateways that live could not serve it.
+    #[error(
+        "plugins are used that not every gateway of the group has, so upgrade or stop those without first: {instances}"
+    )]
+    PluginsLacking {
+        /// Which instances lack which plugins.
+        instances: String,
+    },
     /// Nobody in this process knows how gateways match.
     #[error(
         "this control plane was built without the gateway and cannot explain requests; ask one that was built with it, \

@@ -167,7 +167,7 @@ async fn a_change_of_one_service_costs_one_service(app: App) {
     let route =
         |id: &str, service: &str| json!({"name": id, "service_id": service, "paths": [format!("/{id}")]});
     // A feed that has read the group once reads changes only.
-    let read = sent(app.feeds(), app.store(), &group, None).await;
+    let read = sent(app.feeds(), &app, &group, None).await;
     let mut have = gatewright_model::snapshot::Snapshot::default();
     for update in read.unwrap() {
         have = have.apply(update);
@@ -195,7 +195,7 @@ async fn a_change_of_one_service_costs_one_service(app: App) {
         .await;
     weigh(&app, "service", app.published_service_get(&admin, &group, &direct)).await;
 
-    let (updates, plans) = observed(Box::pin(sent(app.feeds(), app.store(), &group, Some(&have)))).await;
+    let (updates, plans) = observed(Box::pin(sent(app.feeds(), &app, &group, Some(&have)))).await;
     must_be_light("distribution", &plans);
     let updates = updates.unwrap();
     assert!(updates.iter().all(|update| !update.full && update.services.len() <= 1));

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{Idempotency, PublishWish, ServicePublishWish};
 use super::group_service::group_service_version;
+use super::instance::instances_must_have;
 use super::published_service::{group_must_exist, published_service};
 use super::runtime_configuration::runtime_default;
 use super::service_template::service_template;
@@ -85,6 +86,8 @@ impl App {
             plans.push(plan);
         }
         violations.into_result()?;
+        let plugins = plans.iter().flat_map(|plan| plan.version.plugin_names()).collect();
+        instances_must_have(&tx.instance_list(Some(group)).await?, &plugins, self.world().now())?;
         let stamp = tx.stamp(self.world().now()).await?;
         let revision = tx.gateway_group_raise(group).await?;
         for plan in &plans {
@@ -101,7 +104,6 @@ impl App {
             .filter(|plan| plan.version.kind == ServiceKind::Stream)
             .map(stream_warning)
             .collect();
-        let plugins = plans.iter().flat_map(|plan| plan.version.plugin_names()).collect();
         let versions = plans.into_iter().map(|plan| plan.version);
         let versions = versions.map(|version| (version.service_id, version.id, version.version)).collect();
         let receipt = Receipt { revision, versions };
@@ -114,7 +116,7 @@ impl App {
         self.hints().changed(group);
         sources.iter().for_each(|source| self.hints().changed(source));
         let mut outcome = self.outcome(group, receipt, false).await;
-        for sentence in self.plugins_lacking(group, &plugins).await.into_iter().chain(streams) {
+        for sentence in streams {
             outcome.warnings.add(sentence);
         }
         Ok(outcome)

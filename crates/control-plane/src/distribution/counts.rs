@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::line::Says;
+
 /// The numbers; clones count together.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts(Arc<Numbers>);
@@ -47,13 +49,14 @@ impl Counts {
         Open(self.clone())
     }
 
-    pub(super) fn sent_changes(&self, lines: u64, bytes: u64) {
-        self.0.changes.fetch_add(lines, Ordering::Relaxed);
-        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    pub(super) fn sent_everything(&self, bytes: u64) {
-        self.0.full_updates.fetch_add(1, Ordering::Relaxed);
+    /// A line of `bytes` goes out.
+    pub(super) fn sent(&self, says: Says, bytes: u64) {
+        let updates = match says {
+            Says::Nothing => return,
+            Says::Changes => &self.0.changes,
+            Says::Everything => &self.0.full_updates,
+        };
+        updates.fetch_add(1, Ordering::Relaxed);
         self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 

@@ -8,6 +8,8 @@ mod counts;
 mod feed;
 mod hint;
 mod instances;
+mod intent;
+mod line;
 mod standing;
 mod watch;
 
@@ -18,5 +20,6 @@ pub(crate) use feed::Feeds;
 pub(crate) use feed::sent;
 pub(crate) use hint::Hints;
 pub(crate) use instances::{Instances, TooMany};
+pub(crate) use intent::{Asked, Intent, Moment};
 pub(crate) use standing::{Services, Standings};
 pub(crate) use watch::watch_router;

@@ -4,26 +4,30 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Extension, Json, Query, State};
-use axum::http::{HeaderMap, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use gatewright_model::id::GatewayGroupId;
 use gatewright_model::protocol::{
-    CONTENT_TYPE, HEARTBEAT_BYTES_MAX, HEARTBEAT_PATH, Heartbeat, Message, PING_INTERVAL, TOKEN_HEADER,
-    WATCH_PATH, WatchQuery, is_newer,
+    CONTENT_TYPE, ENCODING, HEARTBEAT_BYTES_MAX, HEARTBEAT_PATH, Heartbeat, Message, PING_INTERVAL,
+    TOKEN_HEADER, WATCH_PATH, WatchQuery, is_newer,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::counts::Open;
-use super::feed::{Have, Next};
+use super::feed::{Feeds, Have, Next};
+use super::hint::Hints;
+use super::intent::Intent;
+use super::line::{Encoding, Line};
 use crate::api::Peer;
-use crate::app::{App, Digest, Proof, Proved, Refusal};
+use crate::app::{Digest, Proof, Proved, Refusal};
 
 /// After how long the store is asked again although no hint came: what a lost hint costs.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -33,18 +37,25 @@ const RELEASE: &str = env!("CARGO_PKG_VERSION");
 
 #[derive(Clone)]
 struct Watch {
-    app: App,
+    intent: Arc<dyn Intent>,
+    hints: Hints,
+    feeds: Feeds,
     stopping: CancellationToken,
 }
 
 /// The routes of the sync listener. Watches end when `stopping` is cancelled.
-pub(crate) fn watch_router(app: App, stopping: CancellationToken) -> axum::Router {
+pub(crate) fn watch_router(
+    intent: Arc<dyn Intent>,
+    hints: Hints,
+    feeds: Feeds,
+    stopping: CancellationToken,
+) -> axum::Router {
     axum::Router::new()
         .route(WATCH_PATH, get(watch_open))
         .route(HEARTBEAT_PATH, post(heartbeat_take))
         .layer(DefaultBodyLimit::max(HEARTBEAT_BYTES_MAX))
         .fallback(|| async { answer(StatusCode::NOT_FOUND, "there is nothing here but watch and heartbeat") })
-        .with_state(Watch { app, stopping })
+        .with_state(Watch { intent, hints, feeds, stopping })
 }
 
 async fn watch_open(
@@ -54,7 +65,7 @@ async fn watch_open(
     query: Result<Query<WatchQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Response<Body> {
     let proof = proof(peer.as_deref(), &headers);
-    let group = match proved(&watch.app, &proof).await {
+    let group = match proved(&*watch.intent, &proof).await {
         Ok(proved) => proved.gateway_group_id,
         Err(refused) => return refused,
     };
@@ -74,12 +85,18 @@ async fn watch_open(
     let (have, epoch) = (query.have.map(|have| have.0), query.epoch.as_ref().map(tracing::field::display));
     tracing::info!(%group, have, epoch, "a gateway watches");
     let have = Have { epoch: query.epoch, revision: query.have, digest: query.digest };
+    let accepted = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
+    let encoding = Encoding::accepted(accepted);
     let lines = Lines::new(watch, group, proof, have);
-    let stream = futures_util::stream::unfold(lines, |mut lines| async {
-        let line = lines.next().await?;
+    let stream = futures_util::stream::unfold(lines, move |mut lines| async move {
+        let line = lines.next_encoded(encoding).await?;
         Some((Ok::<_, Infallible>(line), lines))
     });
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], Body::from_stream(stream)).into_response()
+    let mut response = ([(header::CONTENT_TYPE, CONTENT_TYPE)], Body::from_stream(stream)).into_response();
+    if encoding == Encoding::Packed {
+        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(ENCODING));
+    }
+    response
 }
 
 async fn heartbeat_take(
@@ -88,7 +105,7 @@ async fn heartbeat_take(
     headers: HeaderMap,
     body: Result<Json<Heartbeat>, axum::extract::rejection::JsonRejection>,
 ) -> Response<Body> {
-    let proved = match proved(&watch.app, &proof(peer.as_deref(), &headers)).await {
+    let proved = match proved(&*watch.intent, &proof(peer.as_deref(), &headers)).await {
         Ok(proved) => proved,
         Err(refused) => return refused,
     };
@@ -104,9 +121,9 @@ async fn heartbeat_take(
     }
     // Without a peer it is the gateway in this process.
     let ip = peer.map_or(Ipv4Addr::LOCALHOST.into(), |Extension(peer)| peer.address);
-    match watch.app.instance_heartbeat(&proved, ip, heartbeat) {
+    match watch.intent.heard(&proved, ip, heartbeat) {
         Ok(()) => {
-            watch.app.counts().heard();
+            watch.feeds.counts().heard();
             StatusCode::NO_CONTENT.into_response()
         }
         Err(error) => answer(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
@@ -121,8 +138,8 @@ fn proof(peer: Option<&Peer>, headers: &HeaderMap) -> Proof {
 }
 
 /// The group that `proof` proves.
-async fn proved(app: &App, proof: &Proof) -> Result<Proved, Response<Body>> {
-    match (app.instance_identify(proof).await, proof) {
+async fn proved(intent: &dyn Intent, proof: &Proof) -> Result<Proved, Response<Body>> {
+    match (intent.identify(proof).await, proof) {
         (Ok(proved), _) => Ok(proved),
         (Err(Refusal::Unauthenticated), Proof::Token(_)) => {
             Err(answer(StatusCode::UNAUTHORIZED, "the instance token is missing, unknown or revoked"))
@@ -157,7 +174,7 @@ struct Lines {
     proof: Proof,
     have: Have,
     /// Read already, not sent yet.
-    waiting: VecDeque<Bytes>,
+    waiting: VecDeque<Line>,
     hints: tokio::sync::watch::Receiver<()>,
     ping_at: Instant,
     /// There was a hint; if nothing has changed, then perhaps the gateway is no longer welcome.
@@ -168,7 +185,7 @@ struct Lines {
 
 impl Lines {
     fn new(watch: Watch, group: GatewayGroupId, proof: Proof, have: Have) -> Self {
-        let (hints, open) = (watch.app.hints().subscribe(&group), watch.app.counts().open());
+        let (hints, open) = (watch.hints.subscribe(&group), watch.feeds.counts().open());
         // The first line comes at once: a gateway that has everything waits to hear so.
         Self {
             watch,
@@ -183,8 +200,18 @@ impl Lines {
         }
     }
 
-    /// Waits for the next line; none: the watch is over, and the gateway should come back.
-    async fn next(&mut self) -> Option<Bytes> {
+    /// Waits for the next line, and counts it; none: the watch is over, and the gateway should come back.
+    async fn next_encoded(&mut self, encoding: Encoding) -> Option<Bytes> {
+        let line = self.next().await?;
+        let encoded = line.encoded(encoding).await;
+        let bytes = encoded
+            .inspect_err(|error| tracing::error!(%error, "a watch ends because a line cannot be packed"));
+        let bytes = bytes.ok()?;
+        self.watch.feeds.counts().sent(line.says(), bytes.len() as u64);
+        Some(bytes)
+    }
+
+    async fn next(&mut self) -> Option<Line> {
         loop {
             if let Some(line) = self.waiting.pop_front() {
                 self.ping_at = Instant::now() + PING_INTERVAL;
@@ -193,13 +220,7 @@ impl Lines {
             // Seen before the store is read: a change after the reading leaves its hint for the waiting below.
             self.hints.borrow_and_update();
             let mut idle = Message::Ping;
-            match self.watch.app.feeds().next(self.watch.app.store(), &self.group, &self.have).await {
-                Ok(Next::Whole(line, after)) => {
-                    self.waiting.push_back(line);
-                    self.have = after;
-                    self.is_doubted = false;
-                    continue;
-                }
+            match self.watch.feeds.next(&*self.watch.intent, &self.group, &self.have).await {
                 Ok(Next::Lines(lines, after)) => {
                     self.waiting = lines.into();
                     self.have = after;
@@ -222,7 +243,7 @@ impl Lines {
                 biased;
                 () = self.watch.stopping.cancelled() => return None,
                 () = tokio::time::sleep_until(self.ping_at) => {
-                    return if self.is_welcome().await { self.line(&idle) } else { None };
+                    return if self.is_welcome().await { self.idle(&idle) } else { None };
                 }
                 changed = self.hints.changed() => {
                     changed.ok()?;
@@ -236,7 +257,7 @@ impl Lines {
     /// Whether the gateway may go on. What it came with may have been revoked or have run out, which it then learns
     /// when it comes back; a store that does not answer revokes nothing.
     async fn is_welcome(&self) -> bool {
-        let proved = self.watch.app.instance_identify(&self.proof).await;
+        let proved = self.watch.intent.identify(&self.proof).await;
         let is_over = matches!(proved, Err(Refusal::Unauthenticated));
         if is_over {
             tracing::warn!(group = %self.group, "a watch ends: the token or certificate of the gateway was revoked or has run out");
@@ -244,11 +265,9 @@ impl Lines {
         !is_over
     }
 
-    fn line(&mut self, message: &Message) -> Option<Bytes> {
+    fn idle(&mut self, message: &Message) -> Option<Line> {
         self.ping_at = Instant::now() + PING_INTERVAL;
-        let mut line = serde_json::to_vec(message).ok()?;
-        line.push(b'\n');
-        Some(line.into())
+        Line::of(message).ok()
     }
 }
 
@@ -258,10 +277,16 @@ mod tests {
     use gatewright_model::snapshot::Revision;
 
     use super::*;
+    use crate::app::App;
     use crate::app::tests::app;
 
     fn token() -> Proof {
         Proof::Token(Digest::of_instance_token("gwi-1.pin"))
+    }
+
+    fn watch(app: &App) -> Watch {
+        let (hints, feeds) = (app.hints().clone(), app.feeds().clone());
+        Watch { intent: Arc::new(app.clone()), hints, feeds, stopping: CancellationToken::new() }
     }
 
     async fn lines(app: &App, have: u64) -> Lines {
@@ -272,17 +297,23 @@ mod tests {
         tx.gateway_group_insert(stamp, &group, &content).await.unwrap();
         tx.instance_token_insert(stamp, "t", &group, Digest::of("gwi-1").as_str()).await.unwrap();
         tx.commit().await.unwrap();
-        let watch = Watch { app: app.clone(), stopping: CancellationToken::new() };
+        let watch = watch(app);
         let mut tx = app.store().read().await.unwrap();
         let epoch = Some(tx.store_epoch().await.unwrap());
         Lines::new(watch, group, token(), Have { epoch, revision: Some(Revision(have)), digest: None })
+    }
+
+    impl Lines {
+        async fn said(&mut self) -> Option<Bytes> {
+            self.next_encoded(Encoding::Plain).await
+        }
     }
 
     #[tokio::test]
     async fn a_gateway_that_has_everything_is_pinged_when_it_is_time() {
         let (app, _dir) = app().await;
         let mut lines = lines(&app, 0).await;
-        assert_eq!(lines.next().await.unwrap(), "\"ping\"\n", "the first line comes at once");
+        assert_eq!(lines.said().await.unwrap(), "\"ping\"\n", "the first line comes at once");
         assert!(lines.ping_at > Instant::now(), "the next ping is one interval away");
     }
 
@@ -291,29 +322,29 @@ mod tests {
         let (app, _dir) = app().await;
         let mut stopped = lines(&app, 0).await;
         stopped.watch.stopping.cancel();
-        assert_eq!(stopped.next().await, None);
-        let watch = Watch { app: app.clone(), stopping: CancellationToken::new() };
+        assert_eq!(stopped.said().await, None);
+        let watch = watch(&app);
         let mut gone = Lines::new(watch, "nowhere".parse().unwrap(), token(), Have::default());
-        assert_eq!(gone.next().await, None);
+        assert_eq!(gone.said().await, None);
     }
 
     #[tokio::test]
     async fn p14_a_gateway_that_is_ahead_is_told_instead_of_rolled_back() {
         let (app, _dir) = app().await;
         let mut lines = lines(&app, 7).await;
-        assert_eq!(lines.next().await.unwrap(), "{\"behind\":{\"revision\":0}}\n");
+        assert_eq!(lines.said().await.unwrap(), "{\"behind\":{\"revision\":0}}\n");
     }
 
     #[tokio::test]
     async fn e16_a_watch_ends_when_what_the_gateway_came_with_is_revoked() {
         let (app, _dir) = app().await;
         let mut lines = lines(&app, 0).await;
-        assert!(lines.next().await.is_some());
+        assert!(lines.said().await.is_some());
         let mut tx = app.store().write().await.unwrap();
         assert!(tx.instance_token_delete(&lines.group, "t").await.unwrap());
         tx.commit().await.unwrap();
         app.hints().changed(&lines.group);
-        assert_eq!(lines.next().await, None, "it learns why when it comes back");
+        assert_eq!(lines.said().await, None, "it learns why when it comes back");
     }
 
     #[test]

@@ -251,3 +251,31 @@ pub(crate) async fn the_use_of_cores_is_exported_by_hour_and_counted_in_metrics(
     }
     assert_eq!(world.send("GET", "/metrics", &[], "").await.status, 401);
 }
+
+#[tokio::test]
+pub(crate) async fn what_a_living_instance_cannot_serve_is_not_published_and_the_answer_names_instance_and_plugin()
+ {
+    let world = World::start().await;
+    world.design("s1").await;
+    let route = json!({"name": "r2", "service_id": "s1", "paths": ["/b"], "plugins": {"cors": {}}});
+    world.value("PUT", "/api/routes/template/s1-r2", Some(route)).await;
+    let mut older = heartbeat(&world, "older", 0).await;
+    older["plugins"] = json!(["key-auth"]);
+    beat_fine(&world, &older).await;
+    let mut newer = older.clone();
+    newer["instance_id"] = json!("newer");
+    newer["plugins"] = json!(["cors", "key-auth"]);
+    beat_fine(&world, &newer).await;
+    assert_eq!(world.list("/api/instances", "id").await.len(), 2);
+    let wish = crate::world::publish("default", &[("s1", "1")]);
+    let refused = world.refused(409, "POST", "/api/services/publish", Some(wish)).await;
+    let refused = refused.to_string();
+    assert!(refused.contains("`older` (older.example, release 0.1.0) lacks cors"), "{refused}");
+    assert!(!refused.contains("newer"), "{refused}");
+    assert_eq!(world.list("/api/gateway_groups/default/services", "service_id").await, [""; 0]);
+
+    older["plugins"] = json!(["cors"]);
+    beat_fine(&world, &older).await;
+    assert_eq!(world.list("/api/instances", "id").await.len(), 2);
+    world.publish("default", "s1", "1").await;
+}

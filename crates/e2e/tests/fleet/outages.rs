@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use gatewright_e2e::admin::publish_wish;
 use gatewright_e2e::{Admin, ControlPlane, Gateway, Link, Upstream, wait};
@@ -15,11 +16,35 @@ const GATEWAYS: usize = 20;
 /// Publishes in that test.
 const PUBLISHES: u64 = 60;
 
-/// How often a gateway is killed while it writes.
-const KILLS: usize = 20;
+/// Gateways in the test where half of them miss a change.
+const HALVES: usize = 5;
+
+/// How long gateways may take to converge once they can: five seconds, and as much again for a busy machine.
+const CONVERGENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Requests that are sent to say that traffic goes on.
 const REQUESTS: usize = 50;
+
+/// How much is enough: `quick` in every run of the tests, `thorough` with `GATEWRIGHT_THOROUGH` set, as before a
+/// release.
+fn strength<T>(quick: T, thorough: T) -> T {
+    if std::env::var_os("GATEWRIGHT_THOROUGH").is_some() { thorough } else { quick }
+}
+
+/// How often a gateway is killed while it writes.
+fn kills() -> usize {
+    strength(20, 200)
+}
+
+/// How long PostgreSQL is away.
+fn without_database() -> Duration {
+    strength(Duration::from_secs(2), Duration::from_secs(60))
+}
+
+/// How long gateways are cut off; they count as lost after thirty seconds.
+fn cut_off() -> Duration {
+    strength(Duration::from_secs(32), Duration::from_secs(120))
+}
 
 fn serves(gateway: &Gateway, path: &str) -> bool {
     (0..REQUESTS).all(|_| gateway.get(path) == 200)
@@ -87,7 +112,10 @@ fn without_its_database_a_control_plane_refuses_writes_gateways_serve_and_it_rec
     let answer = control_plane.admin.send("PUT", "/api/services/template/s", r#"{"name": "s"}"#);
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(answer.error().contains("unavailable"), "{answer:?}");
-    assert!(serves(&gateway, "/one"));
+    let begun = Instant::now();
+    while begun.elapsed() < without_database() {
+        assert!(serves(&gateway, "/one"));
+    }
 
     server.resume();
     wait::until_true("writes are accepted again", || {
@@ -198,7 +226,7 @@ fn a_gateway_killed_while_it_writes_always_starts_with_a_configuration_that_was_
             }
         });
         let _over = Over(&is_over);
-        for kill in 0..KILLS {
+        for kill in 0..kills() {
             let mut gateway = Gateway::start(&control_plane.http(), &token, &kept).ready();
             let begun = gateway.status()["revision"].as_u64().unwrap();
             // At another moment each time, with changes arriving and being written all the while.
@@ -230,9 +258,16 @@ fn gateways_behind_a_partition_are_shown_as_lost_and_converge_when_it_ends() {
     wait::until_true("all of them are healthy", || counted("Healthy") == 3);
 
     link.cut();
-    control_plane.publish("1.1.0", "/two", &upstream);
-    wait::until_true("the change arrives where it can", || reachable.get("/two") == 200);
-    assert!(cut_off.iter().all(|gateway| serves(gateway, "/one")));
+    let begun = Instant::now();
+    let mut published = 0;
+    while begun.elapsed() < self::cut_off() {
+        published += 1;
+        control_plane.publish(&format!("1.1.{published}"), &format!("/new/{published}"), &upstream);
+        wait::until_true("the change arrives where it can", || {
+            reachable.get(&format!("/new/{published}")) == 200
+        });
+        assert!(cut_off.iter().all(|gateway| gateway.get("/one") == 200));
+    }
     wait::until_true("those cut off are lost, and only they", || {
         (counted("LostConnection"), counted("Healthy")) == (2, 1)
     });
@@ -240,10 +275,44 @@ fn gateways_behind_a_partition_are_shown_as_lost_and_converge_when_it_ends() {
 
     control_plane.publish("1.2.0", "/three", &upstream);
     link.mend();
+    let mended = Instant::now();
     for gateway in &cut_off {
         wait::until_true("they converge", || gateway.get("/three") == 200);
     }
+    assert!(mended.elapsed() < CONVERGENCE_MAX, "{:?}", mended.elapsed());
     wait::until_true("and are healthy", || counted("Healthy") == 3);
+}
+
+#[test]
+fn e14_half_of_the_gateways_miss_a_change_their_control_plane_restarts_and_they_converge_when_they_reach_it()
+{
+    let (directory, upstream) = (TempDir::new().unwrap(), Upstream::echo());
+    let data_dir = directory.path().join("data");
+    let mut first = ControlPlane::start(&data_dir);
+    first.publish("1.0.0", "/one", &upstream);
+    let (link, sync, token) = (Link::to(first.sync), first.sync.to_string(), first.token_file());
+    let linked = format!("https://{}", link.address());
+    let halves = [("direct", first.https()), ("linked", linked)].map(|(half, url)| {
+        let kept = |number| directory.path().join(format!("{half}-{number}"));
+        let started: Vec<Gateway> =
+            (0..HALVES).map(|number| Gateway::start(&url, &token, &kept(number))).collect();
+        started.into_iter().map(Gateway::ready).collect::<Vec<_>>()
+    });
+    link.cut();
+    first.publish("1.1.0", "/two", &upstream);
+    for gateway in &halves[0] {
+        wait::until_true("the change arrives where it can", || gateway.get("/two") == 200);
+    }
+    first.process.kill();
+    let second = ControlPlane::start_with(&data_dir, &sync, &[]);
+    link.mend();
+    let mended = Instant::now();
+    let revision = second.revision();
+    for gateway in halves.iter().flatten() {
+        gateway.until_has(revision);
+        assert_eq!(gateway.get("/two"), 200);
+    }
+    assert!(mended.elapsed() < CONVERGENCE_MAX, "{:?}", mended.elapsed());
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn compile_resolved(
         let ground =
             Ground { settings, group: &live.plugins, changed: &group.changed, objects, background, metrics };
         let number = live.services.number_of(id);
-        match compile_service((published, number), known, ground) {
+        match caught(|| compile_service((published, number), known, ground)) {
             Ok((service, unbuilt)) => {
                 if !unbuilt.is_empty() {
                     quarantined.push(Quarantined::new(What::Service(id.clone()), unbuilt));
@@ -155,6 +155,19 @@ fn compile_resolved(
         }
     }
     (live, quarantined)
+}
+
+/// What `compiling` comes to; a panic is a refusal like any other, and the rest moves on.
+fn caught<T>(compiling: impl FnOnce() -> Result<T, Violations>) -> Result<T, Violations> {
+    // What it left half done is dropped with it: only what it hands back becomes live.
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(compiling));
+    outcome.unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<&str>().map(|said| (*said).to_owned());
+        let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        let mut violations = Violations::default();
+        violations.add("", format!("compiling it panicked, which is a defect of the gateway: {said}"));
+        Err(violations)
+    })
 }
 
 /// Whether the service or one of its routes uses `plugin`.
@@ -221,6 +234,7 @@ fn compile_service(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gatewright_model::limits;
     use gatewright_model::protocol::Update;
     use gatewright_model::snapshot::Revision;
     use serde_json::{Value, json};
@@ -252,6 +266,37 @@ mod tests {
             objects,
             removed_objects,
         })
+    }
+
+    #[test]
+    fn e10_a_panic_while_compiling_is_a_refusal_that_says_what_panicked() {
+        let reason = |compiling: fn() -> Result<(), Violations>| caught(compiling).unwrap_err().to_string();
+        assert!(reason(|| panic!("index 3 of 2")).contains("index 3 of 2"));
+        assert!(reason(|| panic!("{}", 7)).contains("a defect of the gateway: 7"));
+        assert_eq!(caught(|| Ok(1)).unwrap(), 1);
+    }
+
+    #[test]
+    fn e11_what_is_beyond_the_limits_is_refused_by_the_gateway_too() {
+        let first = next(&Snapshot::default(), 1, true, vec![service("a", "1", json!({}))]);
+        let (before, _) = compile(&LiveConfig::empty(), &first, &Background::idle(1));
+        let routes = |count: usize| {
+            let route = |number| json!({"route_id": format!("r{number}"), "name": "r", "paths": ["/*"]});
+            json!({"routes": (0..count).map(route).collect::<Vec<_>>()})
+        };
+        let paths: Vec<_> = (0..=limits::PATHS_MAX).map(|number| format!("/{number}")).collect();
+        let hosts: Vec<_> = (0..=limits::HOSTS_MAX).map(|number| format!("h{number}.test")).collect();
+        for (what, large) in [
+            ("routes", routes(limits::ROUTES_PER_SERVICE_MAX + 1)),
+            ("paths", json!({"routes": [{"route_id": "r", "name": "r", "paths": paths}]})),
+            ("hosts", json!({"hosts": hosts})),
+        ] {
+            let second = next(&first, 2, false, vec![service("a", "2", large)]);
+            let (after, quarantined) = compile(&before, &second, &Background::idle(1));
+            assert!(quarantined[0].reason.to_string().contains(what), "{what}: {quarantined:?}");
+            let version = after.services[&"a".parse().unwrap()].published.version.clone();
+            assert_eq!(version.as_deref(), Some("1"), "{what}: what was good goes on");
+        }
     }
 
     #[test]

@@ -81,6 +81,12 @@ impl ServiceUpstreams {
         self.further.iter().map(|(id, live)| (id, &live.reachable))
     }
 
+    /// All of them, those in plugins included.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Reachable> {
+        let beside = self.further.values().chain(self.inline.iter().map(|(_, live)| live));
+        std::iter::once(&self.own).chain(beside).map(|live| &live.reachable)
+    }
+
     /// The upstream that a plugin chose, if it is one of these.
     pub(crate) fn chosen(&self, choice: &UpstreamChoice) -> Option<&Reachable> {
         let live = match choice {

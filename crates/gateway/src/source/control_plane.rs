@@ -16,17 +16,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use gatewright_model::digest::Ledger;
 use gatewright_model::protocol::{
-    Epoch, MESSAGE_BYTES_MAX, Received, SILENCE_MAX, TOKEN_HEADER, WATCH_PATH, WatchQuery,
+    ENCODING, Epoch, Received, SILENCE_MAX, TOKEN_HEADER, WATCH_PATH, WatchQuery,
 };
 use gatewright_model::snapshot::{Revision, Snapshot};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode, header};
-use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 
 use super::Connector;
 use super::cache::{Cache, Kept, Writer};
+use super::connection::{Connection, ORIGIN, Shared};
+use super::lines::{Lines, NoLine};
 use super::report::Reports;
 use crate::config::Settings;
 use crate::live::LiveConfig;
@@ -38,8 +39,8 @@ use crate::upstream::Background;
 /// The first pause before connecting again; each failure doubles it.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
-/// The longest pause before connecting again.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The longest pause before connecting again, jitter aside: with it, less than five seconds.
+const PAUSE_MAX: Duration = Duration::from_secs(3);
 
 /// How long the control plane may take to begin its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,8 +63,8 @@ enum Ended {
     Refused { status: StatusCode, body: String },
     #[error("a message is not understood: {0}")]
     Message(#[from] serde_json::Error),
-    #[error("a message is larger than {MESSAGE_BYTES_MAX} bytes")]
-    TooLarge,
+    #[error("what arrives is no lines: {0}")]
+    NoLine(#[from] NoLine),
     #[error("the query cannot be written: {0}")]
     Request(#[from] hyper::http::Error),
     #[error("compiling the configuration failed: {0}")]
@@ -82,6 +83,8 @@ pub(crate) struct Following {
     /// Where the configuration is kept; none: nowhere.
     pub(crate) cache: Option<Cache>,
     pub(crate) reports: Reports,
+    /// Where others find the connection to the control plane.
+    pub(crate) shared: Shared,
 }
 
 /// Follows a control plane and keeps what is live true to it, until `stop`.
@@ -107,7 +110,7 @@ pub(crate) async fn follow(
             follower.reports.change(|report| report.digest_mismatches += 1);
             tracing::error!(reason = %ended, "a change was lost or doubled");
         }
-        if matches!(ended, Ended::Message(_) | Ended::TooLarge | Ended::Compile(_) | Ended::Diverged(_)) {
+        if matches!(ended, Ended::Message(_) | Ended::NoLine(_) | Ended::Compile(_) | Ended::Diverged(_)) {
             follower.trusted = false;
         }
         if follower.snapshot.revision != before {
@@ -131,6 +134,7 @@ struct Follower {
     current: Current,
     background: Arc<Background>,
     reports: Reports,
+    shared: Shared,
     writer: Option<Writer>,
     snapshot: Arc<Snapshot>,
     /// `snapshot`, compiled; it may not be live yet.
@@ -168,7 +172,7 @@ struct Applied {
 impl Follower {
     /// Begins with what was kept on disk, if there is anything.
     async fn start(following: Following, connector: Arc<dyn Connector>) -> Self {
-        let Following { settings, current, background, cache, reports } = following;
+        let Following { settings, current, background, cache, reports, shared } = following;
         let secrets = background.secrets.changes();
         let mut follower = Self {
             secrets,
@@ -178,6 +182,7 @@ impl Follower {
             current,
             background,
             reports,
+            shared,
             writer: None,
             snapshot: Arc::default(),
             ledger: Ledger::default(),
@@ -242,10 +247,9 @@ impl Follower {
 
     async fn watch(&mut self) -> Result<std::convert::Infallible, Ended> {
         let stream = self.connector.connect().await.map_err(Ended::Connect)?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        // The connection is driven beside the reading and ends with it.
-        let _driver = AbortOnDrop(tokio::spawn(connection));
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(self.request()?));
+        // Ends with the reading, and takes the heartbeats with it.
+        let mut connection = Connection::open(stream).await?;
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, connection.send(self.request()?));
         let response = answer.await.map_err(|_| Ended::Silent)??;
         if response.status() != StatusCode::OK {
             return Err(refusal(response).await);
@@ -253,10 +257,13 @@ impl Follower {
         let source = self.connector.describe();
         tracing::info!(%source, group = %self.settings.gateway_group_id, "following the control plane");
         self.reports.change(|report| report.connected = true);
-        self.read(response.into_body()).await
+        connection.share(&self.shared);
+        let encoding = response.headers().get(header::CONTENT_ENCODING).map(|value| value.to_str());
+        let lines = Lines::encoded(encoding.transpose().unwrap_or(Some("?")))?;
+        self.read(response.into_body(), lines).await
     }
 
-    fn request(&self) -> Result<Request<Empty<Bytes>>, Ended> {
+    fn request(&self) -> Result<Request<Full<Bytes>>, Ended> {
         let query = WatchQuery {
             gateway_group_id: self.settings.gateway_group_id.clone(),
             have: self.trusted.then_some(self.snapshot.revision),
@@ -264,14 +271,19 @@ impl Follower {
             digest: self.trusted.then(|| self.ledger.digest()),
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         };
-        Ok(Request::get(format!("{WATCH_PATH}?{}", query.to_query_string()))
-            .header(header::HOST, "control-plane")
-            .header(TOKEN_HEADER, &self.settings.instance_token)
-            .body(Empty::new())?)
+        let mut request = Request::get(format!("{ORIGIN}{WATCH_PATH}?{}", query.to_query_string()))
+            .header(TOKEN_HEADER, &self.settings.instance_token);
+        if !self.connector.is_near() {
+            request = request.header(header::ACCEPT_ENCODING, ENCODING);
+        }
+        Ok(request.body(Full::default())?)
     }
 
-    async fn read(&mut self, mut body: Incoming) -> Result<std::convert::Infallible, Ended> {
-        let mut line: Vec<u8> = Vec::new();
+    async fn read(
+        &mut self,
+        mut body: Incoming,
+        mut lines: Lines,
+    ) -> Result<std::convert::Infallible, Ended> {
         loop {
             let frame = tokio::select! {
                 frame = tokio::time::timeout(SILENCE_MAX, body.frame()) => frame.map_err(|_| Ended::Silent)?,
@@ -281,15 +293,11 @@ impl Follower {
                 }
             };
             let frame = frame.ok_or(Ended::Closed)??;
-            let Ok(mut data) = frame.into_data() else { continue };
-            while let Some(end) = memchr::memchr(b'\n', &data) {
-                line.extend_from_slice(&data.split_to(end + 1));
-                let line = Bytes::from(std::mem::take(&mut line));
+            let Ok(data) = frame.into_data() else { continue };
+            self.reports.received(data.len());
+            lines.take(data);
+            while let Some(line) = lines.next()? {
                 self.take(line).await?;
-            }
-            line.extend_from_slice(&data);
-            if line.len() > MESSAGE_BYTES_MAX {
-                return Err(Ended::TooLarge);
             }
         }
     }
@@ -354,7 +362,6 @@ impl Follower {
 
     /// Applies an update off the request path, and off this runtime's async threads.
     async fn apply(&mut self, line: Bytes) -> Result<(), Ended> {
-        let bytes = line.len() as u64;
         let (before, live) = (Arc::clone(&self.snapshot), Arc::clone(&self.live));
         let (background, trusted, text) = (Arc::clone(&self.background), self.trusted, line.clone());
         // Whatever goes wrong from here on, this is not what was sent any more.
@@ -384,7 +391,6 @@ impl Follower {
         let revision = self.snapshot.revision;
         self.reports.change(|report| {
             report.full_updates += u64::from(full);
-            report.bytes_received += bytes;
             report.holds(&self.snapshot, Some(self.ledger.digest()));
             report.quarantine(&quarantined);
         });
@@ -470,14 +476,6 @@ async fn refusal(response: Response<Incoming>) -> Ended {
     let body = http_body_util::Limited::new(response.into_body(), SHOWN_BYTES_MAX).collect().await;
     let body = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
     Ended::Refused { status, body }
-}
-
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 #[cfg(test)]

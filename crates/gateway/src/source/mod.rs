@@ -5,8 +5,10 @@
 //! code as a remote one. A gateway may also serve a file, alone. What was served is kept on disk by `cache`, and `report` says what has come of it all.
 
 pub(crate) mod cache;
+pub(crate) mod connection;
 pub(crate) mod control_plane;
 pub mod file;
+mod lines;
 pub(crate) mod report;
 
 use std::future::Future;
@@ -56,6 +58,11 @@ pub trait Connector: Send + Sync + 'static {
 
     /// Opens one stream.
     fn connect(&self) -> Connecting<'_>;
+
+    /// Whether it leads to this machine only, where packing what travels costs more than it saves.
+    fn is_near(&self) -> bool {
+        false
+    }
 
     /// When the certificate that the gateway shows runs out, in unix seconds; none: it shows none. May read a file.
     fn certificate_expires_at(&self) -> Option<i64> {

@@ -31,7 +31,7 @@ pub(crate) struct Report {
     pub(crate) refused: Option<String>,
     /// How often everything was sent, rather than what changed.
     pub(crate) full_updates: u64,
-    /// Bytes of all updates.
+    /// Bytes of all that was received, as they travelled.
     pub(crate) bytes_received: u64,
     /// How often a change led to something other than the control plane has.
     pub(crate) digest_mismatches: u64,
@@ -78,6 +78,14 @@ impl Reports {
             change(report);
             *report != before
         })
+    }
+
+    /// Counts bytes, which is no news to anybody.
+    pub(crate) fn received(&self, bytes: usize) {
+        self.0.send_if_modified(|report| {
+            report.bytes_received += bytes as u64;
+            false
+        });
     }
 
     /// Wakes on every change after this call.

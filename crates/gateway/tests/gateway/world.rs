@@ -10,8 +10,9 @@ use std::time::Duration;
 use gatewright_gateway::config::Tls;
 use gatewright_gateway::source::Connecting;
 use gatewright_gateway::{Connector, Gateway, Io, Limits, Settings, Trust, start};
+use gatewright_model::protocol::WATCH_PATH;
+use hyper::body::Bytes;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
 use crate::tls_world::Authority;
@@ -42,28 +43,43 @@ impl Connector for Script {
     }
 
     fn connect(&self) -> Connecting<'_> {
-        let mut said = self.0.clone();
+        let said = self.0.clone();
         Box::pin(async move {
             let (ours, theirs) = tokio::io::duplex(1 << 16);
             tokio::spawn(async move {
-                let (reader, mut writer) = tokio::io::split(ours);
-                let mut sent = 0;
-                let _ = writer.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
-                loop {
-                    let lines: Vec<String> = said.borrow_and_update()[sent..].to_vec();
-                    for line in &lines {
-                        if writer.write_all(line.as_bytes()).await.is_err() {
-                            return;
-                        }
+                let mut connection = h2::server::handshake(ours).await.unwrap();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    if request.uri().path() != WATCH_PATH {
+                        let _ = respond.send_response(answer(204), true);
+                        continue;
                     }
-                    sent += lines.len();
-                    if said.changed().await.is_err() {
-                        return drop(reader);
-                    }
+                    let Ok(stream) = respond.send_response(answer(200), false) else { return };
+                    tokio::spawn(say(said.clone(), stream));
                 }
             });
             Ok(Box::new(theirs) as Box<dyn Io>)
         })
+    }
+}
+
+fn answer(status: u16) -> http::Response<()> {
+    http::Response::builder().status(status).body(()).unwrap()
+}
+
+/// Says everything that was said so far, and from now on.
+async fn say(mut said: watch::Receiver<Vec<String>>, mut stream: h2::SendStream<Bytes>) {
+    let mut sent = 0;
+    loop {
+        let lines: Vec<String> = said.borrow_and_update()[sent..].to_vec();
+        sent += lines.len();
+        for line in lines {
+            if stream.send_data(line.into(), false).is_err() {
+                return;
+            }
+        }
+        if said.changed().await.is_err() {
+            return;
+        }
     }
 }
 

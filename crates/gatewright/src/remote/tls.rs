@@ -115,7 +115,7 @@ fn connector(trust: Trust<'_>, shown: Option<Shown<'_>>) -> Result<TlsConnector,
             .with_client_auth_cert(chain, key)
             .map_err(|error| unusable(&files.certificate, "--certificate, --key", error))?,
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))
 }
 

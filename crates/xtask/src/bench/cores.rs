@@ -68,6 +68,12 @@ pub(crate) fn machine() -> anyhow::Result<String> {
     Ok(format!("{} cores of {model}, Linux {}", allowed()?.len(), release.trim()))
 }
 
+/// How busy the machine was lately: the averages over one, five and fifteen minutes.
+pub(crate) fn load_average() -> anyhow::Result<String> {
+    let text = std::fs::read_to_string("/proc/loadavg").context("cannot read /proc/loadavg")?;
+    Ok(text.split_whitespace().take(3).collect::<Vec<_>>().join(", "))
+}
+
 /// Lets this process, and those it starts, open as many files as the scenarios need, if the system allows.
 pub(crate) fn raise_open_files() -> anyhow::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

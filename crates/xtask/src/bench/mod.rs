@@ -6,6 +6,7 @@
 
 mod backend;
 mod cores;
+pub(crate) mod fleet;
 mod load;
 pub(crate) mod peers;
 pub(crate) mod relay;
@@ -42,10 +43,22 @@ pub(crate) struct Wish {
     /// Writes bench/RESULTS.md.
     #[arg(long)]
     write: bool,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// What is measured by itself, without peers.
+#[derive(clap::Subcommand, Debug)]
+enum Part {
+    /// A thousand gateways on one control plane, changes under load, and starts from disk.
+    Fleet(fleet::Wish),
 }
 
 /// Measures the chosen peers in the chosen scenarios and prints the tables.
 pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
+    if let Some(Part::Fleet(wish)) = &wish.part {
+        return fleet::run(repository, wish);
+    }
     let peers = chosen("peer", &wish.peers, peers::ALL, |peer| peer.name)?;
     let scenarios = chosen("scenario", &wish.scenarios, scenario::ALL, |scenario| scenario.name)?;
     let programs: Vec<PathBuf> =

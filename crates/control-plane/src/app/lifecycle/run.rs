@@ -179,7 +179,7 @@ impl Run {
     /// A gateway that starts and one that comes back with an older snapshot end with what the store says.
     async fn gateways_must_follow(&mut self, group: &str, step: &Step) {
         let id = group.parse().unwrap();
-        let whole = sent(self.app.feeds(), self.app.store(), &id, None).await;
+        let whole = sent(self.app.feeds(), &self.app, &id, None).await;
         let [whole] = whole.as_deref().unwrap_or_default() else {
             panic!("a gateway of `{group}` that has nothing is not sent everything at once, after {step:?}")
         };
@@ -191,7 +191,7 @@ impl Run {
 
         let known = self.snapshots.get_mut(group).unwrap();
         let have = &known[step.have % known.len()];
-        let missed = sent(self.app.feeds(), self.app.store(), &id, Some(have)).await;
+        let missed = sent(self.app.feeds(), &self.app, &id, Some(have)).await;
         let missed = missed.unwrap_or_else(|| panic!("`{group}` is gone, after {step:?}"));
         // One that has nothing yet knows no epoch either.
         let is_changes = missed.iter().all(|update| !update.full);

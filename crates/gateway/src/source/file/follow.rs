@@ -241,11 +241,10 @@ fn compile_whole(
         violations.add(one.what.to_string(), one.reason.to_string());
     }
     for (id, service) in live.services.iter() {
-        let further = service.upstreams.further().map(|(_, reachable)| reachable);
-        for reachable in further.chain([service.upstreams.own()]) {
+        for reachable in service.upstreams.all() {
             let unsupported = reachable.as_ref().err().filter(|reason| **reason != RejectReason::NoNodes);
             if let Some(reason) = unsupported {
-                let message = format!("its upstream cannot be served: {}", reason.name());
+                let message = format!("one of its upstreams cannot be served: {}", reason.name());
                 violations.add(format!("service `{id}`"), message);
             }
         }

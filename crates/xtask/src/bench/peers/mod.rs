@@ -48,6 +48,11 @@ pub(crate) const ALL: &[Peer] = &[
     Peer { name: "caddy", version: caddy::PACKAGE, prepare: caddy::prepare, start: caddy::start },
 ];
 
+/// Builds the release executable of this checkout.
+pub(crate) fn gatewright_program(repository: &Path) -> anyhow::Result<PathBuf> {
+    gatewright::prepare(repository)
+}
+
 /// One proxy of the comparison.
 pub(crate) struct Peer {
     pub(crate) name: &'static str,
