@@ -103,8 +103,12 @@ pub struct Snapshot {
     /// The published services by id.
     pub services: BTreeMap<ServiceId, Arc<PublishedService>>,
     /// What the group has beside services.
-    pub objects: BTreeMap<ObjectKey, Arc<GroupObject>>,
+    pub objects: Objects,
 }
+
+/// What a group has beside services, by key. A persistent map: there may be a million credentials, and a snapshot
+/// that adds one shares the rest with the one before, so that what differs is found without looking at the rest.
+pub type Objects = imbl::OrdMap<ObjectKey, Arc<GroupObject>>;
 
 impl Snapshot {
     /// The snapshot after `update`. What the update does not mention is shared with `self`.
@@ -246,7 +250,7 @@ mod tests {
         assert!(Arc::ptr_eq(&before.objects[&cors.key()], &after.objects[&cors.key()]));
         assert_eq!(*after.objects[&echo.key()], echo);
         let removed = Update { removed_objects: vec![cors.key()], ..update(3, false, Vec::new(), &[]) };
-        let keys: Vec<_> = after.apply(removed).objects.into_keys().collect();
+        let keys: Vec<_> = after.apply(removed).objects.keys().cloned().collect();
         assert_eq!(keys, [echo.key()]);
         let text = serde_json::to_string(&echo).unwrap();
         assert_eq!(serde_json::from_str::<GroupObject>(&text).unwrap(), echo);

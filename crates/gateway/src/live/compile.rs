@@ -13,11 +13,11 @@ use gatewright_model::lifecycle::Status;
 use gatewright_model::resource::Plugins;
 use gatewright_model::resource::group_object::{ObjectKey, ObjectKind};
 use gatewright_model::resource::service::ServiceKind;
-use gatewright_model::snapshot::{PublishedService, Snapshot};
+use gatewright_model::snapshot::{Objects, PublishedService, Snapshot};
 use gatewright_model::validation::Violations;
 
 use super::plugins::{GroupPlugins, ServicePlugins, is_unknown};
-use super::upstreams::{self, Objects, ServiceUpstreams};
+use super::upstreams::{self, ServiceUpstreams};
 use super::{LiveConfig, LiveRoute, LiveService, secrets};
 use crate::proxy::reject::RejectReason;
 use crate::router::{MatchSettings, Router, ServiceRules};

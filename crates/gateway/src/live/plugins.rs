@@ -8,16 +8,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gatewright_model::resource::Plugins;
+use gatewright_model::resource::consumer::Consumer;
 use gatewright_model::resource::group_object::{GroupObject, ObjectContent, ObjectKey, ObjectKind};
 use gatewright_model::resource::upstream as resource;
-use gatewright_model::snapshot::PublishedService;
+use gatewright_model::snapshot::{Objects, PublishedService};
 use gatewright_model::validation::Violations;
 use gatewright_plugins::chain::{Before, Ground, Layer};
 use gatewright_plugins::consumers::Consumers;
 use gatewright_plugins::shared::Shared;
+use imbl::ordmap::DiffItem;
 use serde_json::{Map, Value};
 
-use super::upstreams::{Objects, Reachable};
+use super::upstreams::Reachable;
 use crate::proxy::reject::RejectReason;
 use crate::upstream::{Background, Upstream};
 
@@ -62,29 +64,33 @@ pub(super) struct Compiled {
 impl GroupPlugins {
     /// Compiles the objects of a group, starting from what is live now.
     pub(super) fn compile(before: &Arc<Self>, objects: &Objects, background: &Background) -> Compiled {
-        let objects: Objects = objects
-            .iter()
-            .filter(|(key, _)| is_about_plugins(key.kind))
-            .map(|(key, object)| (key.clone(), Arc::clone(object)))
-            .collect();
-        let mut pairs = objects.values().zip(before.objects.values());
-        if objects.len() == before.objects.len() && pairs.all(|(one, other)| Arc::ptr_eq(one, other)) {
+        let differences: Vec<Difference<'_>> =
+            before.objects.diff(objects).map(Difference::of).filter(Difference::is_about_plugins).collect();
+        if differences.is_empty() {
             return Compiled { plugins: Arc::clone(before), changed: Vec::new(), refused: Vec::new() };
         }
-        let metadata = metadata(&objects);
+        let is_about = |kind| differences.iter().any(|difference| difference.key.kind == kind);
+        let metadata = match is_about(ObjectKind::PluginMetadata) {
+            true => metadata(objects),
+            false => before.metadata.clone(),
+        };
+        let global_plugins = match is_about(ObjectKind::GlobalRule) {
+            true => global_plugins(objects),
+            false => before.global_plugins.clone(),
+        };
         let changed = changed(&before.metadata, &metadata);
         let mut plugins = Self {
             global: Ok(Layer::default()),
             consumers: before.consumers.clone(),
-            global_plugins: global_plugins(&objects),
+            global_plugins,
             global_layer: Layer::default(),
             metadata,
             inline: Vec::new(),
-            objects,
+            objects: objects.clone(),
             shared: Arc::clone(&before.shared),
         };
         let mut refused = Vec::new();
-        plugins.compile_consumers(before, (&changed, background), &mut refused);
+        plugins.compile_consumers(before, &differences, (&changed, background), &mut refused);
         plugins.compile_global(before, (&changed, background), &mut refused);
         plugins.compile_upstreams(before, background);
         Compiled { plugins: Arc::new(plugins), changed, refused }
@@ -160,65 +166,104 @@ impl GroupPlugins {
         }
     }
 
+    /// Takes over all consumers and credentials but those that differ, whose number is what this costs.
     fn compile_consumers(
         &mut self,
         before: &Self,
+        differences: &[Difference<'_>],
         (changed, background): (&[String], &Background),
         refused: &mut Vec<(ObjectKey, Violations)>,
     ) {
-        for (key, object) in &before.objects {
-            let stays = self.objects.get(key).is_some_and(|same| Arc::ptr_eq(same, object));
+        for object in differences.iter().filter_map(|difference| difference.old) {
             match &object.content {
-                ObjectContent::Consumer(consumer) if !stays => self.consumers.remove_consumer(consumer),
-                ObjectContent::Credential { consumer, credential } if !stays => {
+                ObjectContent::Consumer(consumer) => self.consumers.remove_consumer(consumer),
+                ObjectContent::Credential { consumer, credential } => {
                     self.consumers.remove_credential(consumer.as_str(), object.id.as_str(), credential);
                 }
                 _ => {}
             }
         }
-        let objects = std::mem::take(&mut self.objects);
-        for (key, object) in &objects {
-            let known = before.objects.get(key);
-            let stays = known.is_some_and(|same| Arc::ptr_eq(same, object));
-            match &object.content {
+        for Difference { key, old, new } in differences {
+            let Some(new) = new else { continue };
+            match &new.content {
                 ObjectContent::Consumer(consumer) => {
-                    if stays && !changed.iter().any(|name| consumer.plugins.contains_key(name)) {
-                        continue;
-                    }
-                    let was = before.consumers.named(&consumer.username);
-                    let layer = was.and_then(|was| was.plugins.as_ref().ok());
-                    let written = known.and_then(|known| match &known.content {
-                        ObjectContent::Consumer(consumer) => Some(&consumer.plugins),
-                        _ => None,
-                    });
-                    let owner = format!("consumer/{}", consumer.username);
-                    let plugins = (&consumer.plugins, owner.as_str());
-                    let built = self.build(plugins, written.zip(layer), changed, background);
-                    if let Err(violations) = &built {
-                        refused.push((key.clone(), violations.clone()));
-                    }
-                    self.consumers.add_consumer(consumer, built);
+                    self.compile_consumer(before, (key, consumer, *old), (changed, background), refused);
                 }
-                ObjectContent::Credential { consumer, credential } if !stays => {
-                    self.consumers.add_credential(consumer.as_str(), object.id.as_str(), credential);
+                ObjectContent::Credential { consumer, credential } => {
+                    self.consumers.add_credential(consumer.as_str(), new.id.as_str(), credential);
                 }
                 _ => {}
             }
         }
-        self.objects = objects;
+        if changed.is_empty() {
+            return;
+        }
+        // Other metadata concerns consumers that are the same.
+        let objects = self.objects.clone();
+        for (key, object) in &objects {
+            let ObjectContent::Consumer(consumer) = &object.content else { continue };
+            let is_done = differences.iter().any(|difference| difference.key == key);
+            if !is_done && changed.iter().any(|name| consumer.plugins.contains_key(name)) {
+                self.compile_consumer(before, (key, consumer, Some(object)), (changed, background), refused);
+            }
+        }
+    }
+
+    fn compile_consumer(
+        &mut self,
+        before: &Self,
+        (key, consumer, old): (&ObjectKey, &Consumer, Option<&Arc<GroupObject>>),
+        (changed, background): (&[String], &Background),
+        refused: &mut Vec<(ObjectKey, Violations)>,
+    ) {
+        let was = before.consumers.named(&consumer.username);
+        let layer = was.and_then(|was| was.plugins.as_ref().ok());
+        let written = old.and_then(|old| match &old.content {
+            ObjectContent::Consumer(consumer) => Some(&consumer.plugins),
+            _ => None,
+        });
+        let owner = format!("consumer/{}", consumer.username);
+        let plugins = (&consumer.plugins, owner.as_str());
+        let built = self.build(plugins, written.zip(layer), changed, background);
+        if let Err(violations) = &built {
+            refused.push((key.clone(), violations.clone()));
+        }
+        self.consumers.add_consumer(consumer, built);
+    }
+}
+
+/// An object that is not what it was.
+struct Difference<'d> {
+    key: &'d ObjectKey,
+    old: Option<&'d Arc<GroupObject>>,
+    new: Option<&'d Arc<GroupObject>>,
+}
+
+impl<'d> Difference<'d> {
+    fn of(item: DiffItem<'d, 'd, ObjectKey, Arc<GroupObject>>) -> Self {
+        match item {
+            DiffItem::Add(key, new) => Self { key, old: None, new: Some(new) },
+            DiffItem::Update { old: (_, old), new: (key, new) } => {
+                Self { key, old: Some(old), new: Some(new) }
+            }
+            DiffItem::Remove(key, old) => Self { key, old: Some(old), new: None },
+        }
+    }
+
+    fn is_about_plugins(&self) -> bool {
+        matches!(
+            self.key.kind,
+            ObjectKind::Consumer
+                | ObjectKind::Credential
+                | ObjectKind::GlobalRule
+                | ObjectKind::PluginMetadata
+        )
     }
 }
 
 /// Whether any of them is a plugin this gateway does not have.
 pub(super) fn is_unknown(plugins: &Plugins) -> bool {
     plugins.keys().any(|name| !gatewright_plugins::is_known(name))
-}
-
-fn is_about_plugins(kind: ObjectKind) -> bool {
-    matches!(
-        kind,
-        ObjectKind::Consumer | ObjectKind::Credential | ObjectKind::GlobalRule | ObjectKind::PluginMetadata
-    )
 }
 
 fn metadata(objects: &Objects) -> BTreeMap<String, Map<String, Value>> {

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use gatewright_model::id::ServiceId;
 use gatewright_model::resource::Plugins;
 use gatewright_model::resource::group_object::{GroupObject, ObjectContent, ObjectKey, ObjectKind};
-use gatewright_model::snapshot::{PublishedService, Snapshot};
+use gatewright_model::snapshot::{Objects, PublishedService, Snapshot};
 use gatewright_model::validation::Violations;
 use gatewright_plugins::secrets::{self as plugins, is_reference};
+use imbl::ordmap::DiffItem;
 use serde_json::{Map, Value};
 
 use super::LiveConfig;
@@ -25,6 +26,8 @@ use crate::secrets::{Found, Secrets};
 pub(crate) struct Holders {
     services: BTreeMap<ServiceId, Holder<PublishedService>>,
     objects: BTreeMap<ObjectKey, Holder<GroupObject>>,
+    /// What was looked at for references.
+    seen: Objects,
 }
 
 struct Holder<T> {
@@ -56,16 +59,19 @@ pub(super) fn resolve<'s>(before: &LiveConfig, snapshot: &'s Snapshot, secrets: 
             services.push((id, source, references));
         }
     }
-    let objects = snapshot.objects.iter().map(|(key, source)| (key, source, object_references(source)));
-    let objects: Vec<_> = objects.filter(|(_, _, references)| !references.is_empty()).collect();
+    let objects = open_objects(&before.secrets, &snapshot.objects);
+    let mut holders = Holders { seen: snapshot.objects.clone(), ..Holders::default() };
     if services.is_empty() && objects.is_empty() {
-        let (snapshot, holders, lacking) = (Cow::Borrowed(snapshot), Arc::default(), Vec::new());
-        return Resolved { snapshot, holders, lacking };
+        return Resolved {
+            snapshot: Cow::Borrowed(snapshot),
+            holders: Arc::new(holders),
+            lacking: Vec::new(),
+        };
     }
     let wanted = services.iter().map(|(_, _, references)| references);
     let wanted = wanted.chain(objects.iter().map(|(_, _, references)| references));
     let found = secrets.look_up(&wanted.flatten().cloned().collect(), providers(snapshot));
-    let (mut holders, mut lacking) = (Holders::default(), Vec::new());
+    let mut lacking = Vec::new();
     let mut copy = snapshot.clone();
     let fill = |value: &mut Value| plugins::replace(value, &|text| found.get(text)?.clone().ok());
     for (id, source, references) in services {
@@ -96,6 +102,24 @@ pub(super) fn resolve<'s>(before: &LiveConfig, snapshot: &'s Snapshot, secrets: 
         lacking.clear();
     }
     Resolved { snapshot: Cow::Owned(copy), holders: Arc::new(holders), lacking }
+}
+
+type Open<'o> = (&'o ObjectKey, &'o Arc<GroupObject>, BTreeSet<String>);
+
+/// The objects that hold references; only those that are new are looked at.
+fn open_objects<'o>(before: &Holders, objects: &'o Objects) -> Vec<Open<'o>> {
+    let known = before.objects.iter().filter_map(|(key, holder)| {
+        let (key, source) = objects.get_key_value(key)?;
+        (holder.source == *source).then(|| (key, source, holder.references.clone()))
+    });
+    let new = before.seen.diff(objects).filter_map(|item| match item {
+        DiffItem::Add(key, source) | DiffItem::Update { new: (key, source), .. } => {
+            let references = object_references(source);
+            (!references.is_empty()).then_some((key, source, references))
+        }
+        DiffItem::Remove(..) => None,
+    });
+    known.chain(new).collect()
 }
 
 fn hold<T: Clone>(

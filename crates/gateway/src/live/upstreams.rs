@@ -11,7 +11,7 @@ use std::sync::Arc;
 use gatewright_model::id::ObjectId;
 use gatewright_model::resource::group_object::{CERTIFICATE_PLACE, GroupObject, ObjectKey, ObjectKind};
 use gatewright_model::resource::upstream as resource;
-use gatewright_model::snapshot::PublishedService;
+use gatewright_model::snapshot::{Objects, PublishedService};
 use gatewright_plugins::exchange::UpstreamChoice;
 
 use crate::proxy::reject::RejectReason;
@@ -19,9 +19,6 @@ use crate::upstream::{Background, Upstream};
 
 /// An upstream, or why every request to it is rejected.
 pub(crate) type Reachable = Result<Arc<Upstream>, RejectReason>;
-
-/// The SSL objects of a group, among which are the certificates that nodes are shown.
-pub(super) type Objects = BTreeMap<ObjectKey, Arc<GroupObject>>;
 
 /// The upstreams of one service.
 pub(crate) struct ServiceUpstreams {

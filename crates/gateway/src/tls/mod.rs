@@ -112,7 +112,7 @@ pub(crate) mod testing {
         let content = serde_json::json!({"snis": [name], "cert": certificate, "key": key, "status": 1});
         let object = serde_json::json!({"id": "s", "kind": "ssl", "content": content});
         let object: GroupObject = serde_json::from_value(object).unwrap();
-        let objects = [(object.key(), Arc::new(object))].into();
+        let objects = [(object.key(), Arc::new(object))].into_iter().collect();
         let shared = super::Shared::new(&crate::config::Tls::default()).unwrap();
         let (names, quarantined) = ServerNames::compile(&Arc::default(), &objects, &shared);
         assert!(quarantined.is_empty(), "{quarantined:?}");

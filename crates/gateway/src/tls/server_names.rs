@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use gatewright_model::id::ObjectId;
 use gatewright_model::lifecycle::Status;
-use gatewright_model::resource::group_object::{GroupObject, ObjectContent, ObjectKey};
+use gatewright_model::resource::group_object::{GroupObject, ObjectContent, ObjectKind};
 use gatewright_model::resource::ssl::{Ssl, SslKind, TlsProtocol};
+use gatewright_model::snapshot::Objects;
 use gatewright_model::validation::Violations;
 use rustls::pki_types::UnixTime;
 use rustls::server::NoServerSessionStorage;
@@ -50,13 +51,15 @@ impl ServerNames {
     /// cannot be used, whose last good form stays.
     pub(crate) fn compile(
         before: &Arc<Self>,
-        objects: &BTreeMap<ObjectKey, Arc<GroupObject>>,
+        objects: &Objects,
         shared: &Shared,
     ) -> (Arc<Self>, Vec<(ObjectId, Violations)>) {
         let mut quarantined = Vec::new();
         let mut compiled = BTreeMap::new();
         let mut changed = false;
-        for (source, ssl) in objects.values().filter_map(|object| Some((object, served(object)?))) {
+        // They come first; a million credentials may follow.
+        let own = objects.iter().take_while(|(key, _)| key.kind == ObjectKind::Ssl);
+        for (source, ssl) in own.filter_map(|(_, object)| Some((object, served(object)?))) {
             let known = before.objects.get(&source.id);
             if let Some(known) = known.filter(|known| Arc::ptr_eq(&known.source, source)) {
                 compiled.insert(source.id.clone(), Arc::clone(known));
