@@ -215,8 +215,6 @@ pub struct State {
     pub body_bytes_max: Option<u64>,
     /// Fields for the answer, whoever gives it.
     pub answer_fields: Vec<(Cow<'static, str>, Vec<u8>)>,
-    /// Copies of the request that go elsewhere; their answers interest nobody.
-    pub mirrors: Vec<Mirror>,
     variables: Vec<(Box<str>, Vec<u8>)>,
     notes: Vec<(usize, Box<dyn Any>)>,
     /// Kinds that another plugin ran as its own action: they do not run in their own right any more.
@@ -234,15 +232,6 @@ impl State {
         let set = self.variables.iter().find(|(known, _)| **known == *name);
         set.map(|(_, value)| value.as_slice())
     }
-}
-
-/// A copy of the request for somebody else.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mirror {
-    /// Scheme, host and port.
-    pub origin: Box<str>,
-    /// The path, where it is not the request's.
-    pub path: Option<Vec<u8>>,
 }
 
 /// One request, and what is known around it.

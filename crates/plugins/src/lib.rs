@@ -60,6 +60,7 @@ mod openid_connect;
 mod opentelemetry;
 mod prometheus;
 mod proxy_buffering;
+mod proxy_mirror;
 mod proxy_rewrite;
 mod real_ip;
 mod redirect;
@@ -113,6 +114,7 @@ pub const ALL: &[&Kind] = &[
     &key_auth::KIND,
     &consumer_restriction::KIND,
     &forward_auth::KIND,
+    &proxy_mirror::KIND,
     &proxy_rewrite::KIND,
     &workflow::KIND,
     &api_breaker::KIND,

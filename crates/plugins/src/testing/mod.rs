@@ -1,10 +1,12 @@
 //! Plugins tried on requests written as text: data in, data out.
 
+mod outside;
+
 use std::cell::RefCell;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -19,9 +21,10 @@ use crate::chain::{Course, Ground, Layer, Progress};
 use crate::consumers::{Consumer, Consumers};
 use crate::exchange::{Answer, Body, Client, Counted, Exchange, Flow, Matched, Now, State, Surroundings};
 use crate::kind::Outcome;
-use crate::outbound::{Destination, Failure, Outbound, Request, Response as Reply, Waiting};
+use crate::outbound::{Destination, Failure, Outbound, Request, Response as Reply};
 use crate::response::{Origin, Response, ResponseBody, finish_all, push_all};
 use crate::shared::Shared;
+use outside::{Door, Outside};
 
 /// One or more plugins of a route, and the world around it.
 pub(crate) struct Trial {
@@ -37,100 +40,6 @@ struct World {
     outside: Arc<Outside>,
     random: RefCell<fastrand::Rng>,
     counted: RefCell<Vec<String>>,
-}
-
-/// What is outside of a trial: time, and whoever is asked there.
-struct Outside {
-    now: Mutex<Duration>,
-    answer: Mutex<Box<Answering>>,
-    asked: Mutex<Vec<Request>>,
-    work: Mutex<Vec<Waiting<()>>>,
-    delivered: Mutex<Vec<(Destination, String)>>,
-    lost: Mutex<u64>,
-    closing: Mutex<bool>,
-}
-
-/// What stands for everybody outside.
-type Answering = dyn FnMut(&Request) -> Result<Reply, Failure> + Send;
-
-impl Default for Outside {
-    fn default() -> Self {
-        let nobody = |_: &Request| Err(Failure::Unreachable("nobody is there".to_owned()));
-        Self {
-            now: Mutex::default(),
-            answer: Mutex::new(Box::new(nobody)),
-            asked: Mutex::default(),
-            work: Mutex::default(),
-            delivered: Mutex::default(),
-            lost: Mutex::default(),
-            closing: Mutex::default(),
-        }
-    }
-}
-
-impl Outside {
-    fn now(&self) -> Duration {
-        *self.now.lock().expect("the time")
-    }
-
-    /// Lets the work that goes on beside requests come as far as it can.
-    fn work(&self) {
-        let going = std::mem::take(&mut *self.work.lock().expect("work"));
-        let goes_on =
-            |work: &mut Waiting<()>| work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
-        let still: Vec<_> =
-            going.into_iter().filter_map(|mut work| goes_on(&mut work).then_some(work)).collect();
-        self.work.lock().expect("work").extend(still);
-    }
-}
-
-/// The outside of a trial, as plugins see it.
-struct Door(Arc<Outside>);
-
-impl Outbound for Door {
-    fn send(&self, request: Request) -> Waiting<Result<Reply, Failure>> {
-        let outside = Arc::clone(&self.0);
-        Box::pin(async move {
-            let answer = (outside.answer.lock().expect("an answer"))(&request);
-            outside.asked.lock().expect("requests").push(request);
-            answer
-        })
-    }
-
-    fn spawn(&self, work: Waiting<()>) {
-        self.0.work.lock().expect("work").push(work);
-        self.0.work();
-    }
-
-    fn sleep(&self, time: Duration) -> Waiting<()> {
-        let outside = Arc::clone(&self.0);
-        let until = outside.now() + time;
-        Box::pin(poll_fn(move |_| if outside.now() < until { Poll::Pending } else { Poll::Ready(()) }))
-    }
-
-    fn spawn_finishing(&self, work: Waiting<()>) {
-        self.spawn(work);
-    }
-
-    fn closing(&self) -> Waiting<()> {
-        let outside = Arc::clone(&self.0);
-        Box::pin(poll_fn(move |_| match *outside.closing.lock().expect("the end") {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        }))
-    }
-
-    fn deliver(&self, to: &Destination, bytes: Bytes) -> Waiting<Result<(), Failure>> {
-        let text = String::from_utf8(bytes.to_vec()).expect("text");
-        self.0.delivered.lock().expect("deliveries").push((to.clone(), text));
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    fn lost(&self, _: &'static str, entries: u64) {
-        *self.0.lost.lock().expect("losses") += entries;
-    }
-
-    fn warn(&self, _: &'static str, _: &str) {}
 }
 
 /// What a future comes to that waits for nothing but the outside of a trial.

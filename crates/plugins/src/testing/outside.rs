@@ -1,0 +1,104 @@
+//! What is outside of a trial: time, and whoever plugins ask or tell.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::outbound::{Destination, Failure, Outbound, Request, Response as Reply, Waiting};
+
+/// What is outside of a trial: time, and whoever is asked there.
+pub(super) struct Outside {
+    pub(super) now: Mutex<Duration>,
+    pub(super) answer: Mutex<Box<Answering>>,
+    pub(super) asked: Mutex<Vec<Request>>,
+    pub(super) work: Mutex<Vec<Waiting<()>>>,
+    pub(super) delivered: Mutex<Vec<(Destination, String)>>,
+    pub(super) lost: Mutex<u64>,
+    pub(super) closing: Mutex<bool>,
+}
+
+/// What stands for everybody outside.
+pub(super) type Answering = dyn FnMut(&Request) -> Result<Reply, Failure> + Send;
+
+impl Default for Outside {
+    fn default() -> Self {
+        let nobody = |_: &Request| Err(Failure::Unreachable("nobody is there".to_owned()));
+        Self {
+            now: Mutex::default(),
+            answer: Mutex::new(Box::new(nobody)),
+            asked: Mutex::default(),
+            work: Mutex::default(),
+            delivered: Mutex::default(),
+            lost: Mutex::default(),
+            closing: Mutex::default(),
+        }
+    }
+}
+
+impl Outside {
+    pub(super) fn now(&self) -> Duration {
+        *self.now.lock().expect("the time")
+    }
+
+    /// Lets the work that goes on beside requests come as far as it can.
+    pub(super) fn work(&self) {
+        let going = std::mem::take(&mut *self.work.lock().expect("work"));
+        let goes_on =
+            |work: &mut Waiting<()>| work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        let still: Vec<_> =
+            going.into_iter().filter_map(|mut work| goes_on(&mut work).then_some(work)).collect();
+        self.work.lock().expect("work").extend(still);
+    }
+}
+
+/// The outside of a trial, as plugins see it.
+pub(super) struct Door(pub(super) Arc<Outside>);
+
+impl Outbound for Door {
+    fn send(&self, request: Request) -> Waiting<Result<Reply, Failure>> {
+        let outside = Arc::clone(&self.0);
+        Box::pin(async move {
+            let answer = (outside.answer.lock().expect("an answer"))(&request);
+            outside.asked.lock().expect("requests").push(request);
+            answer
+        })
+    }
+
+    fn spawn(&self, work: Waiting<()>) {
+        self.0.work.lock().expect("work").push(work);
+        self.0.work();
+    }
+
+    fn sleep(&self, time: Duration) -> Waiting<()> {
+        let outside = Arc::clone(&self.0);
+        let until = outside.now() + time;
+        Box::pin(poll_fn(move |_| if outside.now() < until { Poll::Pending } else { Poll::Ready(()) }))
+    }
+
+    fn spawn_finishing(&self, work: Waiting<()>) {
+        self.spawn(work);
+    }
+
+    fn closing(&self) -> Waiting<()> {
+        let outside = Arc::clone(&self.0);
+        Box::pin(poll_fn(move |_| match *outside.closing.lock().expect("the end") {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }))
+    }
+
+    fn deliver(&self, to: &Destination, bytes: Bytes) -> Waiting<Result<(), Failure>> {
+        let text = String::from_utf8(bytes.to_vec()).expect("text");
+        self.0.delivered.lock().expect("deliveries").push((to.clone(), text));
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn lost(&self, _: &'static str, entries: u64) {
+        *self.0.lost.lock().expect("losses") += entries;
+    }
+
+    fn warn(&self, _: &'static str, _: &str) {}
+}
