@@ -216,7 +216,7 @@ pub(super) async fn audit_log_event_type_list(
 /// Exports what was done and what was refused, all of it or what the filters leave, the newest first.
 #[utoipa::path(get, path = "/api/audit_logs/export", tag = "audit log",
     params(AuditParameters, ("format" = Option<String>, Query, description = "`json` (the default) or `csv`")),
-    responses((status = 200, body = Vec<AuditLogView>,
+    responses((status = 200, content((Vec<AuditLogView> = "application/json"), (String = "text/csv")),
         description = "An array, or rows of comma-separated values"), Refusals))]
 pub(super) async fn audit_log_export(
     caller: Caller,

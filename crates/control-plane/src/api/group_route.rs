@@ -12,6 +12,7 @@ use super::group_call::{GroupCall, GroupParameter};
 use super::request::{Json, ListParameters, ListQuery};
 use super::route_noun::{route_create, route_delete, route_get, route_list, route_patch, route_put};
 use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer};
+use crate::app::document::RouteTemplateWish;
 use crate::store::RouteRow;
 
 /// A route of a service in a gateway group. Only defaults that `/api/schema/core` announces are filled in.
@@ -90,7 +91,7 @@ pub(super) async fn group_route_list(call: GroupCall, query: ListQuery) -> ManyA
 /// Creates a route of a service in a gateway group.
 #[utoipa::path(post, path = "/apisix/admin/routes", tag = "service in a group",
     params(GroupParameter),
-    request_body = Route,
+    request_body = RouteTemplateWish,
     responses((status = 200, body = Single<GroupRouteView>), Refusals))]
 pub(super) async fn group_route_create(call: GroupCall, Json(body): Json) -> TaggedAnswer<GroupRouteView> {
     route_create::<Route>(call, body).await
@@ -107,7 +108,7 @@ pub(super) async fn group_route_get(call: GroupCall) -> TaggedAnswer<GroupRouteV
 /// Creates a route of a service in a gateway group under an id of the caller's choice, or replaces it whole.
 #[utoipa::path(put, path = "/apisix/admin/routes/{route_id}", tag = "service in a group",
     params(("route_id" = String, Path), GroupParameter),
-    request_body = Route,
+    request_body = RouteTemplateWish,
     responses((status = 200, body = Single<GroupRouteView>), Refusals))]
 pub(super) async fn group_route_put(call: GroupCall, Json(body): Json) -> TaggedAnswer<GroupRouteView> {
     route_put::<Route>(call, body).await

@@ -1,16 +1,26 @@
-//! What the OpenAPI document says of parameters that mean the same everywhere, said once.
+//! What the OpenAPI document says of parameters and patches, which mean the same everywhere, said once.
 //!
 //! An operation names its parameters; which texts they may be follows from the name. Where this is more exact than
 //! what a handler checks, a wrong text is answered as an object that does not exist.
 
+use gatewright_model::resource::secret_provider::SECRET_MANAGERS;
 use gatewright_model::{id, limits};
 use utoipa::openapi::path::{Parameter, ParameterIn};
-use utoipa::openapi::schema::{ObjectBuilder, Type};
-use utoipa::openapi::{OpenApi, RefOr, Required};
+use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::{Content, OpenApi, RefOr, Required};
 
-/// Completes the parameters of every operation.
+/// Completes the parameters of every operation, and the bodies of patches.
 pub(super) fn parameters_document(openapi: &mut OpenApi) {
     for (path, item) in &mut openapi.paths.paths {
+        let patch = item.patch.as_mut().and_then(|operation| operation.request_body.as_mut());
+        if let Some(RefOr::T(body)) = patch {
+            for content in body.content.values_mut() {
+                // A merge patch, or a JSON patch.
+                let types = SchemaType::from_iter([Type::Object, Type::Array]);
+                let schema = ObjectBuilder::new().schema_type(types);
+                *content = RefOr::T(Content::new(Some(schema)));
+            }
+        }
         let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
         for operation in operations.into_iter().flatten() {
             for parameter in operation.parameters.iter_mut().flatten() {
@@ -28,6 +38,7 @@ fn complete(path: &str, parameter: &mut Parameter) {
         "field" if !is_query => one_of(&["status"]),
         "resource_type" if path.contains("/count/") => one_of(&["ssl", "consumer", "gateway_instance"]),
         "resource_type" if !is_query => one_of(&["gateway_group", "consumer", "ssl", "service", "route"]),
+        "secret_manager" if !is_query => one_of(&SECRET_MANAGERS),
         _ if parameter.parameter_in == ParameterIn::Path => id_schema(),
         "gateway_group_id" if path.starts_with("/apisix/admin/") => {
             // Only a group's own admin key can do without.

@@ -10,6 +10,7 @@ use super::group_call::{GroupCall, GroupParameter};
 use super::request::{Json, ListParameters, ListQuery};
 use super::route_noun::{route_create, route_delete, route_get, route_list, route_patch, route_put};
 use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer};
+use crate::app::document::StreamRouteTemplateWish;
 use crate::store::RouteRow;
 
 /// A stream route of a service, in a gateway group or in a template. Only defaults that `/api/schema/core` announces are filled in.
@@ -73,7 +74,7 @@ pub(super) async fn stream_route_list(call: GroupCall, query: ListQuery) -> Many
 /// Creates a stream route of a service in a gateway group.
 #[utoipa::path(post, path = "/apisix/admin/stream_routes", tag = "service in a group",
     params(GroupParameter),
-    request_body = StreamRoute,
+    request_body = StreamRouteTemplateWish,
     responses((status = 200, body = Single<StreamRouteView>), Refusals))]
 pub(super) async fn stream_route_create(call: GroupCall, Json(body): Json) -> TaggedAnswer<StreamRouteView> {
     route_create::<StreamRoute>(call, body).await
@@ -90,7 +91,7 @@ pub(super) async fn stream_route_get(call: GroupCall) -> TaggedAnswer<StreamRout
 /// Creates a stream route of a service in a gateway group under an id of the caller's choice, or replaces it whole.
 #[utoipa::path(put, path = "/apisix/admin/stream_routes/{stream_route_id}", tag = "service in a group",
     params(("stream_route_id" = String, Path), GroupParameter),
-    request_body = StreamRoute,
+    request_body = StreamRouteTemplateWish,
     responses((status = 200, body = Single<StreamRouteView>), Refusals))]
 pub(super) async fn stream_route_put(call: GroupCall, Json(body): Json) -> TaggedAnswer<StreamRouteView> {
     route_put::<StreamRoute>(call, body).await
