@@ -15,9 +15,8 @@
 //! * `proxy`: a request on its way.
 //! * [`telemetry`]: what the gateway tells about its work.
 //! * `tls`: certificates, and handshakes with clients.
-//! * `transport`: what a connection runs on.
+//! * `transport`: what a connection runs on. `memory`: what happens when it runs short.
 //! * `listeners`, `handover`: the listening sockets, and how they pass to the process that replaces this one.
-//! * `memory`: what happens when it runs short.
 //! * `outbound`: the way outside for plugins. `secrets`: what references of configurations stand for.
 //! * `worker`: one thread, one runtime, nothing shared on the request path.
 //! * `heartbeat`: what this instance reports of itself. `status`: the status listener.
@@ -49,9 +48,8 @@ mod transport;
 mod worker;
 
 mod heartbeat;
-mod status;
-
 pub mod simulation;
+mod status;
 
 #[cfg(fuzzing)]
 pub mod fuzzing;
