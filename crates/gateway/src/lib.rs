@@ -27,9 +27,8 @@ pub mod source;
 
 mod live;
 
-pub mod router;
-
 pub mod rehearsal;
+pub mod router;
 
 pub mod upstream;
 
