@@ -84,6 +84,9 @@ impl Lifecycle {
             _ => match verb.group() {
                 None => next.design(verb)?,
                 Some(group) => {
+                    if next.takes_from_a_version(group, verb) {
+                        return Err("VersionImmutable");
+                    }
                     let group = next.groups.get_mut(group).unwrap();
                     group.edit(verb)?;
                     group.revision += 1;
@@ -91,6 +94,18 @@ impl Lifecycle {
             },
         }
         Ok(next)
+    }
+
+    /// Whether it is about a route that only a version has which runs there.
+    fn takes_from_a_version(&self, group: &str, verb: &Verb) -> bool {
+        let Verb::RouteRemove { route, .. } = verb else { return false };
+        let group = &self.groups[group];
+        let running = group.active.iter().filter_map(|(service, active)| {
+            let number = active.number.as_ref()?;
+            Some(&self.versions[&(service.clone(), number.clone())])
+        });
+        let mut routes = running.flat_map(|version| &version.routes);
+        !group.routes.contains_key(*route) && routes.any(|own| own.route_id.as_str() == *route)
     }
 
     /// What is done to templates, which no gateway sees.

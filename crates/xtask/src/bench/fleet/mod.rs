@@ -4,8 +4,10 @@
 //!
 //! * `churn`: a gateway serves load while configuration changes, on few and on many routes.
 //! * `watches`: a thousand gateways, simulated in this process, on the largest configuration.
+//! * `admin`: what people ask of the admin API of that control plane.
 //! * `cold_start`: a gateway starts from its disk.
 
+mod admin;
 mod churn;
 mod cold_start;
 mod process;
@@ -80,6 +82,7 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
         say(churn::measure(&program, &control_plane, &kept, routes / wish.smaller, wish.seconds)?.row())?;
     }
     store::grow(&control_plane, backend, ROUTES / wish.smaller / ROUTES_PER_SERVICE)?;
+    say(admin::measure(&control_plane, ROUTES / wish.smaller / ROUTES_PER_SERVICE)?)?;
     say(watches::measure(&control_plane, wish.gateways, wish.publishes)?.rows())?;
     say(cold_start::measure(&program, control_plane, &work_dir.join("gateway"))?.row())?;
     if wish.write {
