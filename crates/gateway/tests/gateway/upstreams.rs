@@ -294,7 +294,9 @@ fn proxied_answers_count_as_checks_too() {
     let more = json!({"upstream": {"checks": checks}});
     let world = World::serving_on_one_worker(&[service(&[failing.address, good.address], more)]);
     let statuses: Vec<u16> = (0..10).map(|_| world.ask(GET).status).collect();
-    assert_eq!(statuses.iter().filter(|status| **status == 503).count(), 2, "{statuses:?}");
+    // The first probe finds that the node accepts connections. Where it comes between two answers, it forgives one.
+    let failed = statuses.iter().filter(|status| **status == 503).count();
+    assert!((2..=3).contains(&failed), "{statuses:?}");
     assert_eq!(world.node_statuses(), ["unhealthy", "healthy"]);
 }
 
