@@ -9,12 +9,15 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use super::super::scenario::{HOST, Protocol};
+use super::super::scenario::{Connections, HOST, Protocol, Scenario};
 use super::{ROUTES_PER_SERVICE, Running, Site};
 use crate::cargo::cargo;
 
 /// The administrator's key of an instance that lives as long as the bench and listens on loopback only.
 const ADMIN_KEY: &str = "bench-administrator-key";
+
+/// Client connections allowed beyond those that wait: readiness is asked for, too.
+const CONNECTIONS_SPARE: usize = 1000;
 
 /// Services published at once.
 const SERVICES_PER_PUBLISH: usize = 10;
@@ -57,6 +60,7 @@ pub(super) fn start(site: &Site, program: &Path) -> anyhow::Result<Running> {
         .args(["up", "--workers", "1", "--admin", any, "--proxy", any, "--status", any, "--data-dir"])
         .arg(folder.join("data"))
         .args(site.tls.iter().flat_map(|_| ["--proxy-tls", any]))
+        .args(connections_max(site.scenario))
         .env("GATEWRIGHT_ADMIN_KEY", ADMIN_KEY)
         .stdout(Stdio::piped())
         .stderr(File::create(&log)?);
@@ -76,6 +80,13 @@ pub(super) fn start(site: &Site, program: &Path) -> anyhow::Result<Running> {
     running.address = proxy;
     publish(admin, site)?;
     running.until_served(site, &log)
+}
+
+/// By default a gateway takes as many clients as half of the files it may open, so that each can be forwarded; ten
+/// thousand that wait need no second file, and not every machine gives a process more than twenty thousand.
+fn connections_max(scenario: &Scenario) -> Option<String> {
+    let Connections::Idle(count) = scenario.connections else { return None };
+    Some(format!("--connections-max={}", count + CONNECTIONS_SPARE))
 }
 
 fn said(log: &Path) -> String {
