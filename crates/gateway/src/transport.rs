@@ -6,13 +6,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, tcp};
+
+use crate::worker::buffers::PAGE_STEP;
 
 /// A TLS session over TCP, of either side.
 pub(crate) type Tls = tokio_rustls::TlsStream<TcpStream>;
@@ -84,7 +86,7 @@ impl AsyncWrite for Transport {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(context, data),
-            Self::Tls(session) => Pin::new(session.get_mut()).poll_write(context, data),
+            Self::Tls(session) => poll_write_tls(session.get_mut(), context, data),
         }
     }
 
@@ -214,7 +216,7 @@ impl AsyncWrite for WriteHalf<'_> {
         let this = self.get_mut();
         let polled = match &mut this.writer {
             Writer::Plain(writer) => Pin::new(writer).poll_write(context, data),
-            Writer::Tls(session) => Pin::new(&mut *session.borrow_mut()).poll_write(context, data),
+            Writer::Tls(session) => poll_write_tls(&mut session.borrow_mut(), context, data),
         };
         polled.map_ok(|bytes| {
             count(this.count, bytes);
@@ -234,6 +236,33 @@ impl AsyncWrite for WriteHalf<'_> {
             Writer::Plain(writer) => Pin::new(writer).poll_shutdown(context),
             Writer::Tls(session) => Pin::new(&mut *session.borrow_mut()).poll_shutdown(context),
         }
+    }
+}
+
+/// Bytes of a page of memory; with larger pages more is taken to be at the start of one, which costs little.
+const PAGE_BYTES: usize = 4096;
+
+/// Bytes from which on it matters where in its page something is copied from.
+const LARGE_COPY_BYTES: usize = 4096;
+
+/// Bytes before the data of a record (RFC 8446 section 5.2), which is built at the start of a page when it is large.
+const RECORD_HEADER_BYTES: usize = 5;
+
+/// Writes `data` into a session and sends it. Large data at the start of a page begins with a small record, sent
+/// together with the next, so that what is copied into that one is not slow to copy (see [`PAGE_STEP`]).
+fn poll_write_tls(session: &mut Tls, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    let aligned = data.as_ptr().addr() % PAGE_BYTES <= RECORD_HEADER_BYTES;
+    if data.len() < LARGE_COPY_BYTES || !aligned {
+        return Pin::new(session).poll_write(context, data);
+    }
+    let first = &data[..PAGE_STEP];
+    let taken = match session {
+        Tls::Client(session) => session.get_mut().1.writer().write(first)?,
+        Tls::Server(session) => session.get_mut().1.writer().write(first)?,
+    };
+    match Pin::new(session).poll_write(context, &data[taken..]) {
+        Poll::Pending if taken > 0 => Poll::Ready(Ok(taken)),
+        written => written.map_ok(|bytes| bytes + taken),
     }
 }
 
@@ -311,6 +340,26 @@ mod tests {
         assert_eq!(&rest[..], b"ello");
         assert!(!is_ready(reader.readable()));
         assert_eq!(reader.try_read_buf(&mut rest).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+
+    #[tokio::test]
+    async fn large_data_arrives_whole_wherever_in_its_page_it_begins() {
+        let traffic = Traffic::default();
+        let (mut client, mut server) = session().await;
+        let (mut reader, _) = server.split(&traffic);
+        let (_, mut writer) = client.split(&traffic);
+        let text: Vec<u8> = (0..300_000_u32).map(|index| index.to_le_bytes()[1]).collect();
+        let start = text.as_ptr().align_offset(PAGE_BYTES);
+        let from = [start, start + 1, start + RECORD_HEADER_BYTES, start + PAGE_STEP, start + PAGE_BYTES - 1];
+        for from in from {
+            let sent = &text[from..from + 200_000];
+            let mut arrived = vec![0; sent.len()];
+            let sending = async { writer.write_all(sent).await.and(writer.flush().await) };
+            let (sending, receiving) = tokio::join!(sending, reader.read_exact(&mut arrived));
+            sending.unwrap();
+            receiving.unwrap();
+            assert!(arrived == sent, "from byte {from}");
+        }
     }
 
     #[tokio::test]

@@ -22,10 +22,11 @@ use crate::http2;
 use crate::http2::inlet::Inlet;
 use crate::http2::outlet::Closed;
 use crate::transport::ReadHalf;
+use crate::worker::buffers::{PAGE_STEP, make_room};
 use crate::worker::timer::Timer;
 
-/// Room for one read while a body streams.
-const READ_BYTES: usize = 64 * 1024;
+/// Room for one read while a body streams; with what [`make_room`] adds a round size.
+const READ_BYTES: usize = 64 * 1024 - PAGE_STEP;
 
 /// Room for one read of a head, or of a body that may be small.
 pub(crate) const READ_BYTES_SMALL: usize = 8 * 1024;
@@ -237,9 +238,8 @@ async fn relay_http1(
                 Step::More => break,
             }
         }
-        buffer.clear();
         sink.flush(timer).await?;
-        buffer.reserve(read_bytes);
+        make_room(buffer, read_bytes);
         let size = |read: &std::io::Result<usize>| *read.as_ref().unwrap_or(&0);
         match waiting.until(async || reader.read_buf(buffer).await, size).await? {
             Ok(0) if matches!(body, Body::UntilClose) => return sink.finish(None, timer).await,

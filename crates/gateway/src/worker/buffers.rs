@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use gatewright_model::message::{RequestHead, ResponseHead};
 
 /// Sets kept for reuse per worker; more are freed.
@@ -11,6 +11,21 @@ const SPARE_MAX: usize = 256;
 
 /// Bytes of a buffer that is worth keeping; a larger one served a large body and is freed.
 const KEEP_BYTES_MAX: usize = 128 * 1024;
+
+/// How far into its page a large read begins.
+///
+/// Allocations of this size begin with a page. What is read is copied again, behind a few bytes that frame it: the
+/// header of a TLS record, the size of a chunk. Processors exist that copy fifteen times slower when the target lies
+/// 1 to 15 bytes further into its page than the source (`rep movsb` of AMD's Zen: 3.4 instead of 51 GB/s).
+pub(crate) const PAGE_STEP: usize = 64;
+
+/// Empties `buffer` and makes room in it for a read of so many bytes.
+pub(crate) fn make_room(buffer: &mut BytesMut, bytes: usize) {
+    buffer.clear();
+    buffer.reserve(PAGE_STEP + bytes);
+    buffer.put_bytes(0, PAGE_STEP);
+    buffer.advance(PAGE_STEP);
+}
 
 /// Everything one request needs to be read and written.
 #[derive(Default)]

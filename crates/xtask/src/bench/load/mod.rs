@@ -114,6 +114,8 @@ pub(crate) fn is_served(target: SocketAddr, scenario: &Scenario) -> bool {
 fn answered_once(plan: &Plan) -> anyhow::Result<Wire<std::net::TcpStream>> {
     let stream = std::net::TcpStream::connect_timeout(&plan.target, SILENCE_MAX).context("cannot connect")?;
     stream.set_read_timeout(Some(SILENCE_MAX))?;
+    // A request right behind the end of a handshake would wait for its acknowledgement, ten thousand times.
+    stream.set_nodelay(true)?;
     let mut stream = Wire::new(stream, plan.tls)?;
     let (mut talk, mut out) = Talk::begin(plan);
     let mut buffer = vec![0; READ_BYTES_MAX];
