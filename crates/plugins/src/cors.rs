@@ -218,6 +218,7 @@ impl Plugin for Cors {
     }
 
     fn response(&self, exchange: &mut Exchange<'_>, response: &mut Response<'_>) {
+        exchange.state.origins_decided = true;
         let asked = exchange.note::<Asked>();
         let origin = asked.and_then(|asked| asked.origin.as_deref());
         if !self.origins.any {

@@ -7,6 +7,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,6 +116,8 @@ pub struct Matched<'a> {
     pub route_name: &'a str,
     /// The path of the route by which it was found, as it is written.
     pub path: &'a str,
+    /// Bytes of the request's path that stand before it: the prefix of the service.
+    pub prefix_length: usize,
     pub service_id: &'a str,
     pub service_name: &'a str,
 }
@@ -213,6 +216,12 @@ pub struct State {
     pub body_replaced: Option<Bytes>,
     /// The longest body that is let through while it streams.
     pub body_bytes_max: Option<u64>,
+    /// The answer of the upstream is read as a whole before plugins see it, trailers included: so many bytes at most.
+    pub answer_bytes_max: Option<NonZeroU64>,
+    /// How long the upstream may be silent at most, beside what it is allowed anyway.
+    pub silence_max: Option<Duration>,
+    /// `cors` decided which origins may read the answer.
+    pub(crate) origins_decided: bool,
     /// Fields for the answer, whoever gives it.
     pub answer_fields: Vec<(Cow<'static, str>, Vec<u8>)>,
     variables: Vec<(Box<str>, Vec<u8>)>,
@@ -309,6 +318,7 @@ impl Exchange<'_> {
 
     /// Forwards another method.
     pub fn set_method(&mut self, method: &str) {
+        self.request.method_before = Some(self.request.client_method());
         self.request.method = message::Method::of(method.as_bytes());
         self.request.method_text = self.request.fields.intern(method.as_bytes());
     }

@@ -45,6 +45,7 @@ mod echo;
 mod fault_injection;
 mod file_logger;
 mod forward_auth;
+mod grpc_web;
 mod gzip;
 mod hmac_auth;
 mod http_logger;
@@ -126,6 +127,7 @@ pub const ALL: &[&Kind] = &[
     &traffic_split::KIND,
     &redirect::KIND,
     &response_rewrite::KIND,
+    &grpc_web::KIND,
     &prometheus::KIND,
     &echo::KIND,
     &http_logger::KIND,

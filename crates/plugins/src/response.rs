@@ -4,7 +4,7 @@
 //! as a whole; either way the length that the head announced is no longer true and goes.
 
 use bytes::Bytes;
-use gatewright_model::message::{Known, ResponseHead};
+use gatewright_model::message::{Fields, Known, ResponseHead};
 
 /// Who gave the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,17 @@ pub struct Response<'r> {
     pub has_body: bool,
     /// What becomes of the body.
     pub body: ResponseBody,
+    /// All that comes after the head, where a plugin wanted to have it first.
+    pub whole: Option<Whole>,
+}
+
+/// What comes after the head of a response, read as a whole.
+#[derive(Clone, Debug, Default)]
+pub struct Whole {
+    /// The body.
+    pub body: Bytes,
+    /// What stands behind it.
+    pub trailers: Fields,
 }
 
 /// What becomes of the body of a response.
@@ -46,6 +57,11 @@ pub trait BodyFilter {
 
     /// Appends what is left when the body is over.
     fn finish(&mut self, out: &mut Vec<u8>);
+
+    /// The same, for one that reads the trailers behind the body or takes them away.
+    fn finish_before(&mut self, _trailers: &mut Option<Fields>, out: &mut Vec<u8>) {
+        self.finish(out);
+    }
 
     /// Whether the body comes out as it went in.
     fn only_looks(&self) -> bool {
@@ -96,7 +112,7 @@ impl Response<'_> {
             ResponseBody::Replaced(body) => {
                 let mut out = Vec::with_capacity(body.len());
                 filter.push(&body, &mut out);
-                filter.finish(&mut out);
+                filter.finish_before(&mut None, &mut out);
                 ResponseBody::Replaced(out.into())
             }
         };
@@ -124,14 +140,14 @@ pub fn push_all(filters: &mut [Box<dyn BodyFilter>], piece: &[u8], out: &mut Vec
     }
 }
 
-/// Ends the body for all filters.
-pub fn finish_all(filters: &mut [Box<dyn BodyFilter>], out: &mut Vec<u8>) {
+/// Ends the body for all filters; what they leave of `trailers` stands behind it.
+pub fn finish_all(filters: &mut [Box<dyn BodyFilter>], trailers: &mut Option<Fields>, out: &mut Vec<u8>) {
     if let [first, rest @ ..] = filters {
         let mut between = Vec::new();
-        first.finish(&mut between);
+        first.finish_before(trailers, &mut between);
         if !between.is_empty() {
             push_all(rest, &between, out);
         }
-        finish_all(rest, out);
+        finish_all(rest, trailers, out);
     }
 }

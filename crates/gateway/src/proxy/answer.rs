@@ -3,11 +3,12 @@
 //! Interim answers are taken in and not passed on. Plugins may change the head and the body. Once any of the answer
 //! has gone to the client, it can only be cut, never replaced.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use gatewright_model::message::{Known, Method, RequestHead, ResponseHead, Version};
-use gatewright_plugins::response::ResponseBody;
+use gatewright_plugins::response::{ResponseBody, Whole, finish_all, push_all};
 use h2::client::ResponseFuture;
 use tokio::io::AsyncReadExt;
 
@@ -17,8 +18,8 @@ use super::exchange::{Failure, Wish};
 use super::headers::{self, ClientAddress};
 use super::phases::Phases;
 use super::reject::RejectReason;
-use super::relay::{self, READ_BYTES_SMALL, Source, relay};
-use super::sink::{Http1Sink, Http2Sink, Sink, send_whole, write_all};
+use super::relay::{self, Broken, READ_BYTES_SMALL, Source, relay};
+use super::sink::{Http1Sink, Http2Sink, Kept, Sink, send_whole, write_all};
 use super::tunnel;
 use crate::http1::framing::Framing;
 use crate::http1::scan::{self, Progress};
@@ -42,14 +43,18 @@ pub(super) enum Origin<'a, 'n> {
 
 /// What was asked, as far as the answer goes by it.
 pub(super) struct Asked {
+    /// What the client asked with.
     method: Method,
+    /// What the node was asked with.
+    forwarded: Method,
     version: Version,
     wish: Wish,
 }
 
 impl Asked {
     pub(super) fn new(request: &RequestHead, wish: Wish) -> Self {
-        Self { method: request.method, version: request.version, wish }
+        let (method, forwarded) = (request.client_method(), request.method);
+        Self { method, forwarded, version: request.version, wish }
     }
 }
 
@@ -107,8 +112,17 @@ impl Answer<'_, '_, '_, '_, '_> {
             return self.switch(head).await;
         }
         let node_persists = headers::remove_hop_by_hop(&mut head.fields).persists(head.version);
+        if let Some(changes) = &self.changes
+            && let Some(bytes_max) = changes.phases.state().answer_bytes_max
+        {
+            let passing = Box::pin(self.pass_on_whole(head, (framing, body), bytes_max));
+            let client_persists = passing.await?;
+            let node_persists = node_persists && framing != Framing::UntilClose;
+            return Ok(Received { client_persists, node_persists, switched: false });
+        }
+        let decided = self.changes.take().map(|changes| changes.decide(head, &self.to.asked, None));
         let has_body = has_body(self.to.asked.method, head.status);
-        let (filters, passed) = match self.changes.take().map(|changes| changes.decide(head, has_body)) {
+        let (filters, passed) = match decided {
             None | Some(ResponseBody::Pass) => (Vec::new(), framing),
             Some(ResponseBody::Filtered(filters)) if has_body => {
                 let changed = filters.iter().any(|filter| !filter.only_looks());
@@ -121,11 +135,7 @@ impl Answer<'_, '_, '_, '_, '_> {
                 return Ok(Received { client_persists, node_persists, switched: false });
             }
         };
-        let origin = match (&mut self.node, &mut body) {
-            (Origin::Http1(reader), _) => relay::Origin::Http1(reader, framing),
-            (Origin::Http2(..), Some(body)) => relay::Origin::Http2(body),
-            (Origin::Http2(..), None) => return Err(RejectReason::UpstreamMalformed.into()),
-        };
+        let origin = body_of(&mut self.node, framing, &mut body)?;
         let source = Source::node(origin, self.said, self.read_limit).beside(self.stage.talk.node());
         self.stage.talk.node().spoke();
         let (sink, client_persists) = self.to.begin(head, passed, self.record)?;
@@ -138,13 +148,45 @@ impl Answer<'_, '_, '_, '_, '_> {
         Ok(Received { client_persists, node_persists, switched: false })
     }
 
+    /// Reads what comes after the head before plugins decide; says whether the client's connection lives on.
+    async fn pass_on_whole(
+        mut self,
+        head: &mut ResponseHead,
+        (framing, mut body): (Framing, Option<Inlet>),
+        bytes_max: NonZeroU64,
+    ) -> Result<bool, Trouble> {
+        let mut kept = Kept::default();
+        let origin = body_of(&mut self.node, framing, &mut body)?;
+        let source = Source::node(origin, self.said, self.read_limit).at_most(Some(bytes_max));
+        let source = source.beside(self.stage.talk.node());
+        self.stage.talk.node().spoke();
+        relay(source, Sink::from(&mut kept), self.timer).await.map_err(unread)?;
+        let body = kept.body.freeze();
+        let whole = Whole { body: body.clone(), trailers: kept.trailers };
+        let decided = self.changes.take().map(|changes| changes.decide(head, &self.to.asked, Some(whole)));
+        let body = match decided {
+            None | Some(ResponseBody::Pass) => body,
+            Some(ResponseBody::Replaced(body)) => body,
+            Some(ResponseBody::Filtered(mut filters)) => {
+                let mut out = Vec::with_capacity(body.len());
+                push_all(&mut filters, &body, &mut out);
+                finish_all(&mut filters, &mut None, &mut out);
+                out.into()
+            }
+        };
+        self.replace(head, body).await
+    }
+
     /// Answers with `body` in place of what the node sends; says whether the client's connection lives on.
     async fn replace(self, head: &mut ResponseHead, body: Bytes) -> Result<bool, Trouble> {
-        head.fields.remove_known(Known::ContentLength);
-        if !matches!(head.status, 204 | 304) {
-            head.fields.append("Content-Length", body.len().to_string().as_bytes());
-        }
         let sends = has_body(self.to.asked.method, head.status);
+        // To HEAD the node may say how long a body would be; anybody else waits for as much as is announced.
+        if sends || !body.is_empty() || self.to.asked.method != Method::Head {
+            head.fields.remove_known(Known::ContentLength);
+            if !matches!(head.status, 204 | 304) {
+                head.fields.append("Content-Length", body.len().to_string().as_bytes());
+            }
+        }
         let framing = if sends { Framing::Length(body.len() as u64) } else { Framing::None };
         // There is nothing behind it, whatever the node had in mind.
         head.version = Version::Http11;
@@ -183,7 +225,7 @@ impl Answer<'_, '_, '_, '_, '_> {
         }
         for _ in 0..INTERIM_ANSWERS_MAX {
             let end = self.read_head_bytes().await?;
-            let framing = response::parse(&self.said[..end], self.to.asked.method, head);
+            let framing = response::parse(&self.said[..end], self.to.asked.forwarded, head);
             self.said.advance(end);
             let framing = framing.map_err(|_| RejectReason::UpstreamMalformed)?;
             match head.status {
@@ -211,7 +253,7 @@ impl Answer<'_, '_, '_, '_, '_> {
                 Ok(Ok(answer)) => {
                     let (parts, body) = answer.into_parts();
                     let framing =
-                        http2::response::read(&parts, body.is_end_stream(), self.to.asked.method, head);
+                        http2::response::read(&parts, body.is_end_stream(), self.to.asked.forwarded, head);
                     return Ok((
                         framing.map_err(|_| RejectReason::UpstreamMalformed)?,
                         Some(Inlet::new(body)),
@@ -262,12 +304,13 @@ impl Answer<'_, '_, '_, '_, '_> {
 
 impl Changes<'_, '_> {
     /// Lets plugins change the head, and says what becomes of the body.
-    fn decide(self, head: &mut ResponseHead, has_body: bool) -> ResponseBody {
-        let method = self.request.method;
-        let decided = self.phases.response(self.request, self.address, head, has_body);
+    fn decide(self, head: &mut ResponseHead, asked: &Asked, whole: Option<Whole>) -> ResponseBody {
+        let sent = has_body(asked.forwarded, head.status);
+        let seen = sent && asked.method != Method::Head;
+        let decided = self.phases.response(self.request, self.address, head, (seen, whole));
         match decided {
-            // With another status there is no place for the body, or one that the node does not fill.
-            _ if has_body != self::has_body(method, head.status) => match decided {
+            // With another status or method there is no place for the body, or one that the node does not fill.
+            _ if sent != has_body(asked.method, head.status) => match decided {
                 ResponseBody::Replaced(body) => ResponseBody::Replaced(body),
                 ResponseBody::Pass | ResponseBody::Filtered(_) => ResponseBody::Replaced(Bytes::new()),
             },
@@ -315,6 +358,29 @@ impl<'a, 's> Recipient<'a, '_, 's> {
             }
         }
     }
+}
+
+/// Where the body of an answer is read from.
+fn body_of<'b, 'n>(
+    node: &'b mut Origin<'_, 'n>,
+    framing: Framing,
+    body: &'b mut Option<Inlet>,
+) -> Result<relay::Origin<'b, 'n>, RejectReason> {
+    match (node, body) {
+        (Origin::Http1(reader), _) => Ok(relay::Origin::Http1(reader, framing)),
+        (Origin::Http2(..), Some(body)) => Ok(relay::Origin::Http2(body)),
+        (Origin::Http2(..), None) => Err(RejectReason::UpstreamMalformed),
+    }
+}
+
+/// What it means that an answer could not be read as a whole: the client has nothing of it yet.
+fn unread(broken: Broken) -> Failure {
+    Failure::Reject(match broken {
+        Broken::SourceTooLarge => RejectReason::UpstreamTooLarge,
+        Broken::SourceTimeout => RejectReason::UpstreamReadTimeout,
+        Broken::SourceMalformed => RejectReason::UpstreamMalformed,
+        Broken::SourceClosed | Broken::SinkClosed | Broken::SinkTimeout => RejectReason::UpstreamClosed,
+    })
 }
 
 /// Whether an answer has a body at all.

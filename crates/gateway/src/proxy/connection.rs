@@ -326,7 +326,7 @@ async fn reject(
         Unread::Body(_) | Unread::Unknown => false,
     };
     let persists = persists && ended && !reason.is_about_the_connection();
-    let head_only = workspace.request.method == Method::Head;
+    let head_only = workspace.request.client_method() == Method::Head;
     workspace.reply.clear();
     match reason {
         RejectReason::PluginAnswered(_) => phases::write_composed(workspace, !persists),

@@ -29,7 +29,8 @@ pub(super) struct Found<'l> {
     pub(super) route: usize,
     /// The place of the path by which it was found among those of the route.
     pub(super) path: usize,
-    prefix_length: usize,
+    /// Bytes of the request's path that the service stands behind.
+    pub(super) prefix_length: usize,
 }
 
 /// Finds the route that serves a request.
@@ -97,7 +98,7 @@ impl<'l> Found<'l> {
         Ok(Destination {
             upstream,
             host: state.and_then(|state| state.upstream_host.clone()),
-            timeouts: service.routes[route].timeouts.unwrap_or(upstream.timeouts),
+            timeouts: timeouts(service.routes[route].timeouts.unwrap_or(upstream.timeouts), state),
             service: published,
             route: &published.routes[route],
             hash_key: upstream.hash_key(&variables),
@@ -105,6 +106,12 @@ impl<'l> Found<'l> {
             raw_path: asks_raw && !is_replaced,
         })
     }
+}
+
+/// The timeouts of a request for which plugins may allow less.
+fn timeouts(configured: Timeouts, state: Option<&State>) -> Timeouts {
+    let silence_max = state.and_then(|state| state.silence_max).unwrap_or(configured.read);
+    Timeouts { read: configured.read.min(silence_max), ..configured }
 }
 
 /// Where a request goes.

@@ -19,7 +19,7 @@ use gatewright_plugins::exchange::{
     self as plugin, Answer, Counted, Exchange, Flow, Matched, Now, State, Surroundings,
 };
 use gatewright_plugins::kind::Outcome;
-use gatewright_plugins::response::{Origin, Response, ResponseBody, finish_all, push_all};
+use gatewright_plugins::response::{Origin, Response, ResponseBody, Whole, finish_all, push_all};
 
 use super::body::{Body, ReadBody};
 use super::client::Client;
@@ -187,6 +187,7 @@ impl<'l> Phases<'l> {
                 route_id: route.route_id.as_str(),
                 route_name: &route.route.name,
                 path: route.route.paths.get(found.path).map_or("", String::as_str),
+                prefix_length: found.prefix_length,
                 service_id: service.service_id.as_str(),
                 service_name: &service.name,
             }
@@ -323,11 +324,11 @@ impl<'l> Phases<'l> {
         request: &mut RequestHead,
         address: &ClientAddress,
         head: &mut ResponseHead,
-        has_body: bool,
+        (has_body, whole): (bool, Option<Whole>),
     ) -> ResponseBody {
         self.upstream_status = Some(head.status);
         let origin = Origin::Upstream(head.status);
-        self.respond(request, address, Response { head, origin, has_body, body: ResponseBody::Pass })
+        self.respond(request, address, Response { head, origin, has_body, body: ResponseBody::Pass, whole })
     }
 
     fn respond(
@@ -360,15 +361,16 @@ impl<'l> Phases<'l> {
             )
             .into();
         }
-        let has_body = request.method != Method::Head;
-        let response = Response { head, origin: Origin::Gateway, has_body, body: ResponseBody::Pass };
+        let has_body = request.client_method() != Method::Head;
+        let response =
+            Response { head, origin: Origin::Gateway, has_body, body: ResponseBody::Pass, whole: None };
         *composed = match self.respond(request, address, response) {
             ResponseBody::Pass => body,
             ResponseBody::Replaced(body) => body,
             ResponseBody::Filtered(mut filters) => {
                 let mut out = Vec::with_capacity(body.len());
                 push_all(&mut filters, &body, &mut out);
-                finish_all(&mut filters, &mut out);
+                finish_all(&mut filters, &mut None, &mut out);
                 out.into()
             }
         };
@@ -414,7 +416,7 @@ pub(super) fn write_composed(workspace: &mut Workspace, close: bool) {
         write::field(b"Connection", b"close", reply);
     }
     write::end(reply);
-    if request.method != Method::Head {
+    if request.client_method() != Method::Head {
         reply.extend_from_slice(&body);
     }
 }

@@ -86,6 +86,8 @@ pub(crate) enum RejectReason {
     UpstreamStatus,
     /// The node's answer is not one well-formed HTTP/1 response.
     UpstreamMalformed,
+    /// The node's answer is longer than a plugin of the route takes.
+    UpstreamTooLarge,
 }
 
 impl RejectReason {
@@ -115,7 +117,8 @@ impl RejectReason {
             | Self::UpstreamTlsFailed
             | Self::UpstreamClosed
             | Self::UpstreamStatus
-            | Self::UpstreamMalformed => 502,
+            | Self::UpstreamMalformed
+            | Self::UpstreamTooLarge => 502,
             Self::UpstreamConnectTimeout
             | Self::UpstreamSendTimeout
             | Self::UpstreamReadTimeout
@@ -166,6 +169,7 @@ impl RejectReason {
             Self::UpstreamClosed => "upstream_closed",
             Self::UpstreamStatus => "upstream_status",
             Self::UpstreamMalformed => "upstream_malformed",
+            Self::UpstreamTooLarge => "upstream_too_large",
         }
     }
 
@@ -211,6 +215,9 @@ impl RejectReason {
             Self::UpstreamClosed => "the upstream closed the connection without an answer".to_owned(),
             Self::UpstreamStatus => "the upstream failed, and nobody else could be asked".to_owned(),
             Self::UpstreamMalformed => "the upstream's answer is not valid HTTP".to_owned(),
+            Self::UpstreamTooLarge => {
+                "the upstream's answer is longer than a plugin of the route takes".to_owned()
+            }
         }
     }
 

@@ -37,11 +37,25 @@ pub(crate) struct Sink<'a, 's> {
 enum End<'a, 's> {
     Http1(Http1Sink<'a, 's>),
     Http2(Http2Sink<'a>),
+    Kept(&'a mut Kept),
+}
+
+/// A body that is kept, for somebody who wants to see all of it first.
+#[derive(Default)]
+pub(crate) struct Kept {
+    pub(crate) body: BytesMut,
+    pub(crate) trailers: Fields,
 }
 
 impl<'a, 's> From<Http1Sink<'a, 's>> for Sink<'a, 's> {
     fn from(sink: Http1Sink<'a, 's>) -> Self {
         Self { end: End::Http1(sink), filters: Vec::new() }
+    }
+}
+
+impl<'a> From<&'a mut Kept> for Sink<'a, '_> {
+    fn from(kept: &'a mut Kept) -> Self {
+        Self { end: End::Kept(kept), filters: Vec::new() }
     }
 }
 
@@ -126,6 +140,11 @@ impl Sink<'_, '_> {
                 sink.put(data, timer).await
             }
             End::Http2(sink) => sink.put(buffer.split_to(length).freeze(), timer).await,
+            End::Kept(kept) => {
+                kept.body.extend_from_slice(&buffer[..length]);
+                buffer.advance(length);
+                Ok(())
+            }
         }
     }
 
@@ -145,18 +164,23 @@ impl Sink<'_, '_> {
         match &mut self.end {
             End::Http1(sink) => sink.flush(timer).await,
             End::Http2(sink) => sink.flush(false, timer).await,
+            End::Kept(_) => Ok(()),
         }
     }
 
-    pub(super) async fn finish(&mut self, trailers: Option<Fields>, timer: &Timer) -> Result<(), Broken> {
+    pub(super) async fn finish(&mut self, mut trailers: Option<Fields>, timer: &Timer) -> Result<(), Broken> {
         if !self.filters.is_empty() {
             let mut last = Vec::new();
-            finish_all(&mut self.filters, &mut last);
+            finish_all(&mut self.filters, &mut trailers, &mut last);
             self.end.put(last.into(), timer).await?;
         }
         match &mut self.end {
             End::Http1(sink) => sink.finish(trailers, timer).await,
             End::Http2(sink) => sink.finish(trailers, timer).await,
+            End::Kept(kept) => {
+                kept.trailers = trailers.unwrap_or_default();
+                Ok(())
+            }
         }
     }
 }
@@ -166,6 +190,10 @@ impl End<'_, '_> {
         match self {
             Self::Http1(sink) => sink.put(&data, timer).await,
             Self::Http2(sink) => sink.put(data, timer).await,
+            Self::Kept(kept) => {
+                kept.body.extend_from_slice(&data);
+                Ok(())
+            }
         }
     }
 }

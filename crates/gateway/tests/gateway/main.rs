@@ -11,6 +11,7 @@ mod canaries;
 mod forwarding;
 mod framing;
 mod grpc;
+mod grpc_plugins;
 mod http2;
 mod living;
 mod observing;

@@ -296,6 +296,29 @@ fn another_status_never_leaves_a_body_without_its_place() {
     }
 }
 
+#[test]
+fn another_method_never_leaves_an_answer_without_its_place() {
+    for (asked, forwarded, length, text) in [("HEAD", "GET", "5", ""), ("GET", "HEAD", "0", "")] {
+        for response in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        ] {
+            let node = Node::answering(response);
+            let plugins = json!({"proxy-rewrite": {"method": forwarded}});
+            let world = World::serving(&[service(&[node.address], json!({ "plugins": plugins }))]);
+            let mut client = world.client();
+            for _ in 0..2 {
+                client.send(format!("{asked} / HTTP/1.1\r\nHost: a\r\n\r\n"));
+                let answer = client.answer_to(asked);
+                assert_eq!((answer.status, answer.text()), (200, text), "{asked} {response:?}");
+                let announced = answer.header("content-length");
+                assert!(announced.is_none_or(|announced| announced == length), "{asked} {announced:?}");
+            }
+            assert!(node.heads().iter().all(|head| head.starts_with(forwarded)), "{:?}", node.heads());
+        }
+    }
+}
+
 /// A vault whose only secret is `value`.
 fn vault(value: &str) -> Node {
     let body = json!({"data": {"key": value}}).to_string();

@@ -11,6 +11,8 @@ pub struct RequestHead {
     pub method: Method,
     /// The method as written.
     pub method_text: Span,
+    /// The method the client used, where another one is forwarded.
+    pub method_before: Option<Method>,
     /// The request target as written.
     pub target: Span,
     /// The path as written; empty where the target names none.
@@ -34,6 +36,12 @@ impl RequestHead {
     #[must_use]
     pub fn bytes(&self, span: Span) -> &[u8] {
         self.fields.bytes(span)
+    }
+
+    /// The method the client used, which decides what an answer to it looks like.
+    #[must_use]
+    pub fn client_method(&self) -> Method {
+        self.method_before.unwrap_or(self.method)
     }
 
     /// Forgets everything and keeps the allocations.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gatewright_model::expression::{Value, Variable};
-use gatewright_model::message::{Method, RequestHead, ResponseHead, Span};
+use gatewright_model::message::{Fields, Method, RequestHead, ResponseHead, Span};
 use gatewright_model::resource::Plugins;
 use gatewright_model::target;
 use serde_json::{Value as Json, json};
@@ -22,7 +22,7 @@ use crate::consumers::{Consumer, Consumers};
 use crate::exchange::{Answer, Body, Client, Counted, Exchange, Flow, Matched, Now, State, Surroundings};
 use crate::kind::Outcome;
 use crate::outbound::{Destination, Failure, Outbound, Request, Response as Reply};
-use crate::response::{Origin, Response, ResponseBody, finish_all, push_all};
+use crate::response::{Origin, Response, ResponseBody, Whole, finish_all, push_all};
 use crate::shared::Shared;
 use outside::{Door, Outside};
 
@@ -307,10 +307,12 @@ pub(crate) struct Run<'t> {
 pub(crate) struct Responded {
     pub(crate) head: ResponseHead,
     pub(crate) body: String,
+    /// What stands behind the body.
+    pub(crate) trailers: Option<Fields>,
 }
 
 impl Run<'_> {
-    fn with_exchange<T>(&mut self, act: impl FnOnce(&mut Exchange<'_>) -> T) -> T {
+    pub(crate) fn with_exchange<T>(&mut self, act: impl FnOnce(&mut Exchange<'_>) -> T) -> T {
         let client = Client {
             peer: SocketAddr::new(self.trial.client, 5000),
             local: "10.0.0.1:9080".parse().expect("an address"),
@@ -320,6 +322,7 @@ impl Run<'_> {
             route_id: "r1",
             route_name: "route",
             path: "/*",
+            prefix_length: 0,
             service_id: "s1",
             service_name: "service",
         };
@@ -363,7 +366,12 @@ impl Run<'_> {
     }
 
     /// Runs the response phase on the answer of the plugin, or of an upstream: status, fields, empty line, body.
-    pub(crate) fn respond(mut self, upstream: &str) -> Responded {
+    pub(crate) fn respond(self, upstream: &str) -> Responded {
+        self.respond_before(upstream, &[])
+    }
+
+    /// The same for an upstream that sends trailers.
+    pub(crate) fn respond_before(mut self, upstream: &str, trailers: &[(&str, &str)]) -> Responded {
         let (top, body) = upstream.split_once("\n\n").unwrap_or((upstream, ""));
         let mut lines = top.lines();
         let status: u16 = lines.next().expect("a status").parse().expect("a status");
@@ -387,9 +395,15 @@ impl Run<'_> {
         for (name, value) in std::mem::take(&mut self.state.answer_fields) {
             head.fields.append(&name, &value);
         }
+        let mut passed = Fields::default();
+        trailers.iter().for_each(|(name, value)| passed.append(name, value.as_bytes()));
+        let is_read_first = self.state.answer_bytes_max.is_some() && matches!(origin, Origin::Upstream(_));
+        let whole = is_read_first.then(|| Whole { body: body.clone().into(), trailers: passed.clone() });
+        let mut trailers = Some(passed).filter(|_| !trailers.is_empty());
         let course = self.trial.course();
         let (plan, upstream_status) = self.with_exchange(|exchange| {
-            let mut response = Response { head: &mut head, origin, has_body: true, body: ResponseBody::Pass };
+            let mut response =
+                Response { head: &mut head, origin, has_body: true, body: ResponseBody::Pass, whole };
             course.response(exchange, &mut response);
             let upstream_status = match origin {
                 Origin::Upstream(status) => Some(status),
@@ -403,14 +417,14 @@ impl Run<'_> {
             ResponseBody::Filtered(mut filters) => {
                 let mut out = Vec::new();
                 body.chunks(3).for_each(|piece| push_all(&mut filters, piece, &mut out));
-                finish_all(&mut filters, &mut out);
+                finish_all(&mut filters, &mut trailers, &mut out);
                 out
             }
         };
         let outcome = self.trial.outcome(head.status, upstream_status);
         self.with_exchange(|exchange| course.log(exchange, &outcome));
         self.trial.world.outside.work();
-        Responded { head, body: String::from_utf8_lossy(&body).into_owned() }
+        Responded { head, body: String::from_utf8_lossy(&body).into_owned(), trailers }
     }
 }
 
