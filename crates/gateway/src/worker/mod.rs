@@ -211,7 +211,8 @@ fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, security: Sec
     if let Some(guest) = worker.door.enter(peer) {
         worker.connections.set(worker.connections.get() + 1);
         worker.recorder.counts().connection_opened();
-        tokio::task::spawn_local(serve(Rc::clone(worker), guest, stream, peer, security));
+        // A task is moved several times when it is spawned and when it ends; only its pointer should be.
+        tokio::task::spawn_local(Box::pin(serve(Rc::clone(worker), guest, stream, peer, security)));
     }
 }
 
