@@ -43,6 +43,14 @@ fn admit(exchange: &mut Exchange<'_>, consumer: Arc<Consumer>, credential: Optio
     Flow::Continue
 }
 
+/// What a client shows in the field `name`. Of a field that comes twice nothing is believed (RFC 9110 section 5.3),
+/// since the upstream may read the other one: it is as good as empty.
+pub(crate) fn shown<'e>(exchange: &'e Exchange<'_>, name: &'e str) -> Option<&'e [u8]> {
+    let mut values = exchange.request.fields.named(name.as_bytes());
+    let first = values.next()?;
+    Some(if values.next().is_some() { b"" } else { first })
+}
+
 /// What follows `scheme` and a blank in the value of a field, whatever the case of the scheme.
 pub(crate) fn after_scheme<'v>(value: &'v [u8], scheme: &str) -> Option<&'v [u8]> {
     let (start, rest) = value.split_at_checked(scheme.len())?;

@@ -69,7 +69,8 @@ fn build(config: Value, _: &Site<'_>) -> Built {
 
 /// Whose password was shown.
 fn shown(exchange: &Exchange<'_>) -> Result<Arc<Credential>, &'static str> {
-    let header = exchange.field("Authorization").ok_or("Missing authorization in request")?;
+    let header =
+        authentication::shown(exchange, "Authorization").ok_or("Missing authorization in request")?;
     let encoded = authentication::after_scheme(header, "Basic").ok_or(UNREADABLE)?;
     let decoded = STANDARD.decode(encoded).map_err(|_| UNREADABLE)?;
     let colon = decoded.iter().position(|byte| *byte == b':').ok_or(UNREADABLE)?;

@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_answers_the_configuration_decides() {
+    fn c9_where_nobody_answers_nobody_gets_in_unless_the_configuration_says_so() {
         let nobody = || Err(Failure::TimedOut);
         assert_eq!(trial(json!({}), nobody()).run("GET /").answered(), "403 ");
         assert_eq!(trial(json!({"status_on_error": 503}), nobody()).run("GET /").answered(), "503 ");

@@ -133,7 +133,7 @@ impl From<&str> for Trouble {
 }
 
 fn parse(exchange: &Exchange<'_>) -> Result<Signature, Trouble> {
-    let header = exchange.field("Authorization");
+    let header = authentication::shown(exchange, "Authorization");
     let header =
         header.ok_or_else(|| format!("{INVALID}: missing Authorization header")).map_err(Trouble::Refused)?;
     let rest = header.strip_prefix(b"Signature").ok_or_else(|| {

@@ -231,7 +231,7 @@ impl JwtAuth {
     /// What the client shows, taken away if the upstream is not to see it.
     fn token(&self, exchange: &mut Exchange<'_>) -> Option<Vec<u8>> {
         let config = &self.config;
-        if let Some(value) = exchange.field(&config.header) {
+        if let Some(value) = authentication::shown(exchange, &config.header) {
             let token = authentication::after_scheme(value, "Bearer").unwrap_or(value).to_vec();
             if config.hide_credentials {
                 exchange.request.fields.remove(config.header.as_bytes());
@@ -286,6 +286,8 @@ impl JwtAuth {
 
 #[cfg(test)]
 mod tests {
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
     use super::*;
     use crate::jose::Signer;
     use crate::testing::{Trial, refused};
@@ -394,8 +396,37 @@ mod tests {
         }
     }
 
+    /// A token with this head that nobody signed, or somebody else.
+    fn forged(head: &Value, signature: &str) -> String {
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        format!("{}.{}.{signature}", part(head), part(&json!({"key": "jack"})))
+    }
+
     #[test]
-    fn a_public_key_is_never_taken_for_a_secret() {
+    fn c8_a_token_that_says_how_it_is_to_be_verified_is_not_believed() {
+        let trial = trial(json!({}));
+        let good = token(&json!({"key": "jack"}));
+        let tokens = [
+            forged(&json!({"typ": "JWT", "alg": "none"}), ""),
+            forged(&json!({"typ": "JWT", "alg": "None"}), "x"),
+            forged(&json!({"typ": "JWT"}), ""),
+            forged(&json!({"alg": "HS256", "kid": "../../../dev/null"}), "x"),
+            forged(&json!({"alg": "HS256", "kid": "x' UNION SELECT 'secret"}), "x"),
+            forged(&json!({"alg": "HS256", "jku": "http://attacker.example/keys"}), "x"),
+            forged(&json!({"alg": "HS256", "pad": "x".repeat(1 << 20)}), "x"),
+        ];
+        for shown in &tokens {
+            let run = trial.run(&format!("GET /\nAuthorization: {shown}"));
+            assert!(run.answered().starts_with("401 "), "{}", &shown[..shown.len().min(200)]);
+        }
+        for pair in [[&good, &good], [&good, &tokens[0]], [&tokens[0], &good]] {
+            let run = trial.run(&format!("GET /\nAuthorization: {}\nAuthorization: {}", pair[0], pair[1]));
+            assert!(run.answered().starts_with("401 "), "of two headers the upstream may read the other");
+        }
+    }
+
+    #[test]
+    fn c8_a_public_key_is_never_taken_for_a_secret() {
         let made = made();
         let public = made["keys"]["RSA"]["public"].as_str().unwrap();
         let credential = json!({"key": "jack", "algorithm": "RS256", "public_key": public});

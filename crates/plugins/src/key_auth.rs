@@ -85,7 +85,7 @@ impl Plugin for KeyAuth {
     fn rewrite(&self, exchange: &mut Exchange<'_>) -> Flow {
         let config = &self.config;
         let in_header = exchange.field(&config.header).is_some();
-        let shown = match exchange.field(&config.header) {
+        let shown = match authentication::shown(exchange, &config.header) {
             Some(key) => exchange.consumers.find(&KIND, key).cloned().ok_or(INVALID),
             None => match exchange.text(&self.argument) {
                 Some(key) => exchange.consumers.find(&KIND, &key).cloned().ok_or(INVALID),
@@ -121,6 +121,13 @@ mod tests {
             .consumer("jack", json!({"custom_id": "7"}), json!({"key-auth": {"key": "in-consumer"}}))
             .credential("jack", "cred-1", json!({"key-auth": {"key": "in-credential"}}))
             .consumer("nobody", json!({}), json!({}))
+    }
+
+    #[test]
+    fn a_key_that_comes_twice_is_no_key() {
+        let trial = trial(json!({}));
+        let run = trial.run("GET /\napikey: in-consumer\napikey: in-consumer");
+        assert!(run.answered().starts_with("401 "), "{}", run.answered());
     }
 
     #[test]

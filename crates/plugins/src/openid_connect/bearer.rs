@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::OpenIdConnect;
 use super::provider::Trouble;
+use crate::authentication;
 use crate::exchange::Exchange;
 use crate::jose::Token;
 
@@ -22,7 +23,7 @@ pub(super) fn shown(exchange: &Exchange<'_>) -> Shown {
     if let Some(value) = exchange.field("X-Access-Token") {
         return Shown::Token(text(value));
     }
-    let Some(value) = exchange.field("Authorization") else { return Shown::Nothing };
+    let Some(value) = authentication::shown(exchange, "Authorization") else { return Shown::Nothing };
     let mut words = value.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
     match (words.next(), words.next()) {
         (Some(scheme), Some(token)) if scheme.eq_ignore_ascii_case(b"bearer") => Shown::Token(text(token)),

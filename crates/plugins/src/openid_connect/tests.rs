@@ -172,7 +172,7 @@ fn the_upstream_learns_what_the_gateway_says_and_nothing_else() {
 }
 
 #[test]
-fn tokens_can_be_introspected_and_answers_are_remembered() {
+fn tokens_can_be_introspected_and_answers_are_remembered_and_c9_nobody_gets_in_where_nobody_answers() {
     let (trial, behaviour) = trial(&json!({"bearer_only": true, "required_scopes": ["b"]}));
     assert_eq!(trial.run("GET /\nAuthorization: Bearer good").answered(), "");
     assert!(trial.run("GET /\nAuthorization: Bearer bad").answered().starts_with("401 "));
