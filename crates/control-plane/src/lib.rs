@@ -21,6 +21,7 @@ mod admin_tls;
 mod directory_lock;
 mod first_start;
 mod listener;
+mod mask;
 mod secret_key;
 mod secret_names;
 mod sync_tls;

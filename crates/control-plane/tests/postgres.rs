@@ -24,6 +24,10 @@ mod service_publish {
     once_more!(crate::api::service_publish => a_first_publish_takes_its_runtime_configuration_from_the_template, republishing_keeps_the_runtime_configuration_of_the_group, values_in_the_publish_win_over_those_of_the_group, a_batch_is_published_whole_or_not_at_all, a_publish_that_makes_no_sense_is_refused_with_the_reason, what_gateways_cannot_serve_is_refused_with_its_place, a_rollback_restores_the_version_and_keeps_the_runtime_configuration, a_running_version_is_synchronised_to_another_group_and_a_history_version_is_not, a_version_of_another_service_is_not_published_under_this_one, a_version_number_is_never_used_again_even_after_its_template_is_gone, p2_of_two_publishes_of_one_number_at_once_one_is_refused, p9_a_publish_that_is_sent_again_with_its_key_happens_once, what_was_acknowledged_is_there_after_a_restart);
 }
 
+mod audit_log {
+    once_more!(crate::api::audit_log => p27_a_row_says_what_changed_and_the_chain_of_rows_holds, every_write_leaves_one_row_that_says_who_what_and_where);
+}
+
 mod canary {
     once_more!(crate::api::canary => a_canary_is_promoted_or_abandoned_in_one_call, a_version_keeps_its_rules_when_its_canary_ends);
 }
@@ -271,8 +275,25 @@ async fn a_store_moves_to_postgres_with_everything_in_it() {
     assert_eq!(moved.list(history, "version").await, before);
     let (moved, moved_rows) = audit(moved).await;
     assert_eq!(moved_rows, rows, "row by row, member by member");
+    let verified = moved.value("GET", "/api/audit_logs/verify", None).await;
+    assert_eq!((&verified["holds"], &verified["rows"]), (&json!(true), &json!(4)), "{verified}");
     moved.publish("default", "s", "2").await;
     drop(dir);
+}
+
+#[tokio::test]
+async fn p27_rows_that_two_control_planes_write_at_once_are_one_chain() {
+    let (one, other) = two().await;
+    let write = async |world: &World, side: &str| {
+        for number in 0..10 {
+            world.group_create(&format!("{side}-{number}")).await;
+        }
+    };
+    tokio::join!(Box::pin(write(&one, "one")), Box::pin(write(&other, "other")));
+    for world in [&one, &other] {
+        let verified = world.value("GET", "/api/audit_logs/verify", None).await;
+        assert_eq!((&verified["holds"], &verified["rows"]), (&json!(true), &json!(20)), "{verified}");
+    }
 }
 
 #[tokio::test]

@@ -218,6 +218,13 @@ impl AdminClient {
         })
     }
 
+    /// Whether the chain of the audit log holds, with a link of it that was noted before as `POSITION:HASH`.
+    pub(crate) fn audit_log_verify(&self, known: Option<&str>) -> Result<Value, AdminError> {
+        let known = known.map(|known| format!("?known={known}")).unwrap_or_default();
+        let path = format!("/api/audit_logs/verify{known}");
+        Ok(self.call_within(WAIT_MAX, "GET", &path, None)?["value"].take())
+    }
+
     fn list(&self, path: &str) -> Result<Vec<Value>, AdminError> {
         let answer = self.call("GET", path, None)?;
         let Value::Array(list) = answer["list"].clone() else {

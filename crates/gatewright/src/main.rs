@@ -65,6 +65,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Publish(arguments) => commands::publish::run(&arguments)?,
         #[cfg(feature = "control-plane")]
         Command::Diff(arguments) => commands::diff::run(&arguments)?,
+        #[cfg(feature = "control-plane")]
+        Command::Audit(arguments) => commands::audit::run(&arguments)?,
         Command::Explain(arguments) => commands::explain::run(&arguments)?,
         Command::Expression(arguments) => commands::expression::run(&arguments)?,
         #[cfg(feature = "gateway")]

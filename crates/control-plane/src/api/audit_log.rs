@@ -6,17 +6,18 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use gatewright_model::diff::Change;
 use gatewright_model::validation::Violations;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::call::Operations;
 use super::error::{ApiError, Refusals};
 use super::request::{direction, positive};
-use super::{Many, ManyAnswer, many};
-use crate::app::{App, Caller, Refusal};
-use crate::store::{AuditFilter, AuditRow, Listed, Page};
+use super::{Many, ManyAnswer, Single, SingleAnswer, many, single};
+use crate::app::{App, Broken, Caller, Refusal, Verified};
+use crate::store::{AuditFilter, AuditRow, Link, Listed, Page};
 
 /// Rows of one page: unlike other lists this one has no end, so without a page it is this many.
 const PAGE_SIZE_MAX: i64 = 1000;
@@ -40,6 +41,38 @@ pub(super) struct AuditLogView {
     error_message: String,
     http_request: HttpRequestView,
     http_response: HttpResponseView,
+    /// What changed, before and after, secrets masked; absent: nothing that is kept here.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    #[schema(required = false, value_type = ChangesView)]
+    changes: Value,
+    /// The row's place in the chain, counted from 1 without gaps; 0: it is older than the chain.
+    position: i64,
+    /// SHA-256 over the hash of the row before it and everything this row says, in hexadecimal.
+    hash: String,
+}
+
+/// What a call changed.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "documents what the store writes")]
+struct ChangesView {
+    /// The objects that came, changed or went.
+    objects: Vec<ObjectChangeView>,
+    /// How many changes of fields are left out, because there was no room for them.
+    omitted: u64,
+}
+
+/// What became of an object.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "documents what the store writes")]
+struct ObjectChangeView {
+    noun: String,
+    id: String,
+    /// What it belongs to; absent: it stands for itself.
+    #[schema(required = false)]
+    owner: String,
+    /// `created`, `changed` or `deleted`.
+    outcome: String,
+    changes: Vec<Change>,
 }
 
 /// Who did it.
@@ -70,10 +103,11 @@ pub(super) struct HttpResponseView {
 impl From<AuditRow> for AuditLogView {
     fn from(row: AuditRow) -> Self {
         // A body that was cut is no JSON any more.
-        let body = match row.body.as_str() {
+        let read = |text: &str| match text {
             "" => Value::Null,
             text => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
         };
+        let (body, changes) = (read(&row.body), read(&row.changes));
         Self {
             id: row.id,
             event_time: row.event_time,
@@ -93,6 +127,57 @@ impl From<AuditRow> for AuditLogView {
                 body,
             },
             http_response: HttpResponseView { status_code: row.status },
+            changes,
+            position: row.position,
+            hash: row.hash,
+        }
+    }
+}
+
+/// Whether the chain of the audit log holds.
+#[derive(Serialize, ToSchema)]
+pub(super) struct VerificationView {
+    /// Whether every row is as it was written, in its place, and none is missing.
+    holds: bool,
+    /// How many rows are in order, up to the first one that is not.
+    rows: i64,
+    /// How many rows are older than the chain and covered by nothing.
+    uncovered: i64,
+    /// The last row that is in order, to be noted elsewhere: whoever writes the whole chain anew cannot write that.
+    head: LinkView,
+    /// Where the chain breaks, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    broken: Option<BrokenView>,
+}
+
+/// A place in the chain, and the hash of the row there.
+#[derive(Serialize, ToSchema)]
+pub(super) struct LinkView {
+    position: i64,
+    hash: String,
+}
+
+/// Where the chain breaks.
+#[derive(Serialize, ToSchema)]
+pub(super) struct BrokenView {
+    /// The first row that is not in order; absent: it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    row: Option<AuditLogView>,
+    reason: String,
+}
+
+impl From<Verified> for VerificationView {
+    fn from(verified: Verified) -> Self {
+        let Verified { rows, uncovered, head, broken } = verified;
+        let broken_view = |Broken { row, reason }| BrokenView { row: row.map(Into::into), reason };
+        Self {
+            holds: broken.is_none(),
+            rows,
+            uncovered,
+            head: LinkView { position: head.position, hash: head.hash },
+            broken: broken.map(broken_view),
         }
     }
 }
@@ -198,6 +283,39 @@ pub(super) async fn audit_log_list(
     Ok(many(app.audit_log_list(&caller, &query.filter, query.page).await?))
 }
 
+/// What is known of the chain besides.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct VerifyParameters {
+    /// A head that was noted before, as `POSITION:HASH`: the row at this place must still be that one.
+    known: Option<String>,
+}
+
+impl VerifyParameters {
+    fn link(&self) -> Result<Option<Link>, ApiError> {
+        let Some(text) = &self.known else { return Ok(None) };
+        let parsed = text.split_once(':').and_then(|(position, hash)| {
+            let position = position.parse().ok().filter(|position| *position >= 0)?;
+            Some(Link { position, hash: hash.to_ascii_lowercase() })
+        });
+        let wrong = || Violations::one("/known", "value must be a position and a hash, as POSITION:HASH");
+        Ok(Some(parsed.ok_or_else(wrong)?))
+    }
+}
+
+/// Checks the chain of the audit log: whether every row is as it was written, and where the first one is not (our
+/// extension).
+#[utoipa::path(get, path = "/api/audit_logs/verify", tag = "audit log", params(VerifyParameters),
+    responses((status = 200, body = Single<VerificationView>), Refusals))]
+pub(super) async fn audit_log_verify(
+    caller: Caller,
+    State(app): State<App>,
+    Query(parameters): Query<VerifyParameters>,
+) -> SingleAnswer<VerificationView> {
+    let known = parameters.link()?;
+    Ok(single(app.audit_log_verify(&caller, known.as_ref()).await?.into()))
+}
+
 /// Lists the types of events.
 #[utoipa::path(get, path = "/api/audit_logs/event_types", tag = "audit log",
     responses((status = 200, body = Many<EventTypeView>), Refusals))]
@@ -279,7 +397,7 @@ fn unwritable(error: impl std::fmt::Display) -> ApiError {
     Refusal::Unavailable { reason: format!("an audit row cannot be written: {error}") }.into()
 }
 
-const CSV_COLUMNS: [&str; 15] = [
+const CSV_COLUMNS: [&str; 18] = [
     "id",
     "event_time",
     "event_type",
@@ -295,6 +413,9 @@ const CSV_COLUMNS: [&str; 15] = [
     "uri",
     "status_code",
     "error_message",
+    "changes",
+    "position",
+    "hash",
 ];
 
 fn csv_header() -> Result<String, ApiError> {
@@ -319,6 +440,9 @@ fn csv_row(row: &AuditRow) -> Result<String, ApiError> {
         row.uri,
         row.status.to_string(),
         row.error_message,
+        row.changes,
+        row.position.to_string(),
+        row.hash,
     ])
 }
 

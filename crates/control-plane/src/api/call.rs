@@ -16,7 +16,8 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 use super::error::{ApiError, ErrorMessage};
 use super::request::Peer;
-use crate::app::{App, NAME_BYTES_MAX, cut, mask_uri, scrub};
+use crate::app::{App, NAME_BYTES_MAX, cut};
+use crate::mask::{mask_uri, scrub};
 use crate::store::{AuditRow, Call};
 
 /// Bytes of an address with its query that the audit log keeps.

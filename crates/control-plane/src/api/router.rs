@@ -286,6 +286,7 @@ fn identity_operations() -> OpenApiRouter<App> {
         .routes(routes!(audit_log::audit_log_list))
         .routes(routes!(audit_log::audit_log_event_type_list))
         .routes(routes!(audit_log::audit_log_export))
+        .routes(routes!(audit_log::audit_log_verify))
         .routes(routes!(license::license_get, license::license_put))
 }
 

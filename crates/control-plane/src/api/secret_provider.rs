@@ -10,7 +10,8 @@ use super::group_call::{GroupCall, GroupParameter};
 use super::group_object::{object_delete, object_get, object_put};
 use super::request::{Json, ListParameters, ListQuery};
 use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer, many};
-use crate::app::{MASK, Object};
+use crate::app::Object;
+use crate::mask::MASK;
 
 /// Members that are no settings, which clients send back.
 const MANAGED: [&str; 5] = ["id", "secret_manager", "secret_id", "created_at", "updated_at"];

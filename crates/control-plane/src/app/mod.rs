@@ -6,7 +6,6 @@
 
 mod caller;
 pub(crate) mod document;
-mod mask;
 mod password;
 mod patch;
 mod refusal;
@@ -59,7 +58,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub(crate) use audit_log::{NAME_BYTES_MAX, audit_log_note_body, cut};
+pub(crate) use audit_log::{Broken, NAME_BYTES_MAX, Verified, audit_log_note_body, cut};
 pub(crate) use authority::{Authority, INSTANCE_DAYS_DEFAULT, INSTANCE_DAYS_MAX, InstanceCertificate};
 pub(crate) use caller::{ADMIN, Action, Caller, Credentials, SUPER_ADMIN};
 pub(crate) use canary::CanaryEnd;
@@ -71,7 +70,6 @@ pub(crate) use instance::{
     AWAIT_MAX, Applied, Instance, InstanceFilter, InstanceStatus, quarantine_sentence,
 };
 pub(crate) use instance_token::{Proof, Proved};
-pub(crate) use mask::{MASK, mask_uri, scrub};
 pub(crate) use password::{password_hash, password_new};
 pub(crate) use patch::{Patch, json_depth};
 pub(crate) use plugin::{plugin_list, plugin_metadata_default, plugin_schema, plugin_summary_list};

@@ -15,9 +15,9 @@ use gatewright_model::validation::Violations;
 use serde_json::Value;
 
 use super::group_object::GroupObject;
-use super::mask::MASK;
 use super::plugin::metadata_check;
 use super::{Action, ssl};
+use crate::mask::MASK;
 use crate::store::ObjectKind;
 
 const CONSUMER_ACTIONS: [Action; 4] =

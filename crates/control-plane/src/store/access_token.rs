@@ -1,6 +1,7 @@
 //! Access tokens of users; only their SHA-256 is stored.
 
 use super::database::{Row, query};
+use super::witness::Subject;
 use super::{KnownUser, Reading, Stamp, StoreError, Writing, user};
 
 /// An access token as its user sees it.
@@ -97,6 +98,7 @@ impl Writing {
         stamp: Stamp,
         token: &NewAccessToken<'_>,
     ) -> Result<(), StoreError> {
+        self.witness(Subject::AccessToken(token.id.to_owned())).await?;
         let insert = query(
             "INSERT INTO access_token (id, user_id, name, token_sha256, expires_at, created_at, updated_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $6)",
@@ -112,6 +114,7 @@ impl Writing {
         name: &str,
         expires_at: i64,
     ) -> Result<(), StoreError> {
+        self.witness(Subject::AccessToken(id.to_owned())).await?;
         let update =
             query("UPDATE access_token SET name = $2, expires_at = $3, updated_at = $4 WHERE id = $1");
         self.tx.execute_one(update.bind(id).bind(name).bind(expires_at).bind(stamp.at)).await
@@ -124,6 +127,7 @@ impl Writing {
         id: &str,
         sha256: &str,
     ) -> Result<(), StoreError> {
+        self.witness(Subject::AccessToken(id.to_owned())).await?;
         let update = query(
             "UPDATE access_token SET token_sha256 = $2, last_used_at = 0, updated_at = $3 WHERE id = $1",
         );
@@ -136,6 +140,7 @@ impl Writing {
     }
 
     pub(crate) async fn access_token_delete(&mut self, id: &str) -> Result<(), StoreError> {
+        self.witness(Subject::AccessToken(id.to_owned())).await?;
         self.tx.execute_one(query("DELETE FROM access_token WHERE id = $1").bind(id)).await
     }
 }

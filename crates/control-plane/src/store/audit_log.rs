@@ -1,8 +1,14 @@
 //! The audit log: appended to in the transaction of the change it speaks of, never changed, deleted when it is old.
+//!
+//! Rows are chained (see [`super::audit_chain`]), and deleted from the oldest on, so that what is left is a chain.
 
+use std::collections::HashMap;
+
+use super::audit_chain::Link;
 use super::call::Call;
 use super::database::{Parameter, Query, Row, query};
 use super::object_count::{self, Counted};
+use super::witness::{ObjectChange, written};
 use super::{Direction, Page, Reading, StoreError, Writing};
 
 /// Rows deleted in one transaction: other changes need not wait for a long one.
@@ -30,6 +36,11 @@ pub(crate) struct AuditRow {
     pub(crate) body: String,
     pub(crate) status: i64,
     pub(crate) error_message: String,
+    /// What changed, as JSON with its secrets masked (see [`super::witness`]).
+    pub(crate) changes: String,
+    /// The place in the chain; 0: a row from before there was one.
+    pub(crate) position: i64,
+    pub(crate) hash: String,
 }
 
 /// Which rows are wanted; empty texts: any.
@@ -94,6 +105,9 @@ fn read(row: &Row) -> Result<AuditRow, StoreError> {
         body: row.text("body")?,
         status: row.integer("status")?,
         error_message: row.text("error_message")?,
+        changes: row.text("changes")?,
+        position: row.integer("position")?,
+        hash: row.text("hash")?,
     })
 }
 
@@ -132,6 +146,16 @@ impl Reading {
         self.tx.rows(bound(sql, &parameters)).await?.iter().map(read).collect()
     }
 
+    /// The `limit` oldest rows that are newer than the row `after`.
+    pub(crate) async fn audit_log_after(
+        &mut self,
+        after: i64,
+        limit: i64,
+    ) -> Result<Vec<AuditRow>, StoreError> {
+        let sql = format!("SELECT * FROM audit_log WHERE number > $1 ORDER BY number LIMIT {limit}");
+        self.tx.rows(query(sql).bind(after)).await?.iter().map(read).collect()
+    }
+
     pub(crate) async fn audit_log_count(&mut self, filter: &AuditFilter) -> Result<i64, StoreError> {
         let (condition, parameters) = filter.condition();
         if parameters.is_empty() {
@@ -143,32 +167,74 @@ impl Reading {
 }
 
 impl Writing {
-    /// Appends what the log has to say of `call`.
-    pub(crate) async fn audit_log_append(&mut self, call: &Call) -> Result<(), StoreError> {
-        for row in call.rows() {
-            let number = self.stamp(row.event_time).await?.number;
-            let insert = query(
-                "INSERT INTO audit_log (number, id, event_time, event_type, operator_id, operator_name, source, \
-                 token_name, ip_address, gateway_group_id, resource_id, resource_name, method, uri, user_agent, \
-                 body, status, error_message) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
-            );
-            let insert = insert.bind(number).bind(row.id).bind(row.event_time).bind(row.event_type);
-            let insert = insert.bind(row.operator_id).bind(row.operator_name).bind(row.source);
-            let insert = insert.bind(row.token_name).bind(row.ip_address).bind(row.gateway_group_id);
-            let insert = insert.bind(row.resource_id).bind(row.resource_name).bind(row.method);
-            let insert = insert.bind(row.uri).bind(row.user_agent).bind(row.body).bind(row.status);
-            self.tx.execute_one(insert.bind(row.error_message)).await?;
+    /// Appends what the log has to say of `call`, and of what it changed, at the end of the chain.
+    pub(crate) async fn audit_log_append(
+        &mut self,
+        call: &Call,
+        changes: Vec<ObjectChange>,
+    ) -> Result<(), StoreError> {
+        let mut rows = call.rows();
+        for (row, changes) in rows.iter_mut().zip(by_row(&call.rows(), changes)) {
+            row.changes = written(changes);
         }
-        Ok(())
+        let mut head = self.audit_chain_ends().await?.head;
+        for mut row in rows {
+            row.number = self.stamp(row.event_time).await?.number;
+            head = head.next(&row);
+            self.audit_log_insert(row, &head).await?;
+        }
+        self.audit_chain_head_put(&head).await
     }
 
-    /// Deletes some of the rows older than `before`, and says how many.
-    pub(crate) async fn audit_log_expire(&mut self, before: i64) -> Result<u64, StoreError> {
-        let delete = query(
-            "DELETE FROM audit_log WHERE number IN \
-             (SELECT number FROM audit_log WHERE event_time < $1 ORDER BY event_time LIMIT $2)",
+    async fn audit_log_insert(&mut self, row: AuditRow, link: &Link) -> Result<(), StoreError> {
+        let insert = query(
+            "INSERT INTO audit_log (number, id, event_time, event_type, operator_id, operator_name, source, \
+             token_name, ip_address, gateway_group_id, resource_id, resource_name, method, uri, user_agent, \
+             body, status, error_message, changes, position, hash) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)",
         );
-        self.tx.execute(delete.bind(before).bind(EXPIRE_ROWS_MAX)).await
+        let insert = insert.bind(row.number).bind(row.id).bind(row.event_time).bind(row.event_type);
+        let insert = insert.bind(row.operator_id).bind(row.operator_name).bind(row.source);
+        let insert = insert.bind(row.token_name).bind(row.ip_address).bind(row.gateway_group_id);
+        let insert = insert.bind(row.resource_id).bind(row.resource_name).bind(row.method);
+        let insert = insert.bind(row.uri).bind(row.user_agent).bind(row.body).bind(row.status);
+        let insert = insert.bind(row.error_message).bind(row.changes);
+        self.tx.execute_one(insert.bind(link.position).bind(link.hash.as_str())).await
     }
+
+    /// Deletes some of the rows older than `before`, from the oldest row on, and says how many. The chain is anchored
+    /// in the last of them.
+    pub(crate) async fn audit_log_expire(&mut self, before: i64) -> Result<u64, StoreError> {
+        let oldest = format!(
+            "SELECT number, event_time, position, hash FROM audit_log ORDER BY number LIMIT {EXPIRE_ROWS_MAX}"
+        );
+        let mut last = None;
+        for row in self.tx.rows(query(oldest)).await? {
+            // A row of a time that the clock came back to waits for those before it.
+            if row.integer("event_time")? >= before {
+                break;
+            }
+            let link = Link { position: row.integer("position")?, hash: row.text("hash")? };
+            last = Some((row.integer("number")?, link));
+        }
+        let Some((number, link)) = last else { return Ok(0) };
+        if link.position > 0 {
+            self.audit_chain_anchor_put(&link).await?;
+        }
+        self.tx.execute(query("DELETE FROM audit_log WHERE number <= $1").bind(number)).await
+    }
+}
+
+/// Which of `rows` tells each change: that of the object itself, of what it belongs to, or the first.
+fn by_row(rows: &[AuditRow], changes: Vec<ObjectChange>) -> Vec<Vec<ObjectChange>> {
+    let places: HashMap<&str, usize> =
+        rows.iter().enumerate().rev().map(|(index, row)| (row.resource_id.as_str(), index)).collect();
+    let mut told: Vec<Vec<ObjectChange>> = rows.iter().map(|_| Vec::new()).collect();
+    for change in changes {
+        let place = places.get(change.id.as_str()).or_else(|| places.get(change.owner.as_str()));
+        if let Some(told) = told.get_mut(place.copied().unwrap_or_default()) {
+            told.push(change);
+        }
+    }
+    told
 }

@@ -5,6 +5,7 @@
 use gatewright_model::id::GatewayGroupId;
 
 use super::database::{Row, query};
+use super::witness::Subject;
 use super::{Reading, Stamp, StoreError, Writing};
 
 /// What the private key is encrypted for.
@@ -89,6 +90,7 @@ impl Writing {
         sha256: &str,
         expires_at: i64,
     ) -> Result<(), StoreError> {
+        self.witness(Subject::InstanceCertificate(id.to_owned())).await?;
         let insert = query(
             "INSERT INTO instance_certificate (id, gateway_group_id, certificate_sha256, expires_at, created_at) \
              VALUES ($1, $2, $3, $4, $5)",
@@ -103,6 +105,7 @@ impl Writing {
         group: &GatewayGroupId,
         id: &str,
     ) -> Result<bool, StoreError> {
+        self.witness(Subject::InstanceCertificate(id.to_owned())).await?;
         let delete = query("DELETE FROM instance_certificate WHERE id = $1 AND gateway_group_id = $2");
         let deleted = self.tx.execute(delete.bind(id).bind(group.as_str())).await? > 0;
         self.tx.announce(group.as_str()).await?;

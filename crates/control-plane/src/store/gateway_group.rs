@@ -8,6 +8,7 @@ use gatewright_model::snapshot::Revision;
 
 use super::database::{Row, query};
 use super::list::{self, ListFilter, Listed, Scope, Source};
+use super::witness::Subject;
 use super::{ObjectKind, Reading, Stamp, StoreError, Writing, to_json};
 
 /// A gateway group as it is stored.
@@ -116,6 +117,7 @@ impl Writing {
         id: &GatewayGroupId,
         group: &GatewayGroup,
     ) -> Result<(), StoreError> {
+        self.witness(Subject::GatewayGroup(id.clone())).await?;
         let insert = query(
             "INSERT INTO gateway_group \
              (id, name, labels, content, created_at, updated_at, created_number, change_number) \
@@ -131,6 +133,7 @@ impl Writing {
         id: &GatewayGroupId,
         group: &GatewayGroup,
     ) -> Result<(), StoreError> {
+        self.witness(Subject::GatewayGroup(id.clone())).await?;
         let update = query(
             "UPDATE gateway_group SET name = $2, labels = $3, content = $4, updated_at = $5, change_number = $6 \
              WHERE id = $1",
@@ -141,6 +144,7 @@ impl Writing {
 
     /// Deletes the group with its instance tokens; refused by constraint while it holds services or objects.
     pub(crate) async fn gateway_group_delete(&mut self, id: &GatewayGroupId) -> Result<(), StoreError> {
+        self.witness(Subject::GatewayGroup(id.clone())).await?;
         self.tx.execute_one(query("DELETE FROM gateway_group WHERE id = $1").bind(id.as_str())).await
     }
 

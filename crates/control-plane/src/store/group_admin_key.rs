@@ -3,6 +3,7 @@
 use gatewright_model::id::GatewayGroupId;
 
 use super::database::query;
+use super::witness::Subject;
 use super::{Reading, Stamp, StoreError, Writing};
 
 impl Reading {
@@ -24,6 +25,7 @@ impl Writing {
         group: &GatewayGroupId,
         sha256: &str,
     ) -> Result<(), StoreError> {
+        self.witness(Subject::GroupAdminKey(group.clone())).await?;
         let put = query(
             "INSERT INTO group_admin_key (gateway_group_id, key_sha256, created_at) VALUES ($1, $2, $3) \
              ON CONFLICT (gateway_group_id) DO UPDATE SET key_sha256 = excluded.key_sha256, \

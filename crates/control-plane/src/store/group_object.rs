@@ -17,6 +17,7 @@ use super::database::{Row, query};
 use super::list::{self, ListFilter, Listed, Scope, Source};
 use super::object_count::Counted;
 use super::published_service::number;
+use super::witness::Subject;
 use super::{Reading, Stamp, StoreError, Writing, from_json, to_json};
 
 /// What kind of object.
@@ -284,6 +285,7 @@ impl Writing {
         key: ObjectKey<'_>,
         write: &ObjectWrite<'_>,
     ) -> Result<(), StoreError> {
+        self.witness(Subject::group_object(key)).await?;
         let forget = query(
             "DELETE FROM removed_object WHERE gateway_group_id = $1 AND kind = $2 AND owner = $3 AND id = $4",
         );
@@ -328,6 +330,7 @@ impl Writing {
         revision: Revision,
         forgotten: Revision,
     ) -> Result<(), StoreError> {
+        self.witness(Subject::group_object(key)).await?;
         let delete = query(
             "DELETE FROM group_object WHERE gateway_group_id = $1 AND kind = $2 AND owner = $3 AND id = $4",
         );
@@ -351,6 +354,11 @@ impl Writing {
         owner: &str,
         revision: Revision,
     ) -> Result<(), StoreError> {
+        let owned =
+            query("SELECT id FROM group_object WHERE gateway_group_id = $1 AND kind = $2 AND owner = $3");
+        let owned = owned.bind(group.as_str()).bind(kind.name()).bind(owner);
+        let subject = |id: String| Subject::group_object(ObjectKey { group, kind, owner, id: &id });
+        self.witness_all(owned, |id| Some(subject(id))).await?;
         let tombstones = query(
             "INSERT INTO removed_object (gateway_group_id, kind, owner, id, revision) \
              SELECT gateway_group_id, kind, owner, id, $4 FROM group_object \

@@ -9,6 +9,7 @@ use super::database::query;
 use super::list::{self, ListFilter, Listed, Scope, Source};
 use super::object_count::Counted;
 use super::route::{self, RouteRow, RouteWrite, kind_text, read, route_noun};
+use super::witness::Subject;
 use super::{Reading, Stamp, StoreError, Writing, to_json};
 
 /// Which route of which group.
@@ -74,6 +75,7 @@ impl Writing {
         key: RouteKey<'_>,
         write: &RouteWrite<'_, T>,
     ) -> Result<(), StoreError> {
+        self.witness(Subject::group_route(key)).await?;
         let put = query(
             "INSERT INTO group_route (gateway_group_id, kind, id, service_id, name, labels, content, created_at, \
              updated_at, created_number, change_number) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8, $9, $9) \
@@ -93,12 +95,20 @@ impl Writing {
         group: &GatewayGroupId,
         service: &ServiceId,
     ) -> Result<(), StoreError> {
+        for kind in [ServiceKind::Http, ServiceKind::Stream].map(kind_text) {
+            let routes = query(
+                "SELECT id FROM group_route WHERE gateway_group_id = $1 AND kind = $2 AND service_id = $3",
+            );
+            let routes = routes.bind(group.as_str()).bind(kind).bind(service.as_str());
+            self.witness_all(routes, |id| Some(Subject::GroupRoute(group.clone(), kind, id))).await?;
+        }
         let delete = query("DELETE FROM group_route WHERE gateway_group_id = $1 AND service_id = $2");
         self.tx.execute(delete.bind(group.as_str()).bind(service.as_str())).await?;
         Ok(())
     }
 
     pub(crate) async fn group_route_delete(&mut self, key: RouteKey<'_>) -> Result<(), StoreError> {
+        self.witness(Subject::group_route(key)).await?;
         let delete = query("DELETE FROM group_route WHERE gateway_group_id = $1 AND kind = $2 AND id = $3");
         let delete = delete.bind(key.group.as_str()).bind(kind_text(key.kind)).bind(key.id.as_str());
         self.tx.execute_one(delete).await

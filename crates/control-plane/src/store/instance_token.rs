@@ -3,6 +3,7 @@
 use gatewright_model::id::GatewayGroupId;
 
 use super::database::{Row, query};
+use super::witness::Subject;
 use super::{Reading, Stamp, StoreError, Writing};
 
 /// A token with which instances join a group, as far as it is known.
@@ -45,6 +46,7 @@ impl Writing {
         group: &GatewayGroupId,
         sha256: &str,
     ) -> Result<(), StoreError> {
+        self.witness(Subject::InstanceToken(id.to_owned())).await?;
         let insert = query(
             "INSERT INTO instance_token (id, gateway_group_id, token_sha256, created_at) VALUES ($1, $2, $3, $4)",
         );
@@ -57,6 +59,7 @@ impl Writing {
         group: &GatewayGroupId,
         id: &str,
     ) -> Result<bool, StoreError> {
+        self.witness(Subject::InstanceToken(id.to_owned())).await?;
         let delete = query("DELETE FROM instance_token WHERE id = $1 AND gateway_group_id = $2");
         let deleted = self.tx.execute(delete.bind(id).bind(group.as_str())).await? > 0;
         self.tx.announce(group.as_str()).await?;

@@ -27,8 +27,10 @@ mod schema;
 mod sealed;
 mod sealed_members;
 mod transfer;
+mod witness;
 
 mod access_token;
+mod audit_chain;
 mod audit_log;
 mod authority;
 mod call;
@@ -55,6 +57,7 @@ use std::path::Path;
 
 pub(crate) use access_token::{AccessTokenRow, NewAccessToken};
 pub(crate) use announcements::{Announcement, Announcements};
+pub(crate) use audit_chain::Link;
 pub(crate) use audit_log::{AuditFilter, AuditRow};
 pub(crate) use authority::{AuthorityRow, InstanceCertificateRow};
 pub(crate) use call::{Call, entity_tag};
@@ -85,6 +88,7 @@ use database::{Database, Transaction, query};
 use database_url::Place;
 use postgres::Postgres;
 use sqlite::Sqlite;
+use witness::Witnessed;
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -169,7 +173,8 @@ impl Store {
     /// Starts a change; changes follow one another.
     pub(crate) async fn write(&self) -> Result<Writing, StoreError> {
         let tx = self.database.begin_writing().await?;
-        Ok(Writing { reading: Reading { tx, secret_key: self.secret_key.clone() } })
+        let reading = Reading { tx, secret_key: self.secret_key.clone() };
+        Ok(Writing { reading, witnessed: Witnessed::default() })
     }
 
     /// Waits for transactions in progress and closes the database.
@@ -187,6 +192,8 @@ pub(crate) struct Reading {
 /// A change in progress; it can read what it has written.
 pub(crate) struct Writing {
     reading: Reading,
+    /// What it is about to change, as it was before.
+    witnessed: Witnessed,
 }
 
 impl Deref for Writing {
@@ -231,7 +238,8 @@ impl Writing {
             return Ok(());
         }
         if !call.is_recorded() {
-            self.audit_log_append(&call).await?;
+            let changes = self.changes().await?;
+            self.audit_log_append(&call, changes).await?;
         }
         self.commit_aside().await?;
         call.set_recorded();

@@ -18,6 +18,7 @@ use super::list::{self, ListFilter, Listed, Scope, Source};
 use super::object_count::{Counted, PUBLISHED_SERVICE};
 use super::sealed_members::Members;
 use super::service_version::Content;
+use super::witness::Subject;
 use super::{ObjectKey, ObjectKind, Reading, Stamp, StoreError, Writing, from_json, to_json};
 
 /// A published service without its routes.
@@ -294,6 +295,8 @@ impl Writing {
         stamp: Stamp,
         placement: &Placement<'_>,
     ) -> Result<(), StoreError> {
+        let Placement { gateway_group_id, service_id, .. } = *placement;
+        self.witness(Subject::PublishedService(gateway_group_id.clone(), service_id.clone())).await?;
         let (group, service) = (placement.gateway_group_id, placement.service_id);
         self.removed_service_forget(group, service).await?;
         let put = query(
@@ -320,6 +323,8 @@ impl Writing {
         stamp: Stamp,
         write: &ServiceWrite<'_>,
     ) -> Result<(), StoreError> {
+        let (group, service) = (write.gateway_group_id.clone(), write.service_id.clone());
+        self.witness(Subject::PublishedService(group, service)).await?;
         self.removed_service_forget(write.gateway_group_id, write.service_id).await?;
         let insert = query(
             "INSERT INTO published_service (gateway_group_id, service_id, name, labels, content, \
@@ -339,6 +344,8 @@ impl Writing {
         stamp: Stamp,
         write: &ServiceWrite<'_>,
     ) -> Result<(), StoreError> {
+        let (group, service) = (write.gateway_group_id.clone(), write.service_id.clone());
+        self.witness(Subject::PublishedService(group, service)).await?;
         let update = query(
             "UPDATE published_service SET name = $3, labels = $4, content = $5, runtime_configuration = $6, \
              revision = $7, updated_at = $8, change_number = $9 WHERE gateway_group_id = $1 AND service_id = $2",
@@ -373,6 +380,7 @@ impl Writing {
         revision: Revision,
         forgotten: Revision,
     ) -> Result<(), StoreError> {
+        self.witness(Subject::PublishedService(group.clone(), service.clone())).await?;
         let delete = query("DELETE FROM published_service WHERE gateway_group_id = $1 AND service_id = $2");
         self.tx.execute_one(delete.bind(group.as_str()).bind(service.as_str())).await?;
         let tombstone =

@@ -10,6 +10,7 @@ use super::database::query;
 use super::list::{self, ListFilter, Listed, Scope, Source};
 use super::object_count::Counted;
 use super::route::{self, RouteRow, RouteWrite, kind_text, read, route_noun};
+use super::witness::Subject;
 use super::{Reading, Stamp, StoreError, Writing, to_json};
 
 const SOURCE: Source =
@@ -95,6 +96,7 @@ impl Writing {
         (kind, id): (ServiceKind, &RouteId),
         write: &RouteWrite<'_, T>,
     ) -> Result<(), StoreError> {
+        self.witness(Subject::RouteTemplate(id.clone())).await?;
         let insert = query(
             "INSERT INTO route_template \
              (id, kind, service_id, name, labels, content, created_at, updated_at, created_number, change_number) \
@@ -112,6 +114,7 @@ impl Writing {
         id: &RouteId,
         write: &RouteWrite<'_, T>,
     ) -> Result<(), StoreError> {
+        self.witness(Subject::RouteTemplate(id.clone())).await?;
         let update = query(
             "UPDATE route_template SET service_id = $2, name = $3, labels = $4, content = $5, updated_at = $6, \
              change_number = $7 WHERE id = $1",
@@ -123,6 +126,7 @@ impl Writing {
     }
 
     pub(crate) async fn route_template_delete(&mut self, id: &RouteId) -> Result<(), StoreError> {
+        self.witness(Subject::RouteTemplate(id.clone())).await?;
         self.tx.execute_one(query("DELETE FROM route_template WHERE id = $1").bind(id.as_str())).await
     }
 }

@@ -7,6 +7,7 @@ use super::database::{Row, query};
 use super::list::{self, ListFilter, Listed, Scope, Source};
 use super::object_count::Counted;
 use super::sealed_members::Members;
+use super::witness::Subject;
 use super::{Reading, Stamp, StoreError, Writing, to_json};
 
 /// A service template as it is stored, and what became of it.
@@ -76,6 +77,7 @@ impl Writing {
         id: &ServiceId,
         template: &ServiceTemplate,
     ) -> Result<(), StoreError> {
+        self.witness(Subject::ServiceTemplate(id.clone())).await?;
         let insert = query(
             "INSERT INTO service_template \
              (id, name, labels, content, created_at, updated_at, created_number, change_number, last_published) \
@@ -93,6 +95,7 @@ impl Writing {
         id: &ServiceId,
         template: &ServiceTemplate,
     ) -> Result<(), StoreError> {
+        self.witness(Subject::ServiceTemplate(id.clone())).await?;
         let update = query(
             "UPDATE service_template SET name = $2, labels = $3, content = $4, updated_at = $5, change_number = $6 \
              WHERE id = $1",
@@ -104,6 +107,9 @@ impl Writing {
 
     /// Deletes the template and, with it, its routes.
     pub(crate) async fn service_template_delete(&mut self, id: &ServiceId) -> Result<(), StoreError> {
+        self.witness(Subject::ServiceTemplate(id.clone())).await?;
+        let routes = query("SELECT id FROM route_template WHERE service_id = $1").bind(id.as_str());
+        self.witness_all(routes, |id| Some(Subject::RouteTemplate(id.parse().ok()?))).await?;
         self.tx.execute_one(query("DELETE FROM service_template WHERE id = $1").bind(id.as_str())).await
     }
 }

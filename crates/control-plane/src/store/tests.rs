@@ -15,6 +15,8 @@ use tempfile::TempDir;
 use super::database::query;
 use super::transfer::TransferError;
 use super::*;
+use crate::app::{ADMIN, App, Caller, ProcessSecrets, World};
+use crate::distribution::Hints;
 
 /// An empty store with one gateway group, and where it is.
 struct Fixture {
@@ -70,6 +72,8 @@ contract![
     what_a_change_has_read_still_holds_when_it_writes,
     lists_are_ordered_and_searched_alike,
     a_text_with_a_nul_is_refused,
+    p27_a_row_that_is_not_as_it_was_written_breaks_the_chain_there,
+    p27_rows_that_are_too_old_leave_an_anchor_and_the_chain_holds,
 ];
 
 fn group() -> GatewayGroupId {
@@ -369,8 +373,8 @@ async fn a_store_moves_whole_and_only_to_a_place_that_holds_nothing() {
         remove(&from.store, "b", 0).await;
         let target = Store::open(&to).await.unwrap();
         let rows = transfer(&from.store, &target).await.unwrap();
-        // The counter, the epoch, the group, the removal, what is active; and the versions and their publications.
-        assert_eq!(rows, 1 + 1 + 1 + 1 + 1 + 2 * 251);
+        // The counter, the epoch, both ends of the audit chain, the group, the removal, what is active; and the versions and their publications.
+        assert_eq!(rows, 1 + 1 + 1 + 1 + 1 + 1 + 2 * 251);
 
         assert_eq!(since(&target, 0).await, since(&from.store, 0).await);
         let history = async |store: &Store| {
@@ -449,6 +453,85 @@ async fn changes_are_found_by_index() {
         let plan: Vec<_> = plan.iter().map(|row| row.text("detail").unwrap()).collect();
         assert!(plan[0].contains("USING INDEX"), "{sql}: {plan:?}");
     }
+}
+
+/// Appends rows of these times to the audit log, each in a change of its own.
+async fn audit(store: &Store, times: &[i64]) {
+    for time in times {
+        let id = format!("row-{time}");
+        let row = AuditRow { id, event_time: *time, event_type: "made".to_owned(), ..AuditRow::default() };
+        let appended = async {
+            let mut tx = store.write().await?;
+            tx.gateway_group_raise(&group()).await?;
+            tx.commit().await
+        };
+        Box::pin(Call::new(row, false, None).scope(appended)).await.unwrap();
+    }
+}
+
+/// How many rows are in order, and why the next one is not.
+async fn verified(store: &Store, known: Option<Link>) -> (i64, String) {
+    let app = App::new(store.clone(), world(), Hints::default(), ProcessSecrets::of_a_test(), None);
+    let verified = app.audit_log_verify(&Caller::named(ADMIN), known.as_ref()).await.unwrap();
+    (verified.rows, verified.broken.map_or_else(String::new, |broken| broken.reason))
+}
+
+fn world() -> World {
+    World::new(|| 1000, || [1; 32])
+}
+
+async fn spoil(store: &Store, sql: &'static str) {
+    let mut tx = store.write().await.unwrap();
+    assert_eq!(tx.tx.execute(query(sql)).await.unwrap(), 1, "{sql}");
+    tx.commit().await.unwrap();
+}
+
+async fn p27_a_row_that_is_not_as_it_was_written_breaks_the_chain_there(
+    Fixture { store, _dir, .. }: Fixture,
+) {
+    assert_eq!(verified(&store, None).await, (0, String::new()), "nothing is in order");
+    audit(&store, &[1, 2, 3, 4, 5, 6]).await;
+    assert_eq!(verified(&store, None).await, (6, String::new()));
+    let head = store.read().await.unwrap().audit_chain_ends().await.unwrap().head;
+    assert_eq!(verified(&store, Some(head.clone())).await, (6, String::new()));
+    let other = Link { hash: "0".repeat(64), ..head.clone() };
+    assert!(verified(&store, Some(other)).await.1.contains("written anew"));
+    let later = Link { position: 9, ..head };
+    assert!(verified(&store, Some(later)).await.1.contains("position 9 was noted"));
+
+    spoil(&store, "DELETE FROM audit_log WHERE position = 6").await;
+    let (rows, reason) = verified(&store, None).await;
+    assert_eq!(
+        (rows, reason.as_str()),
+        (5, "the log ends at position 5, and the chain at 6: rows are missing")
+    );
+    spoil(&store, "UPDATE audit_log SET operator_name = 'somebody else' WHERE position = 5").await;
+    let (rows, reason) = verified(&store, None).await;
+    assert!(rows == 4 && reason.contains("position 5 is not the one that was written"), "{rows}: {reason}");
+    spoil(&store, "DELETE FROM audit_log WHERE position = 3").await;
+    let (rows, reason) = verified(&store, None).await;
+    assert_eq!((rows, reason.as_str()), (2, "the rows from position 3 to 3 are missing"));
+    spoil(&store, "UPDATE audit_log SET position = 1 WHERE position = 2").await;
+    let (rows, reason) = verified(&store, None).await;
+    assert!(rows == 1 && reason.contains("stands at 2: it was put in"), "{rows}: {reason}");
+}
+
+async fn p27_rows_that_are_too_old_leave_an_anchor_and_the_chain_holds(Fixture { store, _dir, .. }: Fixture) {
+    // The clock went back once.
+    audit(&store, &[10, 20, 15, 30, 40]).await;
+    let expired = async |before: i64| {
+        let mut tx = store.write().await.unwrap();
+        let rows = tx.audit_log_expire(before).await.unwrap();
+        tx.commit().await.unwrap();
+        rows
+    };
+    assert_eq!(expired(16).await, 1, "what is newer keeps what comes after it");
+    assert_eq!(verified(&store, None).await, (4, String::new()));
+    assert_eq!(expired(40).await, 3);
+    assert_eq!(expired(40).await, 0);
+    assert_eq!(verified(&store, None).await, (1, String::new()));
+    spoil(&store, "DELETE FROM audit_log WHERE position = 5").await;
+    assert!(verified(&store, None).await.1.contains("the log ends at position 4"));
 }
 
 #[tokio::test]

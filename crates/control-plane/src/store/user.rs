@@ -2,6 +2,7 @@
 
 use super::database::{Parameter, Query, Row, query};
 use super::list::escape_like;
+use super::witness::Subject;
 use super::{ListFilter, Listed, Reading, Stamp, StoreError, Writing};
 
 /// A user as stored.
@@ -142,6 +143,7 @@ impl Reading {
 
 impl Writing {
     pub(crate) async fn user_insert(&mut self, stamp: Stamp, user: &UserRow) -> Result<(), StoreError> {
+        self.witness(Subject::User(user.id.clone())).await?;
         let insert = query(
             "INSERT INTO \"user\" (id, username, password_hash, password_state, created_at, updated_at) \
              VALUES ($1, $2, $3, $4, $5, $5)",
@@ -158,6 +160,7 @@ impl Writing {
         hash: &str,
         state: PasswordState,
     ) -> Result<(), StoreError> {
+        self.witness(Subject::User(id.to_owned())).await?;
         let update = query(
             "UPDATE \"user\" SET password_hash = $2, password_state = $3, updated_at = $4 WHERE id = $1",
         );
@@ -170,6 +173,7 @@ impl Writing {
         id: &str,
         (first_name, last_name): (&str, &str),
     ) -> Result<(), StoreError> {
+        self.witness(Subject::User(id.to_owned())).await?;
         let update =
             query("UPDATE \"user\" SET first_name = $2, last_name = $3, updated_at = $4 WHERE id = $1");
         self.tx.execute_one(update.bind(id).bind(first_name).bind(last_name).bind(stamp.at)).await
@@ -182,6 +186,7 @@ impl Writing {
         id: &str,
         roles: &[String],
     ) -> Result<(), StoreError> {
+        self.witness(Subject::User(id.to_owned())).await?;
         let update = query("UPDATE \"user\" SET updated_at = $2 WHERE id = $1");
         self.tx.execute_one(update.bind(id).bind(stamp.at)).await?;
         self.tx.execute(query("DELETE FROM user_role WHERE user_id = $1").bind(id)).await?;
@@ -194,6 +199,7 @@ impl Writing {
 
     /// Deletes the user and, with it, the user's roles, session and tokens.
     pub(crate) async fn user_delete(&mut self, id: &str) -> Result<(), StoreError> {
+        self.witness(Subject::User(id.to_owned())).await?;
         self.tx.execute_one(query("DELETE FROM \"user\" WHERE id = $1").bind(id)).await
     }
 }

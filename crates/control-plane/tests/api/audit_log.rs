@@ -13,7 +13,7 @@ async fn rows(world: &World, query: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn every_write_leaves_one_row_that_says_who_what_and_where() {
+pub(crate) async fn every_write_leaves_one_row_that_says_who_what_and_where() {
     let world = World::start().await;
     world.design("s1").await;
     world.publish("default", "s1", "1").await;
@@ -76,6 +76,58 @@ async fn refused_writes_are_recorded_with_their_reason() {
     assert_eq!((&found[0]["error_message"], &found[0]["resource_id"]), (&json!(message), &json!("none")));
     assert_eq!(found[2]["operator"], json!({"id": "", "username": ""}));
     assert_eq!(found[3]["resource_name"], "admin");
+}
+
+/// What the newest row of this type says that changed: of each object noun, outcome and the fields.
+async fn changes(world: &World, event_type: &str) -> Value {
+    let row = rows(world, &format!("event_type={event_type}")).await.remove(0);
+    let object = |object: &Value| {
+        let fields: Vec<_> =
+            object["changes"].as_array().unwrap().iter().map(|it| it["path"].clone()).collect();
+        json!([object["noun"], object["outcome"], fields])
+    };
+    row["changes"]["objects"].as_array().unwrap().iter().map(object).collect()
+}
+
+#[tokio::test]
+pub(crate) async fn p27_a_row_says_what_changed_and_the_chain_of_rows_holds() {
+    let world = World::start().await;
+    world.design("s1").await;
+    assert_eq!(changes(&world, "service_template_put").await[0][1], "created");
+    let template = |desc: &str, key: &str| {
+        json!({"name": "s1", "desc": desc, "plugins": {"csrf": {"key": key}},
+            "upstream": {"nodes": [{"host": "127.0.0.1", "port": 1, "weight": 1}]}})
+    };
+    world.value("PUT", "/api/services/template/s1", Some(template("a", "canary-one"))).await;
+    world.value("PUT", "/api/services/template/s1", Some(template("b", "canary-two"))).await;
+    let row = rows(&world, "event_type=service_template_put").await.remove(0);
+    let secret = json!({"path": "/plugins/csrf/key", "before": "******", "after": "******"});
+    let expected = json!([{"path": "/desc", "before": "a", "after": "b"}, secret]);
+    assert_eq!(row["changes"]["objects"][0]["changes"], expected, "{row}");
+    world.publish("default", "s1", "1").await;
+    let route = json!({"name": "r1", "service_id": "s1", "paths": ["/other"]});
+    world.value("PUT", "/api/routes/template/s1-r1", Some(route)).await;
+    world.publish("default", "s1", "2").await;
+    let published = changes(&world, "service_publish").await;
+    assert_eq!((&published[0][0], &published[0][1]), (&json!("published_service"), &json!("changed")));
+    let fields = published[0][2].to_string();
+    assert!(fields.contains("/version") && fields.contains("/routes/s1-r1/paths"), "{fields}");
+    world.value("DELETE", "/api/gateway_groups/default/services/s1", None).await;
+    assert_eq!(changes(&world, "published_service_delete").await[0][1], "deleted");
+    world.value("DELETE", "/api/services/template/s1", None).await;
+    let nouns: Vec<_> = changes(&world, "service_template_delete").await.as_array().unwrap().clone();
+    assert_eq!(nouns.len(), 2, "its route goes along: {nouns:?}");
+
+    let verified = world.value("GET", "/api/audit_logs/verify", None).await;
+    let all = rows(&world, "").await;
+    assert_eq!((&verified["holds"], &verified["rows"]), (&json!(true), &json!(all.len())), "{verified}");
+    assert_eq!(
+        (&verified["head"]["hash"], &verified["head"]["position"]),
+        (&all[0]["hash"], &all[0]["position"])
+    );
+    let head = format!("{}:{}", all[0]["position"], all[0]["hash"].as_str().unwrap());
+    world.value("GET", &format!("/api/audit_logs/verify?known={head}"), None).await;
+    world.refused(400, "GET", "/api/audit_logs/verify?known=yesterday", None).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The admin API, noun by noun.
 
 mod access;
-mod audit_log;
+pub(crate) mod audit_log;
 pub(crate) mod canary;
 pub(crate) mod certificate;
 pub(crate) mod conditions;

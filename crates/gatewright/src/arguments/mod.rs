@@ -36,6 +36,8 @@ pub(crate) use store::{DataDirectory, Database, Store, StoreCommand};
 use tracing_subscriber::EnvFilter;
 
 #[cfg(feature = "control-plane")]
+use crate::commands::audit::Audit;
+#[cfg(feature = "control-plane")]
 use crate::commands::diff::Diff;
 #[cfg(feature = "control-plane")]
 use crate::commands::publish::Publish;
@@ -78,6 +80,9 @@ pub(crate) enum Command {
     /// Say what differs between two versions of a service, its template, or what gateway groups have.
     #[cfg(feature = "control-plane")]
     Diff(Diff),
+    /// Check that the audit log is as it was written.
+    #[cfg(feature = "control-plane")]
+    Audit(Audit),
     /// Evaluate expressions, one per line.
     Expression(Expression),
     /// Check a configuration file as a gateway would, without one.

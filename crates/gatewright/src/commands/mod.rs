@@ -3,6 +3,8 @@
 //! A command hands back a [`Failure`] whose message is the one line a person sees: what failed, where, and what to
 //! do about it. Only `main` turns it into an exit code.
 
+#[cfg(feature = "control-plane")]
+pub(crate) mod audit;
 pub(crate) mod completions;
 #[cfg(feature = "control-plane")]
 pub(crate) mod control_plane;
@@ -50,6 +52,10 @@ pub(crate) enum Failure {
     #[cfg(feature = "control-plane")]
     #[error("it is published, but {lagging} instances do not serve all of it (--wait)")]
     NotServed { lagging: usize },
+    /// The audit log is not what was written.
+    #[cfg(feature = "control-plane")]
+    #[error("the chain of the audit log is broken: {reason}")]
+    ChainBroken { reason: String },
     #[cfg(feature = "control-plane")]
     #[error(transparent)]
     Upkeep(#[from] gatewright_control_plane::upkeep::UpkeepError),

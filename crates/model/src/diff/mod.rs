@@ -189,7 +189,9 @@ fn route_diff(route: &NamedRoute, outcome: RouteOutcome, changes: Vec<Change>) -
     RouteDiff { route_id: route.id.to_string(), name: route.name.clone(), outcome, changes }
 }
 
-fn changes(before: &Value, after: &Value) -> Vec<Change> {
+/// What differs between two documents, field by field.
+#[must_use]
+pub fn changes(before: &Value, after: &Value) -> Vec<Change> {
     let mut changes = Vec::new();
     compare("", Some(before), Some(after), &mut changes);
     changes
