@@ -36,6 +36,10 @@ mod certificate {
     once_more!(crate::api::certificate => gateways_get_the_certificates_of_an_sni_and_every_change_of_them, what_an_sni_refers_to_must_be_there_and_stays);
 }
 
+mod service_import {
+    once_more!(crate::api::service_import => a_document_becomes_a_template_and_again_shows_what_it_changed);
+}
+
 mod service_diff {
     once_more!(crate::api::service_diff => versions_templates_and_groups_are_compared_with_one_another);
 }

@@ -15,6 +15,7 @@ mod quick;
 mod authentication;
 mod canary;
 mod direct;
+mod openapi;
 mod publish;
 mod templates;
 

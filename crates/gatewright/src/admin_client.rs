@@ -201,10 +201,35 @@ impl AdminClient {
         if is_id && self.service_template_find(id_or_name)?.is_some() {
             return Ok(id_or_name.to_owned());
         }
-        let name: String = form_urlencoded::byte_serialize(id_or_name.as_bytes()).collect();
+        Ok(self.service_template_named(id_or_name)?.unwrap_or_else(|| id_or_name.to_owned()))
+    }
+
+    /// The id of the service template with this name, if there is one.
+    pub(crate) fn service_template_named(&self, name: &str) -> Result<Option<String>, AdminError> {
+        let name: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
         let named = self.list(&format!("/api/services/template?name={name}"))?;
-        let id = named.first().and_then(|template| template["id"].as_str());
-        Ok(id.unwrap_or(id_or_name).to_owned())
+        Ok(named.first().and_then(|template| template["id"].as_str()).map(str::to_owned))
+    }
+
+    /// The service that an OpenAPI document describes; nothing is stored.
+    pub(crate) fn openapi_convert(&self, wish: &Value) -> Result<Value, AdminError> {
+        Ok(self.call("PUT", "/api/openapi/convert", Some(wish))?["value"].take())
+    }
+
+    /// Imports an OpenAPI document into the service template `id`.
+    pub(crate) fn openapi_import(
+        &self,
+        id: &str,
+        wish: &Value,
+        is_dry_run: bool,
+    ) -> Result<Value, AdminError> {
+        let query = if is_dry_run { "?dry-run=all" } else { "" };
+        self.call("PUT", &format!("/api/services/template/{id}/openapi{query}"), Some(wish))
+    }
+
+    /// A service as an OpenAPI document.
+    pub(crate) fn service_export(&self, wish: &Value) -> Result<Value, AdminError> {
+        self.call("POST", "/api/export/services", Some(wish))
     }
 
     /// What differs between two states of services.

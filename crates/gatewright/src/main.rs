@@ -67,6 +67,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Diff(arguments) => commands::diff::run(&arguments)?,
         #[cfg(feature = "control-plane")]
         Command::Audit(arguments) => commands::audit::run(&arguments)?,
+        #[cfg(feature = "control-plane")]
+        Command::Import(arguments) => commands::openapi::import(&arguments)?,
+        #[cfg(feature = "control-plane")]
+        Command::Export(arguments) => commands::openapi::export(&arguments)?,
         Command::Explain(arguments) => commands::explain::run(&arguments)?,
         Command::Expression(arguments) => commands::expression::run(&arguments)?,
         #[cfg(feature = "gateway")]

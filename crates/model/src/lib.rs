@@ -13,6 +13,7 @@
 //! * [`rehearsal`]: what would become of a request, without sending it.
 //! * [`conflict`]: which routes get in each other's way.
 //! * [`diff`]: what differs between two states of a service.
+//! * [`openapi`]: what of a service an OpenAPI document can say, and the other way round.
 //! * [`message`]: HTTP message heads as bytes and slices, as router and plugins see them.
 
 pub mod id;
@@ -33,6 +34,7 @@ pub mod conflict;
 pub mod diff;
 pub mod expression;
 pub mod matching;
+pub mod openapi;
 pub mod path_pattern;
 pub mod rehearsal;
 pub mod target;

@@ -82,3 +82,22 @@ pub const CONFLICTS_REPORTED_MAX: usize = 1000;
 
 /// Plugins of one object: more than there are kinds of them is a mistake.
 pub const PLUGINS_MAX: usize = 128;
+
+/// Bytes of an OpenAPI document: it arrives inside a body of the admin API, which has 4 MiB at most.
+pub const OPENAPI_BYTES_MAX: usize = 4 << 20;
+
+/// Nesting of an OpenAPI document, in which schemas in schemas take two levels each; more would take more stack than
+/// threads have.
+pub const OPENAPI_DEPTH_MAX: usize = 64;
+
+/// Keys, values and lists in an OpenAPI document.
+pub const OPENAPI_NODES_MAX: usize = 1_000_000;
+
+/// What all aliases of an OpenAPI document together may repeat: a few lines of YAML can stand for gigabytes.
+pub const OPENAPI_ALIASED_MAX: usize = 100_000;
+
+/// References in a row before one counts as leading nowhere.
+pub const OPENAPI_REFERENCES_MAX: usize = 16;
+
+/// Kinds of differences that an import or an export names; a person reads them.
+pub const OPENAPI_NOTES_MAX: usize = 500;

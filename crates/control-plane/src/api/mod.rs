@@ -23,6 +23,7 @@ mod instance;
 mod instance_certificate;
 mod instance_token;
 mod license;
+mod openapi;
 mod published_service;
 mod role;
 mod route_template;

@@ -19,7 +19,7 @@ use super::version::ApiVersion;
 use super::{
     access_token, audit_log, ca_certificate, canary, certificate, conflict_check, consumer, core_usage,
     credential, explain, gateway_group, global_rule, group_route, group_service, instance,
-    instance_certificate, instance_token, label, license, metrics, plugin, plugin_metadata,
+    instance_certificate, instance_token, label, license, metrics, openapi, plugin, plugin_metadata,
     published_service, role, route_template, runtime_configuration, schema, secret_provider, service_diff,
     service_publish, service_template, service_upstream, service_version, session, sni, ssl, stream_route,
     stream_route_template, user, validate, variable, version,
@@ -89,6 +89,11 @@ fn operations() -> OpenApiRouter<App> {
         .routes(routes!(service_publish::service_publish))
         .routes(routes!(conflict_check::conflict_check))
         .routes(routes!(service_diff::service_diff))
+        .routes(routes!(openapi::openapi_convert))
+        .routes(routes!(openapi::openapi_import))
+        .routes(routes!(openapi::service_import))
+        .routes(routes!(openapi::service_template_import))
+        .routes(routes!(openapi::service_export))
         .routes(routes!(published_service::published_service_list))
         .routes(routes!(
             published_service::published_service_get,

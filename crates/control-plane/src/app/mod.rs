@@ -32,6 +32,8 @@ mod group_service;
 mod instance;
 mod instance_token;
 mod label;
+mod openapi;
+pub(crate) mod openapi_document;
 mod plugin;
 mod published_service;
 mod role;
@@ -70,6 +72,7 @@ pub(crate) use instance::{
     AWAIT_MAX, Applied, Instance, InstanceFilter, InstanceStatus, quarantine_sentence,
 };
 pub(crate) use instance_token::{Proof, Proved};
+pub(crate) use openapi::Imported;
 pub(crate) use password::{password_hash, password_new};
 pub(crate) use patch::{Patch, json_depth};
 pub(crate) use plugin::{plugin_list, plugin_metadata_default, plugin_schema, plugin_summary_list};

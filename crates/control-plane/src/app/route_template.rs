@@ -18,7 +18,7 @@ pub(crate) struct RouteTemplate<T> {
 }
 
 impl<T: RouteContent> RouteTemplate<T> {
-    fn write(&self) -> RouteWrite<'_, T> {
+    pub(super) fn write(&self) -> RouteWrite<'_, T> {
         let Self { service_id, route } = self;
         RouteWrite { service_id, name: route.name(), labels: route.labels(), route }
     }

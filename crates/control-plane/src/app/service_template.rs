@@ -141,7 +141,7 @@ async fn type_must_fit(
     Ok(())
 }
 
-async fn name_must_be_free(
+pub(super) async fn name_must_be_free(
     tx: &mut Reading,
     id: &ServiceId,
     template: &ServiceTemplate,

@@ -19,6 +19,7 @@ pub(crate) mod route_template;
 pub(crate) mod runtime_configuration;
 mod secrets;
 pub(crate) mod service_diff;
+pub(crate) mod service_import;
 pub(crate) mod service_publish;
 pub(crate) mod service_sync;
 pub(crate) mod service_template;

@@ -87,6 +87,14 @@ fn body(method: &str, path: &str) -> Option<Value> {
         (_, "/api/services/diff") => {
             json!({"before": {"service_id": "orders"}, "after": {"service_id": "orders", "version": "1"}})
         }
+        ("PUT", path) if path.ends_with("openapi/convert") => json!({ "raw_openapi": OPENAPI }),
+        ("PUT", path) if path.ends_with("/openapi") => json!({ "raw_openapi": OPENAPI }),
+        ("POST", path) if path.starts_with("/api/import/services") => {
+            json!({ "name": "new", "routes": [{ "name": "r", "paths": ["/a"] }] })
+        }
+        ("POST", "/api/export/services") => {
+            json!({ "service_ids": ["orders"], "info": { "title": "t", "version": "1" } })
+        }
         ("POST", path) if path.ends_with("/credentials") => credential(),
         ("PUT", path) if path.ends_with("/{credential_id}") => credential(),
         ("PUT", "/api/password") => {
@@ -121,6 +129,9 @@ fn body(method: &str, path: &str) -> Option<Value> {
         _ => return None,
     })
 }
+
+/// The least that is an OpenAPI document with an operation.
+const OPENAPI: &str = "openapi: 3.1.0\ninfo: {title: t, version: '1'}\npaths: {/a: {get: {}}}";
 
 fn credential() -> Value {
     json!({"name": "new", "plugins": {"key-auth": {"key": "another"}}})

@@ -40,6 +40,8 @@ use crate::commands::audit::Audit;
 #[cfg(feature = "control-plane")]
 use crate::commands::diff::Diff;
 #[cfg(feature = "control-plane")]
+use crate::commands::openapi::{Export, Import};
+#[cfg(feature = "control-plane")]
 use crate::commands::publish::Publish;
 #[cfg(feature = "control-plane")]
 use crate::commands::quick::Backend;
@@ -83,6 +85,12 @@ pub(crate) enum Command {
     /// Check that the audit log is as it was written.
     #[cfg(feature = "control-plane")]
     Audit(Audit),
+    /// Make a service template of an OpenAPI document, or bring one up to date with it.
+    #[cfg(feature = "control-plane")]
+    Import(Import),
+    /// Write a service as an OpenAPI document.
+    #[cfg(feature = "control-plane")]
+    Export(Export),
     /// Evaluate expressions, one per line.
     Expression(Expression),
     /// Check a configuration file as a gateway would, without one.

@@ -27,14 +27,14 @@ pub(crate) struct Diff {
 
 /// One side.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct State {
+pub(super) struct State {
     /// Its id or its name.
-    service: String,
-    place: Place,
+    pub(super) service: String,
+    pub(super) place: Place,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     Template,
     Version(String),
     Group(String),
@@ -65,7 +65,7 @@ fn wish(service_id: &str, place: &Place) -> Value {
     }
 }
 
-fn state(text: &str) -> Result<State, String> {
+pub(super) fn state(text: &str) -> Result<State, String> {
     let (service, place) = match text.split_once('@') {
         None => (text, Place::Template),
         Some((service, place)) => match place.strip_prefix("group:") {

@@ -18,6 +18,8 @@ pub(crate) mod gateway;
 pub(crate) mod gateway_group;
 mod lines;
 #[cfg(feature = "control-plane")]
+pub(crate) mod openapi;
+#[cfg(feature = "control-plane")]
 pub(crate) mod publish;
 #[cfg(feature = "control-plane")]
 pub(crate) mod quick;
@@ -62,6 +64,9 @@ pub(crate) enum Failure {
     #[cfg(feature = "control-plane")]
     #[error(transparent)]
     Quick(#[from] quick::Refusal),
+    #[cfg(feature = "control-plane")]
+    #[error(transparent)]
+    Openapi(#[from] openapi::Refusal),
     #[error("cannot start {what}: {source}")]
     Start { what: &'static str, source: io::Error },
     #[cfg(feature = "gateway")]

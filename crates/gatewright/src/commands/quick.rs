@@ -115,7 +115,7 @@ fn name_of(path: &str, backend: &Backend) -> String {
 }
 
 /// The id that belongs to a name: the same each time, so that a second run finds what the first one made.
-fn id_of(name: &str) -> Result<String, Refusal> {
+pub(super) fn id_of(name: &str) -> Result<String, Refusal> {
     let letter = |c: char| {
         if c.is_ascii_alphanumeric() || c == '.' || c == '_' { c.to_ascii_lowercase() } else { '-' }
     };
