@@ -100,6 +100,7 @@ fn default_group_content() -> GatewayGroup {
         labels: Labels::new(),
         kind: GatewayGroupKind::default(),
         settings: None,
+        sampling: None,
     }
 }
 

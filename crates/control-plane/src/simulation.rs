@@ -11,6 +11,7 @@ use gatewright_model::digest::{ContentDigest, Ledger};
 use gatewright_model::id::{GatewayGroupId, InstanceId, ServiceId};
 use gatewright_model::matching::MatchSettings;
 use gatewright_model::protocol::{Epoch, Heartbeat, Update};
+use gatewright_model::sample::{Sampled, Samples, SamplingSettings};
 use gatewright_model::snapshot::{PublishedService, Revision};
 
 use crate::WatchServer;
@@ -163,6 +164,12 @@ impl Intent for Database {
     fn heard(&self, _: &Proved, _: IpAddr, heartbeat: Heartbeat) -> Result<(), TooMany> {
         self.state().heartbeats.insert(heartbeat.instance_id.clone(), heartbeat);
         Ok(())
+    }
+
+    fn sampled<'a>(&'a self, _: &'a Proved, samples: Samples) -> Asked<'a, Result<Sampled, Refusal>> {
+        // Nobody asks for previews of a simulated network.
+        let settings = SamplingSettings { heads_per_second: 0, ..SamplingSettings::default() };
+        Box::pin(std::future::ready(Ok(Sampled { settings, next: samples.first })))
     }
 
     fn look(&self) -> Asked<'_, Result<Box<dyn Moment>, StoreError>> {

@@ -77,16 +77,26 @@ async fn watch_with(control_plane: &ControlPlane, token: &str, query: &str) -> R
 
 /// Sends a heartbeat through a pipe within the process: status and answer.
 pub(crate) async fn beat(control_plane: &ControlPlane, token: &str, heartbeat: &Value) -> (u16, String) {
+    post(control_plane, HEARTBEAT_PATH, token, heartbeat).await
+}
+
+/// Sends something beside the watch through a pipe within the process: status and answer.
+pub(crate) async fn post(
+    control_plane: &ControlPlane,
+    path: &str,
+    token: &str,
+    body: &Value,
+) -> (u16, String) {
     let (gateway_side, control_plane_side) = tokio::io::duplex(64 << 10);
     let server = control_plane.watch_server();
     tokio::spawn(async move { server.serve(control_plane_side).await });
     let (mut sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(gateway_side)).await.unwrap();
     tokio::spawn(connection);
-    let request = Request::post(format!("http://x{HEARTBEAT_PATH}"))
+    let request = Request::post(format!("http://x{path}"))
         .header("content-type", "application/json")
         .header(TOKEN_HEADER, token)
-        .body(Full::<Bytes>::from(heartbeat.to_string()));
+        .body(Full::<Bytes>::from(body.to_string()));
     let response = sender.send_request(request.unwrap()).await.unwrap();
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.unwrap().to_bytes();

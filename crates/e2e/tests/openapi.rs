@@ -20,7 +20,9 @@ fn a_document_is_imported_published_served_and_exported() {
     let file = directory.path().join("pets.yaml");
     let write = |paths: &str| {
         let server = format!("http://{}/v1", upstream.address());
-        let head = format!("openapi: 3.1.0\ninfo: {{title: Pet store, version: '1'}}\nservers: [{{url: '{server}'}}]\n");
+        let head = format!(
+            "openapi: 3.1.0\ninfo: {{title: Pet store, version: '1'}}\nservers: [{{url: '{server}'}}]\n"
+        );
         std::fs::write(&file, format!("{head}paths:\n{paths}")).unwrap();
         file.to_str().unwrap().to_owned()
     };

@@ -19,7 +19,7 @@
 //! * `listeners`, `handover`: the listening sockets, and how they pass to the process that replaces this one.
 //! * `outbound`: the way outside for plugins. `secrets`: what references of configurations stand for.
 //! * `worker`: one thread, one runtime, nothing shared on the request path.
-//! * `heartbeat`: what this instance reports of itself. `status`: the status listener.
+//! * `heartbeat`: what this instance reports of itself. `samples`: what it sends of requests for previews. `status`: the status listener.
 //! * [`simulation`]: a gateway without listeners and workers, for simulations of the network.
 
 pub mod config;
@@ -47,6 +47,7 @@ mod transport;
 mod worker;
 
 mod heartbeat;
+mod samples;
 pub mod simulation;
 mod status;
 
@@ -86,6 +87,7 @@ use source::report::Reports;
 use telemetry::access_log::writer::Channel;
 use telemetry::access_log::{self, Destination};
 use telemetry::metrics::Metrics;
+use telemetry::sampler::Sampler;
 use telemetry::{Recorder, Teller};
 use upstream::names::SystemDns;
 use worker::door::Door;
@@ -158,7 +160,7 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
     let open = |path| DataDirectory::open(path, &settings, takes_over);
     let kept = settings.data_dir.as_deref().map(open).transpose()?;
     let DataDirectory { cache, lock } = kept.unwrap_or_default();
-    let (reports, limits) = (Reports::new(), settings.limits);
+    let (reports, limits, sampler) = (Reports::new(), settings.limits, Arc::new(Sampler::new()));
     let door = Arc::new(Door::new(&limits, settings.trust.clone()));
     let metrics = Arc::new(Metrics::asked_for(&settings));
     let current = Current::new(LiveConfig::unconfigured(Arc::clone(&metrics)));
@@ -190,7 +192,7 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
     );
     let (current_too, beside, shared) = (current.clone(), Arc::new(beside), Shared::new());
     let following = Following { settings, current: current_too, background: beside, cache, reports, shared };
-    follow(source, following, &background, listeners.addresses.ports(), &stopping)?;
+    follow(source, (following, &sampler), &background, listeners.addresses.ports(), &stopping)?;
 
     let (alive, workers_ended) = mpsc::channel(1);
     let mut tls_listeners = listeners.tls.into_iter();
@@ -203,7 +205,7 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
             tls: Arc::clone(&tls),
             current: current.clone(),
             limits,
-            recorder: Recorder::new(index, Arc::clone(&metrics), &teller, lines),
+            recorder: Recorder::new(index, Arc::clone(&metrics), &teller, lines, Arc::clone(&sampler)),
             door: Arc::clone(&door),
             hours: Hours { open: opened.clone(), stop: stopping.clone() },
             end: ending.clone(),
@@ -227,7 +229,7 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
 /// Has what is in `source` served, and reports of it if somebody is to know.
 fn follow(
     source: Source,
-    following: Following,
+    (following, sampler): (Following, &Arc<Sampler>),
     background: &Handle,
     ports: Vec<u16>,
     stopping: &watch::Receiver<bool>,
@@ -235,6 +237,8 @@ fn follow(
     match source {
         Source::ControlPlane(connector) => {
             background.spawn(report(&following, ports, stopping.clone()));
+            let (settings, shared) = (following.settings.clone(), following.shared.clone());
+            background.spawn(samples::send_sampled(settings, shared, Arc::clone(sampler), stopping.clone()));
             background.spawn(source::control_plane::follow(following, connector, stopping.clone()));
         }
         Source::File(path) => {

@@ -204,6 +204,12 @@ impl AdminClient {
         Ok(self.service_template_named(id_or_name)?.unwrap_or_else(|| id_or_name.to_owned()))
     }
 
+    /// What publishing would change in a gateway group.
+    pub(crate) fn service_preview(&self, gateway_group_id: &str, wish: &Value) -> Result<Value, AdminError> {
+        let path = format!("/api/gateway_groups/{gateway_group_id}/preview");
+        Ok(self.call("POST", &path, Some(wish))?["value"].take())
+    }
+
     /// The id of the service template with this name, if there is one.
     pub(crate) fn service_template_named(&self, name: &str) -> Result<Option<String>, AdminError> {
         let name: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::id::ServiceId;
 use crate::matching::MatchSettings;
 use crate::snapshot::PublishedService;
 use crate::target::TargetError;
@@ -149,4 +150,36 @@ pub trait Rehearse: std::fmt::Debug + Send + Sync + 'static {
         settings: MatchSettings,
         request: &RehearsedRequest,
     ) -> Result<Explanation, RehearsalError>;
+
+    /// What becomes of `requests` with the services that stand, and with `candidates` in the place of those of them
+    /// that have the same ids. A request that a gateway would refuse before matching it is decided as if no route
+    /// matched.
+    ///
+    /// # Errors
+    /// When a gateway would not accept the candidates; services that stand and do not compile serve nothing.
+    fn replay(
+        &self,
+        standing: &[Arc<PublishedService>],
+        candidates: &[Arc<PublishedService>],
+        settings: MatchSettings,
+        requests: &[RehearsedRequest],
+    ) -> Result<Vec<Replayed>, Violations>;
+}
+
+/// Which route serves a request before and after a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replayed {
+    /// With the services that stand; none: no route.
+    pub before: Option<Served>,
+    /// With the candidates in their place; none: no route.
+    pub after: Option<Served>,
+}
+
+/// The route that serves a request.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Served {
+    /// The service.
+    pub service_id: ServiceId,
+    /// The place of the route among those of the service.
+    pub route: usize,
 }

@@ -66,7 +66,7 @@ fn event(operation: &Operation) -> Option<Event> {
     let id = operation.operation_id.as_deref()?;
     let key = id.strip_suffix(FORMER).unwrap_or(id).to_owned();
     let name = operation.summary.clone().unwrap_or_default().trim_end_matches('.').to_owned();
-    let looking = ["explain", "_validate", "_check", "_diff", "_convert", "service_export"];
+    let looking = ["explain", "_validate", "_check", "_diff", "_convert", "service_export", "_preview"];
     let only_looks = looking.iter().any(|end| key.ends_with(end));
     (!only_looks).then_some(Event { key, name })
 }

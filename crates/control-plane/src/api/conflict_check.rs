@@ -60,6 +60,29 @@ impl From<RoutePlace> for PlaceView {
     }
 }
 
+/// Two routes that get in each other's way, or one that is in its own.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ConflictView {
+    /// `duplicate`: they match the same; `overlapping`: one covers the other, and both serve requests; `shadowed`: the
+    /// winner leaves nothing at this place; `unreachable`: no place of the loser is ever served.
+    #[schema(value_type = String)]
+    kind: ConflictKind,
+    /// What serves the requests that both could serve; absent: nothing could match the loser anyway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    winner: Option<PlaceView>,
+    loser: PlaceView,
+    /// What decides.
+    reason: String,
+}
+
+impl From<Conflict> for ConflictView {
+    fn from(conflict: Conflict) -> Self {
+        let Conflict { kind, winner, loser, reason } = conflict;
+        Self { kind, winner: winner.map(PlaceView::from), loser: loser.into(), reason }
+    }
+}
+
 impl From<Conflicts> for ConflictsView {
     fn from(found: Conflicts) -> Self {
         let mut view = Self { truncated: found.truncated, ..Self::default() };

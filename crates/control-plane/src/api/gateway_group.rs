@@ -4,6 +4,7 @@ use axum::extract::State;
 use gatewright_model::matching::MatchSettings;
 use gatewright_model::resource::Labels;
 use gatewright_model::resource::gateway_group::{GatewayGroup, GatewayGroupKind};
+use gatewright_model::sample::SamplingSettings;
 use gatewright_model::validation::Violations;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -30,6 +31,8 @@ pub(super) struct GatewayGroupView {
     kind: GatewayGroupKind,
     /// How requests are matched.
     settings: MatchSettings,
+    /// How requests are sampled for previews.
+    sampling: SamplingSettings,
     /// The newest revision of what the group's gateways serve; a gateway's status says which one it has applied.
     revision: u64,
     created_at: i64,
@@ -41,6 +44,7 @@ impl From<GatewayGroupRow> for GatewayGroupView {
         Self {
             id: row.id.into(),
             settings: row.group.match_settings(),
+            sampling: row.group.sampling_settings(),
             name: row.group.name,
             desc: row.group.desc,
             labels: row.group.labels,

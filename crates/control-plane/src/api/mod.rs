@@ -24,6 +24,7 @@ mod instance_certificate;
 mod instance_token;
 mod license;
 mod openapi;
+mod preview;
 mod published_service;
 mod role;
 mod route_template;

@@ -19,7 +19,7 @@ use super::version::ApiVersion;
 use super::{
     access_token, audit_log, ca_certificate, canary, certificate, conflict_check, consumer, core_usage,
     credential, explain, gateway_group, global_rule, group_route, group_service, instance,
-    instance_certificate, instance_token, label, license, metrics, openapi, plugin, plugin_metadata,
+    instance_certificate, instance_token, label, license, metrics, openapi, plugin, plugin_metadata, preview,
     published_service, role, route_template, runtime_configuration, schema, secret_provider, service_diff,
     service_publish, service_template, service_upstream, service_version, session, sni, ssl, stream_route,
     stream_route_template, user, validate, variable, version,
@@ -62,6 +62,7 @@ fn operations() -> OpenApiRouter<App> {
         ))
         .routes(routes!(gateway_group::gateway_group_count))
         .routes(routes!(explain::explain))
+        .routes(routes!(preview::service_preview))
         .routes(routes!(gateway_group::gateway_group_admin_key_put))
         .routes(routes!(service_template::service_template_list, service_template::service_template_create))
         .routes(routes!(

@@ -127,7 +127,7 @@ async fn candidate(
 }
 
 /// Off the threads that serve calls: it may take a second.
-async fn analyse(
+pub(super) async fn analyse(
     services: Services,
     settings: MatchSettings,
     touched: BTreeSet<ServiceId>,

@@ -315,7 +315,12 @@ pub(crate) fn route_template_parse<T: TemplateRoute>(
 pub(crate) fn gateway_group_parse(value: Value) -> Result<GatewayGroupDocument, Violations> {
     static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<GatewayGroup>);
     SCHEMA.violations(&value).into_result()?;
-    let (content, warnings) = parse(value)?;
+    let (content, warnings) = parse::<GatewayGroup>(value)?;
+    let mut violations = Violations::default();
+    if let Some(sampling) = &content.sampling {
+        sampling.check("/sampling", &mut violations);
+    }
+    violations.into_result()?;
     Ok(Document { id: None, content, warnings })
 }
 

@@ -86,6 +86,7 @@ impl App {
             return Err(Refusal::NameTaken { noun: NOUN, name: group.name, by: other.to_string() });
         }
         group.settings = group.settings.or(before.settings);
+        group.sampling = group.sampling.or_else(|| before.sampling.clone());
         let stamp = tx.stamp(self.world().now()).await?;
         tx.gateway_group_update(stamp, id, &group).await?;
         let rematches = group.match_settings() != before.match_settings();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use gatewright_model::id::{GatewayGroupId, InstanceId};
 use gatewright_model::protocol::{Epoch, Heartbeat, Quarantined};
+use gatewright_model::sample::{Sampled, Samples};
 use gatewright_model::snapshot::Revision;
 use tokio::time::Instant;
 
@@ -132,6 +133,19 @@ impl App {
         heartbeat: Heartbeat,
     ) -> Result<(), TooMany> {
         self.instances().heard(proved, ip, heartbeat, self.world().now())
+    }
+
+    /// Takes the heads that an instance has sampled; it is answered how it is to go on.
+    pub(crate) async fn instance_sampled(
+        &self,
+        proved: &Proved,
+        samples: Samples,
+    ) -> Result<Sampled, Refusal> {
+        let group = &proved.gateway_group_id;
+        let row = gateway_group(&mut self.store().read().await?, group).await?;
+        let settings = row.group.sampling_settings();
+        let next = self.heads().take(group, &settings, samples, self.world().now());
+        Ok(Sampled { settings, next })
     }
 
     /// Writes what instances said lately.

@@ -17,6 +17,7 @@ mod world;
 mod access_token;
 mod audit_log;
 mod authority;
+mod blast_radius;
 mod canary;
 mod conflict_check;
 mod explain;
@@ -35,6 +36,8 @@ mod label;
 mod openapi;
 pub(crate) mod openapi_document;
 mod plugin;
+mod preview;
+pub(crate) mod preview_document;
 mod published_service;
 mod role;
 mod route_template;
@@ -62,6 +65,7 @@ use std::sync::Arc;
 
 pub(crate) use audit_log::{Broken, NAME_BYTES_MAX, Verified, audit_log_note_body, cut};
 pub(crate) use authority::{Authority, INSTANCE_DAYS_DEFAULT, INSTANCE_DAYS_MAX, InstanceCertificate};
+pub(crate) use blast_radius::BlastRadius;
 pub(crate) use caller::{ADMIN, Action, Caller, Credentials, SUPER_ADMIN};
 pub(crate) use canary::CanaryEnd;
 pub(crate) use core_schema::core_schema;
@@ -76,6 +80,7 @@ pub(crate) use openapi::Imported;
 pub(crate) use password::{password_hash, password_new};
 pub(crate) use patch::{Patch, json_depth};
 pub(crate) use plugin::{plugin_list, plugin_metadata_default, plugin_schema, plugin_summary_list};
+pub(crate) use preview::{Preview, ServicePreview};
 pub(crate) use refusal::Refusal;
 pub(crate) use route_template::RouteTemplate;
 pub(crate) use service_publish::PublishOutcome;
@@ -91,7 +96,7 @@ use gatewright_model::id::GatewayGroupId;
 use gatewright_model::rehearsal::Rehearse;
 use tokio::sync::Semaphore;
 
-use crate::distribution::{Counts, Feeds, Hints, Instances, Standings};
+use crate::distribution::{Counts, Feeds, Heads, Hints, Instances, Standings};
 use crate::store::{Call, Store};
 use throttle::Throttle;
 
@@ -115,6 +120,7 @@ struct Parts {
     feeds: Feeds,
     standings: Standings,
     instances: Instances,
+    heads: Heads,
     secrets: ProcessSecrets,
     rehearsal: Option<Arc<dyn Rehearse>>,
     password_checks: Semaphore,
@@ -209,6 +215,7 @@ impl App {
                 feeds: Feeds::default(),
                 standings: Standings::default(),
                 instances: Instances::default(),
+                heads: Heads::default(),
                 secrets,
                 rehearsal,
                 password_checks,
@@ -235,6 +242,10 @@ impl App {
 
     fn instances(&self) -> &Instances {
         &self.parts.instances
+    }
+
+    fn heads(&self) -> &Heads {
+        &self.parts.heads
     }
 
     fn world(&self) -> &World {

@@ -33,7 +33,7 @@ fn may_see(caller: &Caller, at: &str, wish: &StateWish) -> Result<(), Refusal> {
     }
 }
 
-async fn state(tx: &mut Reading, wish: &StateWish) -> Result<ServiceState, Refusal> {
+pub(super) async fn state(tx: &mut Reading, wish: &StateWish) -> Result<ServiceState, Refusal> {
     let id = &wish.service_id;
     if let Some(group) = &wish.gateway_group_id {
         let active = published_service(tx, group, id).await?;

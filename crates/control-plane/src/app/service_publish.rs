@@ -315,7 +315,7 @@ async fn existing_version(
 }
 
 /// Refuses what gateways of this release could not serve: it would answer 503 from the first request on.
-fn must_be_servable(version: &ServiceVersion, at: &str, violations: &mut Violations) {
+pub(super) fn must_be_servable(version: &ServiceVersion, at: &str, violations: &mut Violations) {
     let service = &version.name;
     let (count, max) = (version.routes.len() + version.stream_routes.len(), limits::ROUTES_PER_SERVICE_MAX);
     if count > max {

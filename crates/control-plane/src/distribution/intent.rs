@@ -8,6 +8,7 @@ use std::pin::Pin;
 
 use gatewright_model::id::GatewayGroupId;
 use gatewright_model::protocol::{Epoch, Heartbeat, Update};
+use gatewright_model::sample::{Sampled, Samples};
 use gatewright_model::snapshot::Revision;
 
 use super::TooMany;
@@ -25,6 +26,9 @@ pub(crate) trait Intent: Send + Sync + 'static {
 
     /// Takes a heartbeat.
     fn heard(&self, proved: &Proved, ip: IpAddr, heartbeat: Heartbeat) -> Result<(), TooMany>;
+
+    /// Takes the heads that an instance has sampled.
+    fn sampled<'a>(&'a self, proved: &'a Proved, samples: Samples) -> Asked<'a, Result<Sampled, Refusal>>;
 
     /// Begins to read.
     fn look(&self) -> Asked<'_, Result<Box<dyn Moment>, StoreError>>;
@@ -54,6 +58,10 @@ impl Intent for App {
 
     fn heard(&self, proved: &Proved, ip: IpAddr, heartbeat: Heartbeat) -> Result<(), TooMany> {
         self.instance_heartbeat(proved, ip, heartbeat)
+    }
+
+    fn sampled<'a>(&'a self, proved: &'a Proved, samples: Samples) -> Asked<'a, Result<Sampled, Refusal>> {
+        Box::pin(self.instance_sampled(proved, samples))
     }
 
     fn look(&self) -> Asked<'_, Result<Box<dyn Moment>, StoreError>> {

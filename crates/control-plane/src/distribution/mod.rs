@@ -6,6 +6,7 @@
 mod assemble;
 mod counts;
 mod feed;
+mod heads;
 mod hint;
 mod instances;
 mod intent;
@@ -18,6 +19,7 @@ pub(crate) use counts::{Counted, Counts};
 pub(crate) use feed::Feeds;
 #[cfg(test)]
 pub(crate) use feed::sent;
+pub(crate) use heads::{GroupHeads, Heads};
 pub(crate) use hint::Hints;
 pub(crate) use instances::{Instances, TooMany};
 pub(crate) use intent::{Asked, Intent, Moment};

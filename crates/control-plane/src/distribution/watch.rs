@@ -18,6 +18,7 @@ use gatewright_model::protocol::{
     CONTENT_TYPE, ENCODING, HEARTBEAT_BYTES_MAX, HEARTBEAT_PATH, Heartbeat, Message, PING_INTERVAL,
     TOKEN_HEADER, WATCH_PATH, WatchQuery, is_newer,
 };
+use gatewright_model::sample::{SAMPLES_BYTES_MAX, SAMPLES_PATH, Samples};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -52,9 +53,11 @@ pub(crate) fn watch_router(
 ) -> axum::Router {
     axum::Router::new()
         .route(WATCH_PATH, get(watch_open))
-        .route(HEARTBEAT_PATH, post(heartbeat_take))
-        .layer(DefaultBodyLimit::max(HEARTBEAT_BYTES_MAX))
-        .fallback(|| async { answer(StatusCode::NOT_FOUND, "there is nothing here but watch and heartbeat") })
+        .route(HEARTBEAT_PATH, post(heartbeat_take).layer(DefaultBodyLimit::max(HEARTBEAT_BYTES_MAX)))
+        .route(SAMPLES_PATH, post(samples_take).layer(DefaultBodyLimit::max(SAMPLES_BYTES_MAX)))
+        .fallback(|| async {
+            answer(StatusCode::NOT_FOUND, "there is nothing here but the watch, heartbeats and samples")
+        })
         .with_state(Watch { intent, hints, feeds, stopping })
 }
 
@@ -127,6 +130,32 @@ async fn heartbeat_take(
             StatusCode::NO_CONTENT.into_response()
         }
         Err(error) => answer(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    }
+}
+
+async fn samples_take(
+    State(watch): State<Watch>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    body: Result<Json<Samples>, axum::extract::rejection::JsonRejection>,
+) -> Response<Body> {
+    let proved = match proved(&*watch.intent, &proof(peer.as_deref(), &headers)).await {
+        Ok(proved) => proved,
+        Err(refused) => return refused,
+    };
+    let samples = match body {
+        Ok(Json(samples)) => samples,
+        Err(rejection) => return answer(rejection.status(), &rejection.body_text()),
+    };
+    if let Some(complaint) = samples.complaint() {
+        return answer(StatusCode::BAD_REQUEST, complaint);
+    }
+    match watch.intent.sampled(&proved, samples).await {
+        Ok(sampled) => Json(sampled).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "sampled heads could not be taken");
+            answer(StatusCode::SERVICE_UNAVAILABLE, "the store is unavailable")
+        }
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod gateway_group;
 pub(crate) mod instance;
 mod openapi;
 mod operations;
+pub(crate) mod preview;
 pub(crate) mod published_service;
 pub(crate) mod refusals;
 pub(crate) mod route_template;

@@ -89,6 +89,7 @@ pub(super) async fn forward<'l>(
         body = Body::Read(read.map(ReadBody::new));
         found = find(record, &workspace.request, client, &body);
     }
+    worker.recorder.sample(record, &workspace.request);
     // Global rules see requests that no route matches, too.
     if let Err(reason) = found
         && reason != RejectReason::RouteNotFound

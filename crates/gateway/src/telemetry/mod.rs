@@ -6,13 +6,16 @@
 //! * `record`: what is known of one exchange.
 //! * [`access_log`]: a line for it.
 //! * `metrics`: numbers.
+//! * `sampler`: the heads of a few requests.
 
 pub mod access_log;
 pub(crate) mod metrics;
 pub(crate) mod record;
+pub(crate) mod sampler;
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Instant;
 
 use gatewright_model::message::RequestHead;
 use gatewright_plugins::exchange::Counted;
@@ -25,6 +28,7 @@ use access_log::writer::Channel;
 use metrics::exchanges::OfWorker;
 use metrics::{Metrics, WorkerCounts};
 use record::{Outcome, Record};
+use sampler::Sampler;
 
 /// Who tells: the same on every line.
 #[derive(Clone, Debug)]
@@ -46,6 +50,7 @@ pub(crate) struct Recorder {
     metrics: Arc<Metrics>,
     pub(crate) teller: Arc<Teller>,
     lines: Option<Lines>,
+    sampler: Arc<Sampler>,
     exchanges: OfWorker,
     moment: RefCell<Moment>,
 }
@@ -57,6 +62,7 @@ impl Recorder {
         metrics: Arc<Metrics>,
         teller: &Arc<Teller>,
         log: Option<&Channel>,
+        sampler: Arc<Sampler>,
     ) -> Self {
         let lines = log.map(|channel| Lines::new(channel.clone(), Arc::clone(teller)));
         Self {
@@ -64,6 +70,7 @@ impl Recorder {
             metrics,
             teller: Arc::clone(teller),
             lines,
+            sampler,
             exchanges: OfWorker::default(),
             moment: RefCell::default(),
         }
@@ -77,12 +84,21 @@ impl Recorder {
     /// One that tells nobody, for tests.
     #[cfg(test)]
     pub(crate) fn silent() -> Self {
-        Self::new(0, Arc::new(Metrics::new(1)), &Arc::new(Teller::new("default")), None)
+        let (metrics, teller) = (Arc::new(Metrics::new(1)), Arc::new(Teller::new("default")));
+        Self::new(0, metrics, &teller, None, Arc::new(Sampler::new()))
     }
 
     /// What this worker counts beside exchanges.
     pub(crate) fn counts(&self) -> &WorkerCounts {
         self.metrics.of(self.worker)
+    }
+
+    /// The request of `record` is matched, and nothing has edited its head yet; a few heads are kept.
+    #[inline]
+    pub(crate) fn sample(&self, record: &Record<'_>, request: &RequestHead) {
+        if let Some(head) = self.sampler.begin(request) {
+            record.sample(head);
+        }
     }
 
     /// The exchange of `record` is over.
@@ -94,6 +110,9 @@ impl Recorder {
             phases.finish(request, client, &Ended { outcome: &outcome, recorder: self, moment: &moment });
         }
         self.metrics.count(self.worker, &outcome);
+        if let Some(head) = record.take_sample() {
+            self.sampler.keep(*head, &outcome, Instant::now());
+        }
         if let Some(lines) = &self.lines {
             lines.add(&outcome, request, client);
         }

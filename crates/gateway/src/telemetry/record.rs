@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use gatewright_model::lifecycle::RouteVersion;
 use gatewright_model::matching::HostPattern;
+use gatewright_model::sample::SampledHead;
 
 use crate::live::{LiveConfig, LiveRoute, LiveService};
 use crate::proxy::phases::Phases;
@@ -24,6 +25,8 @@ pub(crate) struct Record<'l> {
     service: Cell<Option<Place<'l>>>,
     /// The plugins of the request, which take note of its end.
     phases: Cell<Option<Box<Phases<'l>>>>,
+    /// The head, if it is one of the few that are kept.
+    sample: Cell<Option<Box<SampledHead>>>,
     status: Cell<u16>,
     reject_reason: Cell<Option<RejectReason>>,
     cut_reason: Cell<Option<RejectReason>>,
@@ -61,6 +64,7 @@ impl<'l> Record<'l> {
             begun,
             service: Cell::new(None),
             phases: Cell::new(None),
+            sample: Cell::new(None),
             status: Cell::new(0),
             reject_reason: Cell::new(None),
             cut_reason: Cell::new(None),
@@ -89,6 +93,16 @@ impl<'l> Record<'l> {
     /// The plugins that take note of the end, if any ran.
     pub(crate) fn take_phases(&self) -> Option<Box<Phases<'l>>> {
         self.phases.take()
+    }
+
+    /// The head is one of the few that are kept.
+    pub(crate) fn sample(&self, head: Box<SampledHead>) {
+        self.sample.set(Some(head));
+    }
+
+    /// The head, if it is to be kept.
+    pub(crate) fn take_sample(&self) -> Option<Box<SampledHead>> {
+        self.sample.take()
     }
 
     /// A try begins.

@@ -42,6 +42,8 @@ use crate::commands::diff::Diff;
 #[cfg(feature = "control-plane")]
 use crate::commands::openapi::{Export, Import};
 #[cfg(feature = "control-plane")]
+use crate::commands::preview::Preview;
+#[cfg(feature = "control-plane")]
 use crate::commands::publish::Publish;
 #[cfg(feature = "control-plane")]
 use crate::commands::quick::Backend;
@@ -77,6 +79,9 @@ pub(crate) enum Command {
     /// Publish a service template as a new version, and wait until gateways serve it.
     #[cfg(feature = "control-plane")]
     Publish(Publish),
+    /// Say what publishing would change, and for which of the requests that came lately.
+    #[cfg(feature = "control-plane")]
+    Preview(Preview),
     /// Explain which route serves a request, and why no other does.
     Explain(Explain),
     /// Say what differs between two versions of a service, its template, or what gateway groups have.

@@ -20,6 +20,8 @@ mod lines;
 #[cfg(feature = "control-plane")]
 pub(crate) mod openapi;
 #[cfg(feature = "control-plane")]
+pub(crate) mod preview;
+#[cfg(feature = "control-plane")]
 pub(crate) mod publish;
 #[cfg(feature = "control-plane")]
 pub(crate) mod quick;
@@ -67,6 +69,9 @@ pub(crate) enum Failure {
     #[cfg(feature = "control-plane")]
     #[error(transparent)]
     Openapi(#[from] openapi::Refusal),
+    #[cfg(feature = "control-plane")]
+    #[error(transparent)]
+    Preview(#[from] preview::Unreadable),
     #[error("cannot start {what}: {source}")]
     Start { what: &'static str, source: io::Error },
     #[cfg(feature = "gateway")]

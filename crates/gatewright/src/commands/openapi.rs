@@ -11,7 +11,7 @@ use gatewright_model::diff::ServiceDiff;
 use gatewright_model::limits;
 use gatewright_model::openapi::{Note, NoteKind, Suggestion};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Failure;
 use super::diff::{Place, State, state};
@@ -228,6 +228,8 @@ fn noted(note: &Note) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]

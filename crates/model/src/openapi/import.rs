@@ -123,7 +123,7 @@ impl<'d> Reader<'d> {
         };
         let known: Vec<&str> = PATH.into_iter().chain(METHODS).collect();
         note_others(members, &at, "a path", &known, &mut self.notes);
-        let written = match path::imported(path).and_then(|written| routable(written)) {
+        let written = match path::imported(path).and_then(routable) {
             Ok(written) => written,
             Err(reason) => {
                 let message = format!("path `{}` cannot be routed: {reason}", cut(path, 200));

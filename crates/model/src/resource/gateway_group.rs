@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use super::Labels;
 use crate::matching::MatchSettings;
+use crate::sample::SamplingSettings;
 
 /// The id of the group that exists from the first start on.
 pub const DEFAULT_ID: &str = "default";
@@ -29,6 +30,11 @@ pub struct GatewayGroup {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub settings: Option<MatchSettings>,
+    /// How requests are sampled for previews (our extension). Absent in a change: as before; absent at first: the
+    /// defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub sampling: Option<SamplingSettings>,
 }
 
 impl GatewayGroup {
@@ -36,6 +42,12 @@ impl GatewayGroup {
     #[must_use]
     pub fn match_settings(&self) -> MatchSettings {
         self.settings.unwrap_or_default()
+    }
+
+    /// How the group's gateways sample requests.
+    #[must_use]
+    pub fn sampling_settings(&self) -> SamplingSettings {
+        self.sampling.clone().unwrap_or_default()
     }
 }
 

@@ -3,15 +3,19 @@
 //! A rehearsed request becomes a head like a received one and is matched by the same router with the same variables;
 //! nothing here decides anything by itself.
 
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gatewright_model::expression::{NamedVariables, Value, Variable, Variables};
+use gatewright_model::id::ServiceId;
 use gatewright_model::matching::MatchSettings;
 use gatewright_model::message::RequestHead;
 use gatewright_model::path_pattern::PathPattern;
-use gatewright_model::rehearsal::{Explanation, RehearsalError, Rehearse, RehearsedRequest};
+use gatewright_model::rehearsal::{self, Explanation, RehearsalError, Rehearse, RehearsedRequest, Replayed};
 use gatewright_model::snapshot::PublishedService;
 use gatewright_model::target::parse_target;
 use gatewright_model::validation::Violations;
@@ -122,6 +126,48 @@ impl Rehearse for Rehearsal {
             services.iter().filter(|service| may_match(service, settings, path)).cloned().collect();
         Stage::new(&near, settings)?.explain(request)
     }
+
+    fn replay(
+        &self,
+        standing: &[Arc<PublishedService>],
+        candidates: &[Arc<PublishedService>],
+        settings: MatchSettings,
+        requests: &[RehearsedRequest],
+    ) -> Result<Vec<Replayed>, Violations> {
+        let replaced: BTreeSet<&ServiceId> = candidates.iter().map(|service| &service.service_id).collect();
+        let mut before = Router::new(settings);
+        let mut taken_out = Vec::new();
+        for service in standing {
+            // A gateway that cannot compile it serves an older form, of which nothing is known here.
+            let Ok(rules) = ServiceRules::compile(service, settings).map(Arc::new) else { continue };
+            before.replace(None, Some(&rules));
+            if replaced.contains(&service.service_id) {
+                taken_out.push(rules);
+            }
+        }
+        let (mut after, mut violations) = (before.clone(), Violations::default());
+        taken_out.iter().for_each(|rules| after.replace(Some(rules), None));
+        for (index, service) in candidates.iter().enumerate() {
+            match ServiceRules::compile(service, settings) {
+                Ok(rules) => after.replace(None, Some(&Arc::new(rules))),
+                Err(wrong) => violations.absorb(&format!("/services/{index}"), wrong),
+            }
+        }
+        violations.into_result()?;
+        let decided = requests.iter().map(|request| {
+            let both = |request: &Request<'_>| Replayed {
+                before: served(&before, request),
+                after: served(&after, request),
+            };
+            with_request(request, both).unwrap_or(Replayed { before: None, after: None })
+        });
+        Ok(decided.collect())
+    }
+}
+
+fn served(router: &Router, request: &Request<'_>) -> Option<rehearsal::Served> {
+    let found = router.find(request)?;
+    Some(rehearsal::Served { service_id: found.rules.service().service_id.clone(), route: found.route })
 }
 
 /// Whether a route of `service` has a literal start that `path` has; one that cannot be read counts as if.
@@ -197,106 +243,6 @@ impl Variables for RehearsedVariables<'_> {
             Variable::Host if self.head.host.is_empty() => None,
             Variable::RequestMethod if self.head.method_text.is_empty() => None,
             _ => variable_of_head(self.head, variable),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn stage(routes: &Json) -> Stage {
-        let service = json!({
-            "service_id": "s", "service_version_id": "s-1", "version": "1", "name": "s", "type": "http",
-            "strip_path_prefix": true, "upstream": {}, "status": 1, "routes": routes
-        });
-        let service: PublishedService = serde_json::from_value(service).expect("a published service");
-        Stage::new(&[Arc::new(service)], MatchSettings::default()).expect("a stage")
-    }
-
-    /// `route name=value…`, `-` or the error.
-    fn serve(stage: &Stage, request: &Json) -> String {
-        let request: RehearsedRequest = serde_json::from_value(request.clone()).expect("a request");
-        match stage.explain(&request) {
-            Err(error) => error.to_string(),
-            Ok(explanation) => match explanation.winner() {
-                None => "-".to_owned(),
-                Some(winner) => {
-                    let gatewright_model::rehearsal::Outcome::Wins { params } = &winner.outcome else {
-                        panic!("a winner that does not win");
-                    };
-                    params
-                        .iter()
-                        .fold(winner.route.clone(), |text, (name, value)| format!("{text} {name}={value}"))
-                }
-            },
-        }
-    }
-
-    #[test]
-    fn a_rehearsed_request_has_the_variables_of_a_real_one_and_those_it_is_given() {
-        let routes = json!([
-            {"route_id": "q", "name": "q", "paths": ["/*"], "priority": 9, "vars": [["arg_v", "==", "2"]]},
-            {"route_id": "h", "name": "h", "paths": ["/*"], "priority": 8, "vars": [["http_x_team", "==", "a, b"]]},
-            {"route_id": "c", "name": "c", "paths": ["/*"], "priority": 7, "vars": [["cookie_k", "==", "v"]]},
-            {"route_id": "r", "name": "r", "paths": ["/*"], "priority": 6, "vars": [["remote_addr", "ipmatch", "10.0.0.0/8"]]},
-            {"route_id": "g", "name": "g", "paths": ["/*"], "priority": 5, "vars": [["consumer_name", "==", "jo"]]},
-            {"route_id": "n", "name": "n", "paths": ["/*"], "priority": 4, "vars": [["request_method", "~=", "GET"]]},
-            {"route_id": "u", "name": "u", "paths": ["/u/:id"]},
-        ]);
-        let stage = stage(&routes);
-        for (request, expected) in [
-            (json!({"method": "GET", "uri": "/?v=2"}), "q :ext="),
-            (json!({"method": "GET", "uri": "/", "headers": {"X-Team": ["a", "b"]}}), "h :ext="),
-            (json!({"method": "GET", "uri": "/", "headers": {"cookie": "k=v"}}), "c :ext="),
-            (json!({"method": "GET", "uri": "/", "remote_addr": "10.1.1.1"}), "r :ext="),
-            (json!({"method": "GET", "uri": "/", "vars": {"consumer_name": "jo"}}), "g :ext="),
-            (json!({"method": "GET", "uri": "/?v=2", "vars": {"arg_v": null}}), "-"),
-            (json!({"method": "GET", "uri": "/u/%31/"}), "-"),
-            (json!({"method": "GET", "uri": "//u/./%31"}), "u id=1"),
-            (json!({"method": null, "host": null, "remote_addr": null, "uri": "/x"}), "n :ext=x"),
-        ] {
-            assert_eq!(serve(&stage, &request), expected, "{request}");
-        }
-    }
-
-    #[test]
-    fn a_host_is_what_the_header_says_and_an_absolute_target_comes_first() {
-        let routes = json!([
-            {"route_id": "a", "name": "a", "paths": ["/"], "hosts": ["a.example"]},
-            {"route_id": "b", "name": "b", "paths": ["/"], "hosts": ["b.example"]},
-        ]);
-        let stage = stage(&routes);
-        for (request, expected) in [
-            (json!({"method": "GET", "uri": "/", "host": "A.example:80"}), "a"),
-            (
-                json!({"method": "GET", "uri": "/", "host": "a.example", "headers": {"host": "b.example"}}),
-                "b",
-            ),
-            (json!({"method": "GET", "uri": "http://b.example", "host": "a.example"}), "b"),
-            (json!({"method": "GET", "uri": "/"}), "-"),
-            (json!({"method": "GET", "uri": "/", "host": "::1"}), "-"),
-        ] {
-            assert_eq!(serve(&stage, &request), expected, "{request}");
-        }
-    }
-
-    #[test]
-    fn what_a_gateway_refuses_is_an_error() {
-        let stage = stage(&json!([]));
-        for (request, expected) in [
-            (
-                json!({"uri": "/%zz"}),
-                "the target contains a `%` that is not followed by two hexadecimal digits",
-            ),
-            (json!({"uri": "/.."}), "the path of the target leaves the root"),
-            (json!({"uri": "/", "headers": {"a": 1}}), "header `a` is neither a text nor a list of texts"),
-            (json!({"uri": "/", "headers": {"a": "b\r\nc: d"}}), "the head is not HTTP/1"),
-            (json!({"uri": format!("/{}", "x".repeat(20_000))}), "the request target is too long"),
-        ] {
-            assert_eq!(serve(&stage, &request), expected, "{request}");
         }
     }
 }
