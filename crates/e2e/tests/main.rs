@@ -13,6 +13,7 @@ mod demo;
 mod quick;
 
 mod authentication;
+mod caching;
 mod canary;
 mod direct;
 mod openapi;

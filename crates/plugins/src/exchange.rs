@@ -44,6 +44,18 @@ impl Flow {
     pub fn respond(answer: Answer) -> Self {
         Self::Respond(Box::new(answer))
     }
+
+    /// Waits for `waiting`, then goes on as `then` says of what came of it.
+    #[must_use]
+    pub fn after<T: 'static>(
+        waiting: impl Future<Output = T> + 'static,
+        then: impl FnOnce(T, &mut Exchange<'_>) -> Self + 'static,
+    ) -> Self {
+        Self::Wait(Box::pin(async move {
+            let came = waiting.await;
+            Box::new(move |exchange: &mut Exchange<'_>| then(came, exchange)) as Next
+        }))
+    }
 }
 
 /// An answer that a plugin gives instead of the upstream.
@@ -51,7 +63,7 @@ impl Flow {
 pub struct Answer {
     /// The status.
     pub status: u16,
-    /// The fields, without those that frame the body.
+    /// The fields, without those that frame the body; only an answer to `HEAD` may say how long it would be.
     pub fields: Vec<(Cow<'static, str>, Vec<u8>)>,
     /// The body; where it is empty and the status an error, the gateway writes a page that says so.
     pub body: Bytes,
@@ -222,6 +234,12 @@ pub struct State {
     pub silence_max: Option<Duration>,
     /// `cors` decided which origins may read the answer.
     pub(crate) origins_decided: bool,
+    /// Somebody outside vouched for whoever sends the request, without naming a consumer: what is answered may be for
+    /// that one alone.
+    pub is_vouched_for: bool,
+    /// A plugin wants to see the fields of the response as the upstream sent them, see
+    /// [`crate::response::Response::received`].
+    pub keeps_received: bool,
     /// Fields for the answer, whoever gives it.
     pub answer_fields: Vec<(Cow<'static, str>, Vec<u8>)>,
     variables: Vec<(Box<str>, Vec<u8>)>,

@@ -226,6 +226,7 @@ fn decide(config: &Config, answer: Result<Response, Failure>, exchange: &mut Exc
         }
         return Flow::respond(refusal.body(answer.body));
     }
+    exchange.state.is_vouched_for = true;
     for name in &config.upstream_headers {
         exchange.request.fields.remove(name.as_bytes());
         for value in values(&answer, name) {

@@ -61,6 +61,7 @@ mod openid_connect;
 mod opentelemetry;
 mod prometheus;
 mod proxy_buffering;
+mod proxy_cache;
 mod proxy_mirror;
 mod proxy_rewrite;
 mod real_ip;
@@ -115,6 +116,7 @@ pub const ALL: &[&Kind] = &[
     &key_auth::KIND,
     &consumer_restriction::KIND,
     &forward_auth::KIND,
+    &proxy_cache::KIND,
     &proxy_mirror::KIND,
     &proxy_rewrite::KIND,
     &workflow::KIND,

@@ -55,11 +55,33 @@ pub trait Outbound: Send + Sync {
         Box::pin(std::future::ready(Err(Failure::Unreachable("there is no Redis here".to_owned()))))
     }
 
+    /// A place on disk under this name, which survives a restart; `None`: nothing is kept on disk here.
+    fn shelf(&self, _name: &str) -> Option<Arc<dyn Shelf>> {
+        None
+    }
+
     /// Counts what a plugin had to tell and could not: so many entries.
     fn lost(&self, _plugin: &'static str, _entries: u64) {}
 
     /// Tells operators why.
     fn warn(&self, _plugin: &'static str, _reason: &str) {}
+}
+
+/// A place on disk where a plugin keeps things by name: letters, digits, `-` and `.`, at most 100.
+///
+/// What is read may be damaged, or gone: whoever keeps something there must be able to tell, and to do without.
+pub trait Shelf: Send + Sync {
+    /// What is there: names and bytes.
+    fn names(&self) -> Waiting<Vec<(String, u64)>>;
+
+    /// What is kept under `name`.
+    fn read(&self, name: &str) -> Waiting<Option<Bytes>>;
+
+    /// Keeps `bytes` under `name`, as a whole or not at all.
+    fn write(&self, name: &str, bytes: Bytes) -> Waiting<Result<(), Failure>>;
+
+    /// Forgets these.
+    fn remove(&self, names: Vec<String>) -> Waiting<()>;
 }
 
 /// Somebody who takes bytes and does not answer.

@@ -23,6 +23,12 @@ pub struct Response<'r> {
     pub origin: Origin,
     /// Whether the message has a body at all: answers to HEAD have none, whatever their head says.
     pub has_body: bool,
+    /// Whether its sender says where the body ends: where only the connection ends, a body that was cut short looks
+    /// like one that is whole.
+    pub is_delimited: bool,
+    /// The fields as the upstream sent them, before any plugin changed them; only for plugins that asked for them
+    /// ([`crate::exchange::State::keeps_received`]).
+    pub received: Option<Fields>,
     /// What becomes of the body.
     pub body: ResponseBody,
     /// All that comes after the head, where a plugin wanted to have it first.
@@ -116,6 +122,16 @@ impl Response<'_> {
                 ResponseBody::Replaced(out.into())
             }
         };
+    }
+
+    /// Shows the body to `observer` as the upstream sends it, before anything else changes it. It only looks, and
+    /// learns of the end only if the body came to it. Where another plugin sends something else, it sees nothing.
+    pub fn observe_received(&mut self, observer: Box<dyn BodyFilter>) {
+        match &mut self.body {
+            ResponseBody::Pass => self.body = ResponseBody::Filtered(vec![observer]),
+            ResponseBody::Filtered(filters) => filters.insert(0, observer),
+            ResponseBody::Replaced(_) => {}
+        }
     }
 
     /// Drops what the head says of a body that will be another one.

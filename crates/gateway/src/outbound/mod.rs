@@ -5,16 +5,18 @@
 
 mod delivery;
 mod redis;
+mod shelf;
 pub(crate) mod shipments;
 
 use std::collections::HashMap;
 use std::error::Error as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use gatewright_plugins::outbound::{
-    Connection, Destination, Failure, Outbound, Proxy as Wanted, Request, Response, Via, Waiting,
+    Connection, Destination, Failure, Outbound, Proxy as Wanted, Request, Response, Shelf, Via, Waiting,
 };
 use gatewright_plugins::redis::{Call, Redis};
 use reqwest::header::{HeaderName, HeaderValue};
@@ -31,12 +33,17 @@ use shipments::Shipments;
 /// their idle connections.
 const CLIENTS_MAX: usize = 64;
 
+/// The folder in the data directory that plugins keep something in.
+const SHELVES: &str = "plugins";
+
 /// What plugins send requests with.
 pub(crate) struct Http {
     runtime: Handle,
     clients: Arc<Clients>,
     shipments: Arc<Shipments>,
     servers: Arc<Servers>,
+    /// Where plugins may keep something on disk.
+    shelves: Option<PathBuf>,
 }
 
 struct Clients {
@@ -45,13 +52,19 @@ struct Clients {
 }
 
 impl Http {
-    /// Sends requests from `runtime`, and knows what `tls` trusts.
-    pub(crate) fn new(runtime: Handle, tls: Arc<tls::Shared>, shipments: Arc<Shipments>) -> Self {
+    /// Sends requests from `runtime`, knows what `tls` trusts, and keeps what plugins want kept in `data_dir`.
+    pub(crate) fn new(
+        runtime: Handle,
+        tls: Arc<tls::Shared>,
+        shipments: Arc<Shipments>,
+        data_dir: Option<&Path>,
+    ) -> Self {
         Self {
             runtime,
             clients: Arc::new(Clients { tls, known: Mutex::default() }),
             shipments,
             servers: Arc::default(),
+            shelves: data_dir.map(|path| path.join(SHELVES)),
         }
     }
 }
@@ -108,13 +121,18 @@ impl Outbound for Http {
         })
     }
 
+    fn shelf(&self, name: &str) -> Option<Arc<dyn Shelf>> {
+        let folder = shelf::folder(self.shelves.as_deref()?, name);
+        Some(Arc::new(shelf::Folder::new(folder, self.runtime.clone())))
+    }
+
     fn lost(&self, plugin: &'static str, entries: u64) {
         self.shipments.count(plugin, entries);
     }
 
     fn warn(&self, plugin: &'static str, reason: &str) {
         if self.shipments.may_complain(plugin, Instant::now()) {
-            tracing::warn!(plugin, reason, "what a plugin has to tell cannot be sent");
+            tracing::warn!(plugin, reason, "a plugin cannot do outside what it has to do there");
         }
     }
 }
@@ -271,7 +289,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.unwrap();
         let tls = Arc::new(tls::Shared::new(&crate::config::Tls::default()).unwrap());
-        let http = Http::new(runtime.handle().clone(), tls, Arc::default());
+        let http = Http::new(runtime.handle().clone(), tls, Arc::default(), None);
         (runtime, http)
     }
 

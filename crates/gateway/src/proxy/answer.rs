@@ -120,7 +120,9 @@ impl Answer<'_, '_, '_, '_, '_> {
             let node_persists = node_persists && framing != Framing::UntilClose;
             return Ok(Received { client_persists, node_persists, switched: false });
         }
-        let decided = self.changes.take().map(|changes| changes.decide(head, &self.to.asked, None));
+        let is_delimited = framing != Framing::UntilClose;
+        let decide = |changes: Changes<'_, '_>| changes.decide(head, &self.to.asked, is_delimited, None);
+        let decided = self.changes.take().map(decide);
         let has_body = has_body(self.to.asked.method, head.status);
         let (filters, passed) = match decided {
             None | Some(ResponseBody::Pass) => (Vec::new(), framing),
@@ -163,7 +165,10 @@ impl Answer<'_, '_, '_, '_, '_> {
         relay(source, Sink::from(&mut kept), self.timer).await.map_err(unread)?;
         let body = kept.body.freeze();
         let whole = Whole { body: body.clone(), trailers: kept.trailers };
-        let decided = self.changes.take().map(|changes| changes.decide(head, &self.to.asked, Some(whole)));
+        let is_delimited = framing != Framing::UntilClose;
+        let decide =
+            |changes: Changes<'_, '_>| changes.decide(head, &self.to.asked, is_delimited, Some(whole));
+        let decided = self.changes.take().map(decide);
         let body = match decided {
             None | Some(ResponseBody::Pass) => body,
             Some(ResponseBody::Replaced(body)) => body,
@@ -304,10 +309,17 @@ impl Answer<'_, '_, '_, '_, '_> {
 
 impl Changes<'_, '_> {
     /// Lets plugins change the head, and says what becomes of the body.
-    fn decide(self, head: &mut ResponseHead, asked: &Asked, whole: Option<Whole>) -> ResponseBody {
+    fn decide(
+        self,
+        head: &mut ResponseHead,
+        asked: &Asked,
+        is_delimited: bool,
+        whole: Option<Whole>,
+    ) -> ResponseBody {
         let sent = has_body(asked.forwarded, head.status);
         let seen = sent && asked.method != Method::Head;
-        let decided = self.phases.response(self.request, self.address, head, (seen, whole));
+        let body = (seen, is_delimited, whole);
+        let decided = self.phases.response(self.request, self.address, head, body);
         match decided {
             // With another status or method there is no place for the body, or one that the node does not fill.
             _ if sent != has_body(asked.method, head.status) => match decided {

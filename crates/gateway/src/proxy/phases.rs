@@ -324,11 +324,14 @@ impl<'l> Phases<'l> {
         request: &mut RequestHead,
         address: &ClientAddress,
         head: &mut ResponseHead,
-        (has_body, whole): (bool, Option<Whole>),
+        (has_body, is_delimited, whole): (bool, bool, Option<Whole>),
     ) -> ResponseBody {
         self.upstream_status = Some(head.status);
         let origin = Origin::Upstream(head.status);
-        self.respond(request, address, Response { head, origin, has_body, body: ResponseBody::Pass, whole })
+        let received = self.state.keeps_received.then(|| head.fields.clone());
+        let body = ResponseBody::Pass;
+        let response = Response { head, origin, has_body, is_delimited, received, body, whole };
+        self.respond(request, address, response)
     }
 
     fn respond(
@@ -362,8 +365,9 @@ impl<'l> Phases<'l> {
             .into();
         }
         let has_body = request.client_method() != Method::Head;
-        let response =
-            Response { head, origin: Origin::Gateway, has_body, body: ResponseBody::Pass, whole: None };
+        let (origin, body_plan) = (Origin::Gateway, ResponseBody::Pass);
+        let (is_delimited, received, whole) = (true, None, None);
+        let response = Response { head, origin, has_body, is_delimited, received, body: body_plan, whole };
         *composed = match self.respond(request, address, response) {
             ResponseBody::Pass => body,
             ResponseBody::Replaced(body) => body,
@@ -429,8 +433,13 @@ pub(super) fn composed(workspace: &mut Workspace) -> Option<(http::Response<()>,
 
 /// Takes the body that was composed, and makes the head say how long it is.
 fn settle_length(workspace: &mut Workspace) -> Bytes {
-    let Workspace { response: head, composed, .. } = workspace;
+    let Workspace { request, response: head, composed, .. } = workspace;
     let body = std::mem::take(composed);
+    // An answer to `HEAD` that a plugin kept says how long it would be.
+    let says_length = head.fields.known(Known::ContentLength).next().is_some();
+    if body.is_empty() && request.client_method() == Method::Head && says_length {
+        return body;
+    }
     head.fields.remove_known(Known::ContentLength);
     if matches!(head.status, 204 | 304) {
         return Bytes::new();

@@ -22,6 +22,7 @@ pub(crate) mod status;
 pub(crate) mod tries;
 
 use std::cmp::Reverse;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,14 +66,16 @@ pub(crate) struct Background {
 }
 
 impl Background {
-    /// For so many workers; checks and lookups run on `runtime`.
+    /// For so many workers; checks and lookups run on `runtime`, and plugins keep things in `data_dir`.
     pub(crate) fn new(
         workers: usize,
         runtime: Handle,
         lookup: Arc<dyn Lookup>,
         (tls, shipments): (Arc<tls::Shared>, Arc<Shipments>),
+        data_dir: Option<&Path>,
     ) -> Self {
-        let outbound: Arc<dyn Outbound> = Arc::new(Http::new(runtime.clone(), Arc::clone(&tls), shipments));
+        let http = Http::new(runtime.clone(), Arc::clone(&tls), shipments, data_dir);
+        let outbound: Arc<dyn Outbound> = Arc::new(http);
         let secrets = Secrets::new(runtime.clone(), Arc::clone(&outbound));
         let checkers = Checkers::new(runtime.clone());
         Self { workers, tls, outbound, secrets, checkers, names: Names::new(runtime, lookup) }

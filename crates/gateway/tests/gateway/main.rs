@@ -7,6 +7,7 @@ mod tls_world;
 mod world;
 
 mod answering;
+mod caching;
 mod canaries;
 mod forwarding;
 mod framing;

@@ -357,8 +357,9 @@ impl OpenIdConnect {
         lines.into_iter().fold(answer, |answer, line| answer.field("Set-Cookie", line))
     }
 
-    /// Gives the upstream an access token.
+    /// Gives the upstream the access token of whoever was let in.
     fn pass_token(&self, exchange: &mut Exchange<'_>, token: &str) {
+        exchange.state.is_vouched_for = true;
         let config = &self.provider.config;
         if !config.set_access_token_header {
             return;

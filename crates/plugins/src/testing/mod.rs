@@ -24,7 +24,7 @@ use crate::kind::Outcome;
 use crate::outbound::{Destination, Failure, Outbound, Request, Response as Reply};
 use crate::response::{Origin, Response, ResponseBody, Whole, finish_all, push_all};
 use crate::shared::Shared;
-use outside::{Door, Outside};
+use outside::{Disk, Door, Outside};
 
 /// One or more plugins of a route, and the world around it.
 pub(crate) struct Trial {
@@ -154,6 +154,23 @@ impl Trial {
     pub(crate) fn delivered(&self) -> Vec<(Destination, String)> {
         self.world.outside.work();
         std::mem::take(&mut *self.world.outside.delivered.lock().expect("deliveries"))
+    }
+
+    /// Gives the gateway a disk; from now on, as its plugins were built without one.
+    pub(crate) fn with_disk(self, plugins: &Json) -> Self {
+        *self.world.outside.disk.lock().expect("a disk") = Some(Disk::default());
+        self.restarted(plugins)
+    }
+
+    /// The same gateway started anew with these plugins: what is outside is as it was.
+    pub(crate) fn restarted(mut self, plugins: &Json) -> Self {
+        self.layer = layer_in(plugins, &json!({}), &self.world.outside).enabled();
+        self
+    }
+
+    /// What lies on disk, to look at and to damage.
+    pub(crate) fn disk(&self) -> Disk {
+        self.world.outside.disk.lock().expect("a disk").clone().expect("a disk")
     }
 
     /// Lets the gateway end.
@@ -302,6 +319,17 @@ pub(crate) struct Run<'t> {
     pub(crate) paused: Duration,
 }
 
+/// How the body of an upstream's answer ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// As the answer says.
+    Said,
+    /// With the connection, which is all that tells.
+    Connection,
+    /// Before its time.
+    Cut,
+}
+
 /// What came of a response.
 #[derive(Debug)]
 pub(crate) struct Responded {
@@ -367,11 +395,20 @@ impl Run<'_> {
 
     /// Runs the response phase on the answer of the plugin, or of an upstream: status, fields, empty line, body.
     pub(crate) fn respond(self, upstream: &str) -> Responded {
-        self.respond_before(upstream, &[])
+        self.respond_fully(upstream, &[], Ending::Said)
     }
 
     /// The same for an upstream that sends trailers.
-    pub(crate) fn respond_before(mut self, upstream: &str, trailers: &[(&str, &str)]) -> Responded {
+    pub(crate) fn respond_before(self, upstream: &str, trailers: &[(&str, &str)]) -> Responded {
+        self.respond_fully(upstream, trailers, Ending::Said)
+    }
+
+    /// The same, with a body that ends like this.
+    pub(crate) fn respond_as(self, upstream: &str, ending: Ending) -> Responded {
+        self.respond_fully(upstream, &[], ending)
+    }
+
+    fn respond_fully(mut self, upstream: &str, trailers: &[(&str, &str)], ending: Ending) -> Responded {
         let (top, body) = upstream.split_once("\n\n").unwrap_or((upstream, ""));
         let mut lines = top.lines();
         let status: u16 = lines.next().expect("a status").parse().expect("a status");
@@ -392,6 +429,7 @@ impl Run<'_> {
                 Origin::Gateway
             }
         };
+        let received = self.state.keeps_received.then(|| head.fields.clone());
         for (name, value) in std::mem::take(&mut self.state.answer_fields) {
             head.fields.append(&name, &value);
         }
@@ -400,10 +438,12 @@ impl Run<'_> {
         let is_read_first = self.state.answer_bytes_max.is_some() && matches!(origin, Origin::Upstream(_));
         let whole = is_read_first.then(|| Whole { body: body.clone().into(), trailers: passed.clone() });
         let mut trailers = Some(passed).filter(|_| !trailers.is_empty());
+        let has_body = self.head.client_method() != Method::Head && !matches!(status, 204 | 304);
+        let is_delimited = ending != Ending::Connection;
         let course = self.trial.course();
         let (plan, upstream_status) = self.with_exchange(|exchange| {
-            let mut response =
-                Response { head: &mut head, origin, has_body: true, body: ResponseBody::Pass, whole };
+            let (head, body) = (&mut head, ResponseBody::Pass);
+            let mut response = Response { head, origin, has_body, is_delimited, received, body, whole };
             course.response(exchange, &mut response);
             let upstream_status = match origin {
                 Origin::Upstream(status) => Some(status),
@@ -414,10 +454,13 @@ impl Run<'_> {
         let body = match plan {
             ResponseBody::Pass => body,
             ResponseBody::Replaced(bytes) => bytes.to_vec(),
+            ResponseBody::Filtered(_) if !has_body => body,
             ResponseBody::Filtered(mut filters) => {
                 let mut out = Vec::new();
                 body.chunks(3).for_each(|piece| push_all(&mut filters, piece, &mut out));
-                finish_all(&mut filters, &mut trailers, &mut out);
+                if ending != Ending::Cut {
+                    finish_all(&mut filters, &mut trailers, &mut out);
+                }
                 out
             }
         };

@@ -1,13 +1,14 @@
 //! What is outside of a trial: time, and whoever plugins ask or tell.
 
-use std::future::poll_fn;
+use std::collections::BTreeMap;
+use std::future::{poll_fn, ready};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::outbound::{Destination, Failure, Outbound, Request, Response as Reply, Waiting};
+use crate::outbound::{Destination, Failure, Outbound, Request, Response as Reply, Shelf, Waiting};
 
 /// What is outside of a trial: time, and whoever is asked there.
 pub(super) struct Outside {
@@ -18,7 +19,14 @@ pub(super) struct Outside {
     pub(super) delivered: Mutex<Vec<(Destination, String)>>,
     pub(super) lost: Mutex<u64>,
     pub(super) closing: Mutex<bool>,
+    pub(super) disk: Mutex<Option<Disk>>,
 }
+
+/// Files by name; all shelves are one.
+pub(crate) type Disk = Arc<Mutex<BTreeMap<String, Bytes>>>;
+
+/// A shelf of a trial.
+struct OnDisk(Disk);
 
 /// What stands for everybody outside.
 pub(super) type Answering = dyn FnMut(&Request) -> Result<Reply, Failure> + Send;
@@ -34,6 +42,7 @@ impl Default for Outside {
             delivered: Mutex::default(),
             lost: Mutex::default(),
             closing: Mutex::default(),
+            disk: Mutex::default(),
         }
     }
 }
@@ -93,7 +102,11 @@ impl Outbound for Door {
     fn deliver(&self, to: &Destination, bytes: Bytes) -> Waiting<Result<(), Failure>> {
         let text = String::from_utf8(bytes.to_vec()).expect("text");
         self.0.delivered.lock().expect("deliveries").push((to.clone(), text));
-        Box::pin(std::future::ready(Ok(())))
+        Box::pin(ready(Ok(())))
+    }
+
+    fn shelf(&self, _: &str) -> Option<Arc<dyn Shelf>> {
+        Some(Arc::new(OnDisk(self.0.disk.lock().expect("a disk").clone()?)))
     }
 
     fn lost(&self, _: &'static str, entries: u64) {
@@ -101,4 +114,26 @@ impl Outbound for Door {
     }
 
     fn warn(&self, _: &'static str, _: &str) {}
+}
+
+impl Shelf for OnDisk {
+    fn names(&self) -> Waiting<Vec<(String, u64)>> {
+        let files = self.0.lock().expect("files");
+        Box::pin(ready(files.iter().map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect()))
+    }
+
+    fn read(&self, name: &str) -> Waiting<Option<Bytes>> {
+        Box::pin(ready(self.0.lock().expect("files").get(name).cloned()))
+    }
+
+    fn write(&self, name: &str, bytes: Bytes) -> Waiting<Result<(), Failure>> {
+        self.0.lock().expect("files").insert(name.to_owned(), bytes);
+        Box::pin(ready(Ok(())))
+    }
+
+    fn remove(&self, names: Vec<String>) -> Waiting<()> {
+        let mut files = self.0.lock().expect("files");
+        names.iter().for_each(|name| drop(files.remove(name)));
+        Box::pin(ready(()))
+    }
 }

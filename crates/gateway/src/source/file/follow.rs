@@ -71,6 +71,7 @@ pub fn validate(path: &Path) -> Result<Violations, LoadError> {
             runtime.handle().clone(),
             Arc::new(SystemDns::default()),
             (tls, Arc::default()),
+            None,
         )
         .without_secrets();
         let warnings = standalone.warnings.clone();
