@@ -27,6 +27,8 @@ pub struct Settings {
     pub instance_token: String,
     /// Where the configuration is kept for a start without a control plane; none: nowhere.
     pub data_dir: Option<PathBuf>,
+    /// Where plugins keep things on disk, such as answers; none: they keep them in memory.
+    pub plugin_dir: Option<PathBuf>,
     /// Where clients are answered.
     pub proxy: SocketAddr,
     /// Where clients are answered over TLS, and how.

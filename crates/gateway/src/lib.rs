@@ -189,7 +189,7 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
         background.clone(),
         Arc::new(SystemDns::default()),
         (Arc::clone(&tls), Arc::clone(&metrics.shipments)),
-        settings.data_dir.as_deref().filter(|_| lock.is_some()),
+        settings.plugin_dir.clone(),
     );
     let (current_too, beside, shared) = (current.clone(), Arc::new(beside), Shared::new());
     let following = Following { settings, current: current_too, background: beside, cache, reports, shared };

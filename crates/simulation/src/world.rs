@@ -347,6 +347,7 @@ fn settings(number: usize, disk: Option<&Path>) -> Settings {
         instance_id: gateway_name(number).parse().expect("an id"),
         instance_token: "simulated".to_owned(),
         data_dir: disk.map(Path::to_owned),
+        plugin_dir: None,
         proxy: nowhere,
         tls: Tls::default(),
         status: nowhere,

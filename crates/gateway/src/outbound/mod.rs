@@ -10,7 +10,7 @@ pub(crate) mod shipments;
 
 use std::collections::HashMap;
 use std::error::Error as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,9 +33,6 @@ use shipments::Shipments;
 /// their idle connections.
 const CLIENTS_MAX: usize = 64;
 
-/// The folder in the data directory that plugins keep something in.
-const SHELVES: &str = "plugins";
-
 /// What plugins send requests with.
 pub(crate) struct Http {
     runtime: Handle,
@@ -52,12 +49,12 @@ struct Clients {
 }
 
 impl Http {
-    /// Sends requests from `runtime`, knows what `tls` trusts, and keeps what plugins want kept in `data_dir`.
+    /// Sends requests from `runtime`, knows what `tls` trusts, and keeps what plugins want kept in `plugin_dir`.
     pub(crate) fn new(
         runtime: Handle,
         tls: Arc<tls::Shared>,
         shipments: Arc<Shipments>,
-        data_dir: Option<&Path>,
+        plugin_dir: Option<PathBuf>,
     ) -> Self {
         Self {
             runtime,

@@ -121,7 +121,8 @@ fn write(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(UNFINISHED);
     let written = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside);
-    let written = written.and_then(|mut file| file.write_all(bytes)).and_then(|()| std::fs::rename(&beside, path));
+    let written =
+        written.and_then(|mut file| file.write_all(bytes)).and_then(|()| std::fs::rename(&beside, path));
     if written.is_err() {
         let _ = std::fs::remove_file(&beside);
     }

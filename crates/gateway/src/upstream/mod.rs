@@ -22,7 +22,7 @@ pub(crate) mod status;
 pub(crate) mod tries;
 
 use std::cmp::Reverse;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,15 +66,15 @@ pub(crate) struct Background {
 }
 
 impl Background {
-    /// For so many workers; checks and lookups run on `runtime`, and plugins keep things in `data_dir`.
+    /// For so many workers; checks and lookups run on `runtime`, and plugins keep things in `plugin_dir`.
     pub(crate) fn new(
         workers: usize,
         runtime: Handle,
         lookup: Arc<dyn Lookup>,
         (tls, shipments): (Arc<tls::Shared>, Arc<Shipments>),
-        data_dir: Option<&Path>,
+        plugin_dir: Option<PathBuf>,
     ) -> Self {
-        let http = Http::new(runtime.clone(), Arc::clone(&tls), shipments, data_dir);
+        let http = Http::new(runtime.clone(), Arc::clone(&tls), shipments, plugin_dir);
         let outbound: Arc<dyn Outbound> = Arc::new(http);
         let secrets = Secrets::new(runtime.clone(), Arc::clone(&outbound));
         let checkers = Checkers::new(runtime.clone());

@@ -119,6 +119,7 @@ impl World {
             instance_id: "instance".parse().unwrap(),
             instance_token: "token".to_owned(),
             data_dir: None,
+            plugin_dir: None,
             proxy: "127.0.0.1:0".parse().unwrap(),
             tls: Tls { listener: Some("127.0.0.1:0".parse().unwrap()), ..Tls::default() },
             status: "127.0.0.1:0".parse().unwrap(),

@@ -12,6 +12,9 @@ use crate::remote::{CertificateFiles, Proof, Remote};
 use crate::signals::{self, Signals};
 use crate::{announce, client_limits, upgrade};
 
+/// The folder in the data directory where plugins keep things.
+pub(super) const PLUGINS: &str = "plugins";
+
 /// Runs a gateway until it is told to stop.
 pub(crate) async fn run(arguments: arguments::Gateway) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
@@ -57,6 +60,7 @@ fn joined(arguments: &arguments::Gateway) -> Result<(Settings, Source), Failure>
     let instance_id = gatewright_gateway::config::instance_id(&arguments.data_dir);
     let settings = Settings {
         data_dir: Some(arguments.data_dir.clone()),
+        plugin_dir: Some(arguments.data_dir.join(PLUGINS)),
         ..settings(&arguments.traffic, arguments.group.clone(), instance_id, instance_token)
     };
     Ok((settings, Arc::new(remote).into()))
@@ -81,6 +85,7 @@ pub(super) fn settings(
         instance_id,
         instance_token,
         data_dir: None,
+        plugin_dir: None,
         proxy: traffic.proxy,
         tls: traffic.tls(),
         status: traffic.status,

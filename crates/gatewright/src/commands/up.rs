@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatewright_control_plane::ControlPlane;
-use gatewright_gateway::Gateway;
+use gatewright_gateway::{Gateway, Settings};
 use gatewright_model::resource::gateway_group;
 use tokio::runtime::Handle;
 
@@ -55,7 +55,10 @@ fn gateway_start(arguments: &Up, control_plane: &ControlPlane) -> Result<Gateway
     };
     let token = control_plane.instance_token().to_owned();
     let instance_id = gatewright_gateway::config::instance_id(&arguments.data.data_dir);
-    let settings = gateway::settings(&arguments.traffic, group, instance_id, token);
+    let settings = Settings {
+        plugin_dir: Some(arguments.data.data_dir.join(gateway::PLUGINS)),
+        ..gateway::settings(&arguments.traffic, group, instance_id, token)
+    };
     let connector = InProcess::new(control_plane.watch_server(), Handle::current());
     Ok(gatewright_gateway::start(settings, Arc::new(connector))?)
 }

@@ -338,7 +338,8 @@ impl Cache {
         };
         let said = self.said(exchange);
         // Parts of an answer, and changes of what is there on conditions, are the upstream's affair.
-        let is_special = ["Range", "If-Match", "If-Unmodified-Since"].iter().any(|name| exchange.field(name).is_some());
+        let is_special =
+            ["Range", "If-Match", "If-Unmodified-Since"].iter().any(|name| exchange.field(name).is_some());
         if is_special || said.no_store || any(&self.bypass, exchange) {
             // On disk, what was asked for past the cache is what the cache has from then on.
             let refreshes = self.config.cache_strategy == Strategy::Disk && !is_special && !said.no_store;
@@ -395,14 +396,23 @@ impl Cache {
         };
         let needs_body = status == Status::Hit || kept.has_validator();
         match &entry.place {
-            Place::Memory(kept, body) => self.use_up(exchange, (key, which), (kept, Some(body)), status, waited),
+            Place::Memory(kept, body) => {
+                self.use_up(exchange, (key, which), (kept, Some(body)), status, waited)
+            }
             _ if needs_body => self.fetch(key, which, entry, status, waited),
             _ => self.use_up(exchange, (key, which), (&kept, None), status, waited),
         }
     }
 
     /// Reads the body of an answer from disk.
-    fn fetch(self: &Arc<Self>, key: Key, which: Which, entry: Arc<Entry>, status: Status, waited: bool) -> Flow {
+    fn fetch(
+        self: &Arc<Self>,
+        key: Key,
+        which: Which,
+        entry: Arc<Entry>,
+        status: Status,
+        waited: bool,
+    ) -> Flow {
         let cache = Arc::clone(self);
         let zone = Arc::clone(&self.zone);
         let reading = async move { zone.read(key, entry).await };
@@ -455,7 +465,8 @@ impl Cache {
         }
         if let Some(old) = &plan.old {
             let fields = &mut exchange.request.fields;
-            for (condition, validator) in [("If-None-Match", "ETag"), ("If-Modified-Since", "Last-Modified")] {
+            for (condition, validator) in [("If-None-Match", "ETag"), ("If-Modified-Since", "Last-Modified")]
+            {
                 fields.remove(condition.as_bytes());
                 if let Some(value) = old.kept.field(validator) {
                     fields.append(condition, value);

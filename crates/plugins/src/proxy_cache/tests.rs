@@ -110,10 +110,16 @@ fn what_is_kept_is_what_the_upstream_sent_and_passes_the_plugins_each_time() {
     });
     let trial = Trial::all(&plugins);
     let first = trial.run("GET /\nX-Request-Id: one\nAccept-Encoding: gzip").respond(PAGE);
-    assert_eq!((first.field("X-Request-Id").as_str(), first.field("Content-Encoding").as_str()), ("one", "gzip"));
+    assert_eq!(
+        (first.field("X-Request-Id").as_str(), first.field("Content-Encoding").as_str()),
+        ("one", "gzip")
+    );
     let second = trial.run("GET /\nX-Request-Id: two").respond(NOBODY);
     assert_eq!(said(&second), "200 HIT page!");
-    assert_eq!((second.field("X-Request-Id").as_str(), second.field("Content-Encoding").as_str()), ("two", ""));
+    assert_eq!(
+        (second.field("X-Request-Id").as_str(), second.field("Content-Encoding").as_str()),
+        ("two", "")
+    );
 }
 
 #[test]
@@ -192,7 +198,10 @@ fn an_old_answer_is_confirmed_by_the_upstream() {
     assert_eq!(run.sent("If-None-Match"), "\"1\"", "the upstream is asked about what is kept");
     let confirmed = run.respond("304\nETag: \"1\"\nX-Kept: new");
     assert_eq!(said(&confirmed), "200 REVALIDATED page");
-    assert_eq!((confirmed.field("X-Kept").as_str(), confirmed.field("Content-Type").as_str()), ("new", "text/html"));
+    assert_eq!(
+        (confirmed.field("X-Kept").as_str(), confirmed.field("Content-Type").as_str()),
+        ("new", "text/html")
+    );
     let hit = trial.run("GET /").respond(NOBODY);
     assert_eq!((said(&hit).as_str(), hit.field("X-Kept").as_str()), ("200 HIT page", "new"));
     trial.pass(Duration::from_secs(11));
@@ -252,10 +261,16 @@ fn what_is_purged_or_changed_is_gone() {
         status(&trial, &format!("GET /a\nAccept: {accept}"), page);
     }
     assert_eq!(trial.run("PURGE /a").answered(), "200 ");
-    assert!(trial.run("GET /a\nAccept: a").answer.is_none() && trial.run("GET /a\nAccept: b").answer.is_none());
-    for (method, answer, gone) in
-        [("PUT", "200", true), ("DELETE", "204", true), ("POST", "302", true), ("PUT", "409", false), ("OPTIONS", "200", false)]
-    {
+    assert!(
+        trial.run("GET /a\nAccept: a").answer.is_none() && trial.run("GET /a\nAccept: b").answer.is_none()
+    );
+    for (method, answer, gone) in [
+        ("PUT", "200", true),
+        ("DELETE", "204", true),
+        ("POST", "302", true),
+        ("PUT", "409", false),
+        ("OPTIONS", "200", false),
+    ] {
         status(&trial, "GET /b", PAGE);
         assert_eq!(status(&trial, &format!("{method} /b"), answer), "MISS");
         assert_eq!(trial.run("GET /b").answer.is_none(), gone, "{method} {answer}");
@@ -343,7 +358,10 @@ fn fields_for_caches_can_be_hidden() {
     for expected in ["MISS", "HIT"] {
         let responded = trial.run("GET /").respond(answer);
         assert_eq!(responded.field("Apisix-Cache-Status"), expected);
-        assert_eq!((responded.field("Cache-Control"), responded.field("Expires")), (String::new(), String::new()));
+        assert_eq!(
+            (responded.field("Cache-Control"), responded.field("Expires")),
+            (String::new(), String::new())
+        );
     }
 }
 

@@ -174,8 +174,10 @@ impl Zone {
         if !unread.is_empty() {
             return Found::Unread(unread);
         }
-        let right =
-            variants.iter().filter_map(|entry| Some((entry, entry.kept()?))).filter(|(_, kept)| kept.answers(asked));
+        let right = variants
+            .iter()
+            .filter_map(|entry| Some((entry, entry.kept()?)))
+            .filter(|(_, kept)| kept.answers(asked));
         match right.max_by_key(|(_, kept)| kept.kept_at) {
             Some((entry, kept)) => {
                 entry.used.store(true, Ordering::Relaxed);
