@@ -61,7 +61,7 @@ impl Http {
             clients: Arc::new(Clients { tls, known: Mutex::default() }),
             shipments,
             servers: Arc::default(),
-            shelves: data_dir.map(|path| path.join(SHELVES)),
+            shelves: plugin_dir,
         }
     }
 }
