@@ -32,5 +32,5 @@ fn a_page_is_kept_over_a_publish_and_a_restart_until_it_is_purged() {
     assert_eq!(asked(&world, "GET", "/page"), said(200, "MISS"), "what was changed is asked for again");
     serve(&world, &upstream, "3", &json!({"cache_strategy": "memory", "cache_zone": "pages"}));
     assert_eq!(asked(&world, "GET", "/page"), said(200, "MISS"));
-    assert_eq!(asked(&world, "HEAD", "/page"), said(200, "HIT"));
+    assert_eq!(asked(&world, "GET", "/page"), said(200, "HIT"));
 }

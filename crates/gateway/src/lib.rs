@@ -188,8 +188,7 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
         settings.workers.get(),
         background.clone(),
         Arc::new(SystemDns::default()),
-        (Arc::clone(&tls), Arc::clone(&metrics.shipments)),
-        settings.plugin_dir.clone(),
+        (Arc::clone(&tls), Arc::clone(&metrics.shipments), settings.plugin_dir.clone()),
     );
     let (current_too, beside, shared) = (current.clone(), Arc::new(beside), Shared::new());
     let following = Following { settings, current: current_too, background: beside, cache, reports, shared };

@@ -78,7 +78,7 @@ pub fn gateway(
 ) -> Result<(Observed, impl Future<Output = ()>), StartError> {
     let tls = Arc::new(tls::Shared::new(&settings.tls)?);
     let background =
-        Background::new(1, Handle::current(), Arc::new(SystemDns::default()), (tls, Arc::default()), None);
+        Background::new(1, Handle::current(), Arc::new(SystemDns::default()), (tls, Arc::default(), None));
     let background = background.without_secrets();
     let open = |path| DataDirectory::open(path, &settings, false);
     let DataDirectory { cache, lock } =

@@ -71,8 +71,7 @@ impl Background {
         workers: usize,
         runtime: Handle,
         lookup: Arc<dyn Lookup>,
-        (tls, shipments): (Arc<tls::Shared>, Arc<Shipments>),
-        plugin_dir: Option<PathBuf>,
+        (tls, shipments, plugin_dir): (Arc<tls::Shared>, Arc<Shipments>, Option<PathBuf>),
     ) -> Self {
         let http = Http::new(runtime.clone(), Arc::clone(&tls), shipments, plugin_dir);
         let outbound: Arc<dyn Outbound> = Arc::new(http);
@@ -289,7 +288,7 @@ impl Background {
             workers,
             runtime.handle().clone(),
             Arc::new(names::SystemDns::default()),
-            (tls, Arc::default()),
+            (tls, Arc::default(), None),
         )
     }
 }

@@ -70,8 +70,7 @@ pub fn validate(path: &Path) -> Result<Violations, LoadError> {
             1,
             runtime.handle().clone(),
             Arc::new(SystemDns::default()),
-            (tls, Arc::default()),
-            None,
+            (tls, Arc::default(), None),
         )
         .without_secrets();
         let warnings = standalone.warnings.clone();
