@@ -291,7 +291,9 @@ impl Cache {
     fn which(&self, exchange: &Exchange<'_>) -> Result<Option<Which>, Flow> {
         let request = &exchange.request;
         let method = request.bytes(request.method_text);
-        if !self.config.cache_method.iter().any(|kept| kept.as_bytes() == method) {
+        // What was asked with another method has another answer than what the upstream is asked for.
+        let is_changed = request.client_method() != request.method;
+        if is_changed || !self.config.cache_method.iter().any(|kept| kept.as_bytes() == method) {
             return Ok(None);
         }
         Ok(match request.method {
