@@ -19,6 +19,7 @@ mod direct;
 mod openapi;
 mod publish;
 mod templates;
+mod transforming;
 
 mod explain;
 mod headers;

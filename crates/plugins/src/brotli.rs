@@ -103,7 +103,7 @@ fn build(config: Value, _: &Site<'_>) -> Built {
         ..BrotliEncoderParams::default()
     };
     let Config { types, min_length, http_version, vary, .. } = config;
-    let selection = Selection { types, min_length, http_version, vary: vary == Some(true) };
+    let selection = Selection::new(types, min_length, http_version, vary);
     Ok(Arc::new(Brotli { selection, params }))
 }
 
@@ -190,12 +190,7 @@ mod tests {
         for config in [json!({}), json!({"comp_level": 0}), json!({"comp_level": 11, "lgwin": 0, "mode": 1})]
         {
             let params = Brotli {
-                selection: Selection {
-                    types: Types::default(),
-                    min_length: 1,
-                    http_version: 1.1,
-                    vary: false,
-                },
+                selection: Selection::new(Types::default(), 1, 1.1, None),
                 params: BrotliEncoderParams {
                     quality: config["comp_level"].as_i64().map_or(6, |level| i32::try_from(level).unwrap()),
                     ..BrotliEncoderParams::default()

@@ -1,5 +1,7 @@
 //! What compressing plugins do alike: which responses they take, whom they send them to, and what the head says then.
 
+use std::io::Read as _;
+
 use gatewright_model::message::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -28,20 +30,34 @@ pub(crate) fn types_schema() -> Value {
     ], "default": ["text/html"] })
 }
 
+/// What was compressed with gzip, of up to so many bytes. What is no gzip after all, or too much of it, ends where it
+/// does.
+pub(crate) fn gunzip(body: &[u8], bytes_max: usize) -> Vec<u8> {
+    let mut plain = Vec::new();
+    let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX);
+    let _ = flate2::read::MultiGzDecoder::new(body).take(limit).read_to_end(&mut plain);
+    plain
+}
+
 /// Which responses are compressed, and for whom.
 #[derive(Clone, Debug)]
 pub(crate) struct Selection {
     /// What bodies are.
-    pub(crate) types: Types,
+    types: Types,
     /// Bytes of the shortest body.
-    pub(crate) min_length: u64,
+    min_length: u64,
     /// The oldest HTTP version whose clients get compressed responses.
-    pub(crate) http_version: f64,
+    http_version: f64,
     /// Whether caches are told that the response depends on what the client accepts.
-    pub(crate) vary: bool,
+    vary: bool,
 }
 
 impl Selection {
+    /// As the fields of a configuration say that compressing plugins share.
+    pub(crate) fn new(types: Types, min_length: u64, http_version: f64, vary: Option<bool>) -> Self {
+        Self { types, min_length, http_version, vary: vary == Some(true) }
+    }
+
     /// Lets the body pass through what `encoder` makes, in the coding called `coding`, if the response is one of these
     /// and the client takes it.
     pub(crate) fn apply(

@@ -92,7 +92,7 @@ fn build(config: Value, _: &Site<'_>) -> Built {
     let config: Config = kind::parse(config)?;
     let level = Compression::new(config.comp_level);
     let Config { types, min_length, http_version, vary, .. } = config;
-    let selection = Selection { types, min_length, http_version, vary: vary == Some(true) };
+    let selection = Selection::new(types, min_length, http_version, vary);
     Ok(Arc::new(Gzip { selection, level }))
 }
 

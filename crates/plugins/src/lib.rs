@@ -36,6 +36,7 @@ mod tracing;
 
 mod api_breaker;
 mod basic_auth;
+mod body_transformer;
 mod brotli;
 mod client_control;
 mod consumer_restriction;
@@ -117,6 +118,7 @@ pub const ALL: &[&Kind] = &[
     &consumer_restriction::KIND,
     &forward_auth::KIND,
     &proxy_cache::KIND,
+    &body_transformer::KIND,
     &proxy_mirror::KIND,
     &proxy_rewrite::KIND,
     &workflow::KIND,

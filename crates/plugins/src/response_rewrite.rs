@@ -4,7 +4,6 @@
 //! The upstream is asked not to compress where there are filters; a body that is gzip all the same is decoded first,
 //! and one in another encoding passes untouched.
 
-use std::io::Read as _;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -16,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use crate::compression;
 use crate::edits::Edits;
 use crate::exchange::{Exchange, Flow};
 use crate::kind::{self, Built, Category, Kind, Phase, Phases, Plugin, Site};
@@ -233,11 +233,7 @@ impl BodyFilter for Held {
     fn finish(&mut self, out: &mut Vec<u8>) {
         let mut body = std::mem::take(&mut self.body);
         if self.gzip {
-            let mut plain = Vec::new();
-            let limit = u64::try_from(self.bytes_max).unwrap_or(u64::MAX);
-            // What is no gzip after all, or too much of it, ends where it does.
-            let _ = flate2::read::MultiGzDecoder::new(body.as_slice()).take(limit).read_to_end(&mut plain);
-            body = plain;
+            body = compression::gunzip(&body, self.bytes_max);
         }
         for filter in &*self.filters {
             body = filter.apply(&body);
