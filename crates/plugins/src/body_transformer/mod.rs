@@ -135,10 +135,10 @@ impl Plugin for BodyTransformer {
             (Some(replaced), _) => replaced.clone(),
             (None, Body::Read(body)) => body.clone(),
             (None, Body::Unread) => return Flow::ReadBody(self.request_bytes_max),
-            (None, Body::TooLarge) => return Flow::respond(Answer::new(413)),
+            (None, Body::TooLarge) => return refuse(exchange, Answer::new(413)),
         };
         if body.len() > self.request_bytes_max {
-            return Flow::respond(Answer::new(413));
+            return refuse(exchange, Answer::new(413));
         }
         let content_type = text(exchange.field("Content-Type").unwrap_or_default());
         let format = match exchange.request.method {
@@ -156,12 +156,13 @@ impl Plugin for BodyTransformer {
                 exchange.state.body_replaced = Some(written.into());
                 Flow::Continue
             }
-            Err((status, reason)) => Flow::respond(Answer::message(status, &reason)),
+            Err((status, reason)) => refuse(exchange, Answer::message(status, &reason)),
         }
     }
 
     fn response(&self, exchange: &mut Exchange<'_>, response: &mut Response<'_>) {
-        let Some(transform) = self.response.as_ref().filter(|_| response.has_body) else { return };
+        let is_own = exchange.note::<Refusal>().is_some();
+        let Some(transform) = self.response.as_ref().filter(|_| response.has_body && !is_own) else { return };
         let content_type = text(response.field("Content-Type").unwrap_or_default());
         let encoding = response.field("Content-Encoding").map(<[u8]>::to_ascii_lowercase);
         exchange.set_variable("status", response.head.status.to_string().into_bytes());
@@ -184,6 +185,14 @@ impl Plugin for BodyTransformer {
         }
         response.filter_body(Box::new(held));
     }
+}
+
+/// The answer is this plugin's own: what it says is for people to read.
+struct Refusal;
+
+fn refuse(exchange: &mut Exchange<'_>, answer: Answer) -> Flow {
+    exchange.set_note(Refusal);
+    Flow::respond(answer)
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -392,6 +401,9 @@ mod tests {
         assert_eq!(trial.run("GET /").respond(fault).body, "{\"message\":\"no \\\"x\\\"\"}\n");
         let broken = trial.run("GET /").respond("200\nContent-Type: text/xml\n\nsecret");
         assert_eq!(broken.body, "", "what cannot be transformed is not shown");
+        let both = json!({"request": {"template": "{{a.b}}"}, "response": {"template": "x"}});
+        let refused = Trial::of("body-transformer", both).run("POST /").respond("200");
+        assert!(refused.body.contains("attempt to index"), "why a request is refused is not transformed");
         let cut = json!({"response": {"template": "{*_body*}"}, "max_resp_body_size": 3});
         assert_eq!(Trial::of("body-transformer", cut).run("GET /").respond("200\n\nabcdef").body, "abc");
     }
