@@ -198,4 +198,15 @@ impl Moment for State {
     ) -> Asked<'a, Result<Update, StoreError>> {
         Box::pin(std::future::ready(Ok(State::changes(self, base))))
     }
+
+    fn preparation<'a>(&'a mut self, _: &'a GatewayGroupId) -> Asked<'a, Result<Option<String>, StoreError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    fn candidates<'a>(
+        &'a mut self,
+        _: &'a GatewayGroupId,
+    ) -> Asked<'a, Result<Vec<PublishedService>, StoreError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 }

@@ -36,6 +36,10 @@ mod certificate {
     once_more!(crate::api::certificate => gateways_get_the_certificates_of_an_sni_and_every_change_of_them, what_an_sni_refers_to_must_be_there_and_stays);
 }
 
+mod release_set {
+    once_more!(crate::api::release_set => a_set_that_one_instance_cannot_compile_changes_nothing_and_says_which_and_why, a_set_is_one_revision_of_each_group_and_one_roll_back_undoes_it);
+}
+
 mod service_import {
     once_more!(crate::api::service_import => a_document_becomes_a_template_and_again_shows_what_it_changed);
 }

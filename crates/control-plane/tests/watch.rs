@@ -25,7 +25,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// The next message; none: the control plane ended the watch.
-    async fn next(&mut self) -> Option<Message> {
+    pub(crate) async fn next(&mut self) -> Option<Message> {
         loop {
             if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.received.drain(..=end).collect();
@@ -40,7 +40,7 @@ impl Watch {
         loop {
             match self.next().await.expect("a message") {
                 Message::Update(update) => return update,
-                Message::Ping | Message::Behind { .. } => {}
+                Message::Ping | Message::Behind { .. } | Message::Prepare { .. } => {}
             }
         }
     }

@@ -117,11 +117,20 @@ impl Gateway {
     /// If it does not start.
     #[must_use]
     pub fn start_with(further: &[&str], data_dir: &Path) -> Self {
+        Self::start_in(further, data_dir, &[])
+    }
+
+    /// A gateway with one worker, further arguments and this in its environment.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_in(further: &[&str], data_dir: &Path, environment: &[(&str, &str)]) -> Self {
         let path = data_dir.to_str().expect("a temporary path is UTF-8");
         let mut arguments = vec!["gateway", "--proxy", FREE, "--status", FREE, "--workers", "1"];
         arguments.extend_from_slice(&["--data-dir", path]);
         arguments.extend_from_slice(further);
-        let mut process = Process::start(&arguments, &[]);
+        let mut process = Process::start(&arguments, environment);
         let (proxy, status_address) = (process.address("proxy"), process.address("status"));
         Self { process, proxy, status_address }
     }

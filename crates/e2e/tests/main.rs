@@ -17,6 +17,7 @@ mod caching;
 mod canary;
 mod direct;
 mod openapi;
+mod preview;
 mod publish;
 mod templates;
 mod transforming;

@@ -100,6 +100,7 @@ fn heartbeat(identity: &Identity, current: &Current, reports: &Reports) -> Heart
         persisted: report.persisted,
         quarantined: report.quarantined,
         plugins: gatewright_plugins::ALL.iter().map(|kind| kind.name.to_owned()).collect(),
+        prepared: report.prepared,
     }
 }
 

@@ -204,6 +204,19 @@ impl AdminClient {
         Ok(self.service_template_named(id_or_name)?.unwrap_or_else(|| id_or_name.to_owned()))
     }
 
+    /// Publishes services to gateway groups, all or nothing.
+    pub(crate) fn release_set_create(&self, wish: &Value, wait: Option<&str>) -> Result<Value, AdminError> {
+        let query = wait.map(|wait| format!("?wait={wait}")).unwrap_or_default();
+        let path = format!("/api/release_sets{query}");
+        Ok(self.call_within(CALL_TIMEOUT + WAIT_MAX, "POST", &path, Some(wish))?["value"].take())
+    }
+
+    /// Undoes a release set.
+    pub(crate) fn release_set_roll_back(&self, id: &str) -> Result<Value, AdminError> {
+        let id: String = form_urlencoded::byte_serialize(id.as_bytes()).collect();
+        Ok(self.call("POST", &format!("/api/release_sets/{id}/roll_back"), None)?["value"].take())
+    }
+
     /// What publishing would change in a gateway group.
     pub(crate) fn service_preview(&self, gateway_group_id: &str, wish: &Value) -> Result<Value, AdminError> {
         let path = format!("/api/gateway_groups/{gateway_group_id}/preview");

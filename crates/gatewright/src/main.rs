@@ -66,6 +66,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         #[cfg(feature = "control-plane")]
         Command::Preview(arguments) => commands::preview::run(&arguments)?,
         #[cfg(feature = "control-plane")]
+        Command::ReleaseSet(arguments) => commands::release_set::run(&arguments)?,
+        #[cfg(feature = "control-plane")]
         Command::Diff(arguments) => commands::diff::run(&arguments)?,
         #[cfg(feature = "control-plane")]
         Command::Audit(arguments) => commands::audit::run(&arguments)?,

@@ -172,6 +172,13 @@ pub enum Message {
         /// The newest revision that is known here.
         revision: Revision,
     },
+    /// Services to compile and not to serve; the next heartbeat says what came of it ([`Prepared`]).
+    Prepare {
+        /// Names the preparation.
+        id: String,
+        /// The services, as they would be published.
+        services: Vec<PublishedService>,
+    },
 }
 
 /// Everything that changed since a revision.
@@ -238,6 +245,13 @@ pub enum Received<'a> {
     Behind {
         /// The newest revision that is known there.
         revision: Revision,
+    },
+    /// See [`Message::Prepare`].
+    Prepare {
+        /// Names the preparation.
+        id: String,
+        /// The services, as they would be published.
+        services: Vec<PublishedService>,
     },
 }
 
@@ -343,6 +357,18 @@ pub struct Heartbeat {
     /// The plugins it can run.
     #[serde(default)]
     pub plugins: Vec<String>,
+    /// What came of the last preparation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prepared: Option<Prepared>,
+}
+
+/// What came of a [`Message::Prepare`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepared {
+    /// Names the preparation.
+    pub id: String,
+    /// What does not compile, and why; none: everything does.
+    pub complaints: Vec<Quarantined>,
 }
 
 /// An object that does not compile on a gateway, and why.
@@ -372,8 +398,14 @@ impl Heartbeat {
         let is_large = |one: &Quarantined| {
             is_long(&one.id, HEARTBEAT_TEXT_LENGTH_MAX + 1) || is_long(&one.reason, REASON_LENGTH_MAX)
         };
-        if self.quarantined.len() > QUARANTINED_NAMED_MAX || self.quarantined.iter().any(is_large) {
-            return Some("more is quarantined than is taken: 100 objects with reasons of 500 characters");
+        let is_much =
+            |named: &[Quarantined]| named.len() > QUARANTINED_NAMED_MAX || named.iter().any(is_large);
+        let prepared = self.prepared.as_ref();
+        if is_much(&self.quarantined) || prepared.is_some_and(|prepared| is_much(&prepared.complaints)) {
+            return Some("more does not compile than is taken: 100 objects with reasons of 500 characters");
+        }
+        if prepared.is_some_and(|prepared| is_long(&prepared.id, HEARTBEAT_TEXT_LENGTH_MAX)) {
+            return Some("the name of a preparation is longer than 255 characters");
         }
         None
     }
@@ -474,6 +506,7 @@ mod tests {
             persisted: None,
             quarantined: Vec::new(),
             plugins: Vec::new(),
+            prepared: None,
         };
         assert_eq!(fine.complaint(), None);
         let one = Quarantined { id: "s".to_owned(), reason: "x".repeat(501) };

@@ -86,6 +86,11 @@ impl ApiError {
                 | Refusal::StillPublished { .. }
                 | Refusal::StillReferred { .. }
                 | Refusal::PluginsLacking { .. }
+                | Refusal::NotPrepared { .. }
+                | Refusal::BeingPrepared { .. }
+                | Refusal::ChangedWhilePreparing { .. }
+                | Refusal::ReleaseOvertaken { .. }
+                | Refusal::RolledBackAlready { .. }
                 | Refusal::VersionImmutable { .. }
                 | Refusal::Unversioned { .. }
                 | Refusal::Duplicate { .. }

@@ -26,6 +26,7 @@ mod license;
 mod openapi;
 mod preview;
 mod published_service;
+mod release_set;
 mod role;
 mod route_template;
 mod runtime_configuration;

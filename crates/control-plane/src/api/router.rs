@@ -20,9 +20,9 @@ use super::{
     access_token, audit_log, ca_certificate, canary, certificate, conflict_check, consumer, core_usage,
     credential, explain, gateway_group, global_rule, group_route, group_service, instance,
     instance_certificate, instance_token, label, license, metrics, openapi, plugin, plugin_metadata, preview,
-    published_service, role, route_template, runtime_configuration, schema, secret_provider, service_diff,
-    service_publish, service_template, service_upstream, service_version, session, sni, ssl, stream_route,
-    stream_route_template, user, validate, variable, version,
+    published_service, release_set, role, route_template, runtime_configuration, schema, secret_provider,
+    service_diff, service_publish, service_template, service_upstream, service_version, session, sni, ssl,
+    stream_route, stream_route_template, user, validate, variable, version,
 };
 use crate::app::App;
 
@@ -89,6 +89,9 @@ fn operations() -> OpenApiRouter<App> {
         ))
         .routes(routes!(service_publish::service_publish))
         .routes(routes!(conflict_check::conflict_check))
+        .routes(routes!(release_set::release_set_list, release_set::release_set_create))
+        .routes(routes!(release_set::release_set_get))
+        .routes(routes!(release_set::release_set_roll_back))
         .routes(routes!(service_diff::service_diff))
         .routes(routes!(openapi::openapi_convert))
         .routes(routes!(openapi::openapi_import))

@@ -348,6 +348,7 @@ mod tests {
                 persisted: None,
                 quarantined: Vec::new(),
                 plugins: Vec::new(),
+                prepared: None,
             },
             certificate_expires_at: None,
             behind_since,

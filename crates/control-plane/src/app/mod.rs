@@ -39,6 +39,8 @@ mod plugin;
 mod preview;
 pub(crate) mod preview_document;
 mod published_service;
+mod release_set;
+pub(crate) mod release_set_document;
 mod role;
 mod route_template;
 mod runtime_configuration;

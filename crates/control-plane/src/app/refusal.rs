@@ -110,6 +110,40 @@ pub(crate) enum Refusal {
         /// Which instances lack which plugins.
         instances: String,
     },
+    /// Not every instance could compile it, or said so in time.
+    #[error("nothing was published, because not every gateway instance is prepared: {instances}")]
+    NotPrepared {
+        /// Which instances, and why.
+        instances: String,
+    },
+    /// Two release sets at a time would each undo what the other was prepared for.
+    #[error("another release set is being prepared for gateway group `{group}`; wait until it is done")]
+    BeingPrepared {
+        /// The group.
+        group: String,
+    },
+    /// What was prepared is not what would be published.
+    #[error(
+        "gateway group `{group}` has changed while the release set was prepared; nothing was published, try again"
+    )]
+    ChangedWhilePreparing {
+        /// The group.
+        group: String,
+    },
+    /// Rolling back would undo somebody's later decision.
+    #[error("release set `{id}` is not what runs any more: {services}; roll those back one by one")]
+    ReleaseOvertaken {
+        /// The set.
+        id: String,
+        /// What was published since.
+        services: String,
+    },
+    /// There is nothing left to undo.
+    #[error("release set `{id}` was rolled back already")]
+    RolledBackAlready {
+        /// The set.
+        id: String,
+    },
     /// Nobody in this process knows how gateways match.
     #[error(
         "this control plane was built without the gateway and cannot explain requests; ask one that was built with it, \

@@ -233,7 +233,7 @@ impl App {
         self.activate(tx, stamp, &placement, caller).await
     }
 
-    async fn activate(
+    pub(super) async fn activate(
         &self,
         tx: &mut Writing,
         stamp: Stamp,

@@ -76,6 +76,22 @@ impl Feeds {
         feed.catch_up(&mut *moment, group, &newest).await?;
         feed.answer(&mut *moment, group, have, newest).await
     }
+
+    /// What is being prepared in `group`, as a line, unless it is what was `said` last.
+    pub(super) async fn preparation(
+        &self,
+        intent: &dyn Intent,
+        group: &GatewayGroupId,
+        said: Option<&str>,
+    ) -> Result<Option<(String, Line)>, StoreError> {
+        let mut moment = intent.look().await?;
+        let Some(id) = moment.preparation(group).await?.filter(|id| Some(id.as_str()) != said) else {
+            return Ok(None);
+        };
+        let services = moment.candidates(group).await?;
+        let line = Line::of(&Message::Prepare { id: id.clone(), services }).map_err(unwritable)?;
+        Ok(Some((id, line)))
+    }
 }
 
 #[derive(Default)]

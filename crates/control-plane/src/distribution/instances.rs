@@ -150,6 +150,7 @@ mod tests {
             persisted: None,
             quarantined: Vec::new(),
             plugins: Vec::new(),
+            prepared: None,
         }
     }
 

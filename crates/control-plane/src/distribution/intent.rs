@@ -9,7 +9,7 @@ use std::pin::Pin;
 use gatewright_model::id::GatewayGroupId;
 use gatewright_model::protocol::{Epoch, Heartbeat, Update};
 use gatewright_model::sample::{Sampled, Samples};
-use gatewright_model::snapshot::Revision;
+use gatewright_model::snapshot::{PublishedService, Revision};
 
 use super::TooMany;
 use super::assemble::assemble;
@@ -49,6 +49,18 @@ pub(crate) trait Moment: Send {
         base: Option<Revision>,
         newest: &'a (Epoch, Revision),
     ) -> Asked<'a, Result<Update, StoreError>>;
+
+    /// What is being prepared in a group, if anything is.
+    fn preparation<'a>(
+        &'a mut self,
+        group: &'a GatewayGroupId,
+    ) -> Asked<'a, Result<Option<String>, StoreError>>;
+
+    /// The services that are being prepared in a group.
+    fn candidates<'a>(
+        &'a mut self,
+        group: &'a GatewayGroupId,
+    ) -> Asked<'a, Result<Vec<PublishedService>, StoreError>>;
 }
 
 impl Intent for App {
@@ -87,5 +99,19 @@ impl Moment for Reading {
         newest: &'a (Epoch, Revision),
     ) -> Asked<'a, Result<Update, StoreError>> {
         Box::pin(assemble(self, group, base, newest))
+    }
+
+    fn preparation<'a>(
+        &'a mut self,
+        group: &'a GatewayGroupId,
+    ) -> Asked<'a, Result<Option<String>, StoreError>> {
+        Box::pin(self.preparation_id(group))
+    }
+
+    fn candidates<'a>(
+        &'a mut self,
+        group: &'a GatewayGroupId,
+    ) -> Asked<'a, Result<Vec<PublishedService>, StoreError>> {
+        Box::pin(self.preparation_services(group))
     }
 }

@@ -60,7 +60,7 @@ impl Line {
         let says = match message {
             Message::Update(update) if update.full => Says::Everything,
             Message::Update(_) => Says::Changes,
-            Message::Ping | Message::Behind { .. } => Says::Nothing,
+            Message::Ping | Message::Behind { .. } | Message::Prepare { .. } => Says::Nothing,
         };
         Ok(Self(Arc::new(Written { says, plain: plain.into(), packed: OnceCell::new() })))
     }

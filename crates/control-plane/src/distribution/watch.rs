@@ -206,6 +206,8 @@ struct Lines {
     waiting: VecDeque<Line>,
     hints: tokio::sync::watch::Receiver<()>,
     ping_at: Instant,
+    /// The preparation that was sent last.
+    prepared: Option<String>,
     /// There was a hint; if nothing has changed, then perhaps the gateway is no longer welcome.
     is_doubted: bool,
     /// Counted as open.
@@ -224,6 +226,7 @@ impl Lines {
             waiting: VecDeque::new(),
             hints,
             ping_at: Instant::now(),
+            prepared: None,
             is_doubted: false,
             _open: open,
         }
@@ -267,6 +270,10 @@ impl Lines {
                     return None;
                 }
             }
+            if let Some(line) = self.preparation().await {
+                self.waiting.push_back(line);
+                continue;
+            }
             tokio::select! {
                 // A control plane that stops says nothing more, whatever else is due.
                 biased;
@@ -279,6 +286,22 @@ impl Lines {
                     self.is_doubted = true;
                 }
                 () = tokio::time::sleep(RECHECK_INTERVAL) => {}
+            }
+        }
+    }
+
+    /// What the gateway is to prepare, unless it was told already. It has the newest revision by now.
+    async fn preparation(&mut self) -> Option<Line> {
+        let said = self.prepared.as_deref();
+        match self.watch.feeds.preparation(&*self.watch.intent, &self.group, said).await {
+            Ok(Some((id, line))) => {
+                self.prepared = Some(id);
+                Some(line)
+            }
+            Ok(None) => None,
+            Err(error) => {
+                tracing::error!(group = %self.group, %error, "what is to be prepared cannot be read");
+                None
             }
         }
     }

@@ -45,6 +45,7 @@ mod label;
 mod publication;
 mod publish_receipt;
 mod published_service;
+mod release_set;
 mod route;
 mod route_template;
 mod service_template;
@@ -74,6 +75,9 @@ pub(crate) use publication::PublicationRow;
 pub(crate) use publish_receipt::PublishReceipt;
 pub(crate) use published_service::{
     ActiveVersion, Placement, PublishedServiceRow, ServiceContent, ServiceWrite,
+};
+pub(crate) use release_set::{
+    NumberedVersion, ReleaseSet, ReleaseSetRow, ReleasedGroup, ReleasedService, RolledBack,
 };
 pub(crate) use route::{RouteRow, RouteWrite};
 pub(crate) use sealed::SecretKey;

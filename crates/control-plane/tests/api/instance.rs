@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::watch::{beat, epoch};
 use crate::world::{KEY, World};
 
-async fn heartbeat(world: &World, id: &str, applied: u64) -> Value {
+pub(crate) async fn heartbeat(world: &World, id: &str, applied: u64) -> Value {
     let epoch = epoch(&world.control_plane).await;
     json!({
         "instance_id": id, "hostname": format!("{id}.example"), "version": "0.1.0", "ports": [9080], "cores": 4,

@@ -16,6 +16,7 @@ mod operations;
 pub(crate) mod preview;
 pub(crate) mod published_service;
 pub(crate) mod refusals;
+pub(crate) mod release_set;
 pub(crate) mod route_template;
 pub(crate) mod runtime_configuration;
 mod secrets;

@@ -56,6 +56,7 @@ fn known(world: &Known, path: &str, name: &str) -> Option<Value> {
         "token_id" => world.token.clone(),
         "role_id" => json!("super_admin_id"),
         "instance_id" => json!("instance"),
+        "release_set_id" => world.release_set.clone(),
         "instance_token_id" => world.instance_token.clone(),
         "dp_client_certificate_id" => world.instance_certificate.clone(),
         "field" => json!("status"),
@@ -75,6 +76,7 @@ struct Known {
     token: Value,
     instance_token: Value,
     instance_certificate: Value,
+    release_set: Value,
 }
 
 /// A body that a schema cannot say: what it must fit is elsewhere.
@@ -286,6 +288,10 @@ async fn furnished() -> (World, Known) {
     let joins = |path: &str| format!("/api/gateway_groups/default/{path}");
     let instance_token = world.value("POST", &joins("instance_token"), None).await;
     let instance_certificate = world.value("POST", &joins("dp_client_certificates"), None).await;
+    let orders = json!([{"service_id": "orders", "version": "1"}]);
+    let set = json!({"groups": [{"gateway_group_id": "default", "services": orders}]});
+    // Before there is an instance, which would be asked and say nothing.
+    let release_set = world.value("POST", "/api/release_sets", Some(set)).await;
     beat_once(&world, "instance").await;
     let (ssl, authority) = (certificate("a"), certificate("authority"));
     for (path, body) in [
@@ -317,6 +323,7 @@ async fn furnished() -> (World, Known) {
         token: id(token),
         instance_token: id(instance_token),
         instance_certificate: id(instance_certificate),
+        release_set: id(release_set),
     };
     (world, known)
 }

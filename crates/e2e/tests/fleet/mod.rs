@@ -3,4 +3,5 @@
 mod joining;
 mod outages;
 mod publishing;
+mod release_sets;
 mod standalone;

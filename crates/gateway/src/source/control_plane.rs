@@ -28,6 +28,7 @@ use super::Connector;
 use super::cache::{Cache, Kept, Writer};
 use super::connection::{Connection, ORIGIN, Shared};
 use super::lines::{Lines, NoLine};
+use super::preparation::prepare;
 use super::report::Reports;
 use crate::config::Settings;
 use crate::live::LiveConfig;
@@ -312,6 +313,12 @@ impl Follower {
             // Nothing is newer than what was kept.
             Received::Ping if self.trusted => serve_kept(&self.current, &self.live),
             Received::Ping => {}
+            Received::Prepare { id, services } => {
+                let served = (Arc::clone(&self.snapshot), Arc::clone(&self.live));
+                let prepared = prepare(id, services, served, Arc::clone(&self.background)).await;
+                tracing::info!(id = prepared.id, complaints = prepared.complaints.len(), "prepared");
+                self.reports.change(|report| report.prepared = Some(prepared));
+            }
             Received::Behind { revision } => {
                 serve_kept(&self.current, &self.live);
                 let ours = self.snapshot.revision;

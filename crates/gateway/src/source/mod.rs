@@ -9,6 +9,7 @@ pub(crate) mod connection;
 pub(crate) mod control_plane;
 pub mod file;
 mod lines;
+mod preparation;
 pub(crate) mod report;
 
 use std::future::Future;

@@ -1,7 +1,9 @@
 //! What has come of following a control plane: for the status listener and for the control plane itself.
 
 use gatewright_model::digest::ContentDigest;
-use gatewright_model::protocol::{Epoch, QUARANTINED_NAMED_MAX, Quarantined as Named, REASON_LENGTH_MAX};
+use gatewright_model::protocol::{
+    Epoch, Prepared, QUARANTINED_NAMED_MAX, Quarantined as Named, REASON_LENGTH_MAX,
+};
 use gatewright_model::snapshot::{Revision, Snapshot};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -35,6 +37,9 @@ pub(crate) struct Report {
     pub(crate) bytes_received: u64,
     /// How often a change led to something other than the control plane has.
     pub(crate) digest_mismatches: u64,
+    /// What came of the last preparation.
+    #[serde(skip)]
+    pub(crate) prepared: Option<Prepared>,
 }
 
 impl Report {

@@ -154,3 +154,89 @@ impl Ring {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::LiveConfig;
+    use crate::telemetry::record::Record;
+
+    fn request(path: &str) -> RequestHead {
+        let mut head = RequestHead::default();
+        let text = format!("GET {path} HTTP/1.1\r\nHost: a.example\r\nX-Team: blue\r\nCookie: s=1\r\n\r\n");
+        crate::http1::request::parse(text.as_bytes(), &mut head).unwrap();
+        head
+    }
+
+    fn settings(kept: u32) -> SamplingSettings {
+        SamplingSettings { kept, headers: vec!["x-team".to_owned()], ..SamplingSettings::default() }
+    }
+
+    /// A request from its match to its end, as an exchange has it.
+    fn pass(sampler: &Sampler, path: &str, at: Instant) {
+        let live = LiveConfig::empty();
+        let record = Record::new(&live, at);
+        if let Some(head) = sampler.begin(&request(path)) {
+            record.answered(204);
+            sampler.keep(*head, &record.outcome(), at);
+        }
+    }
+
+    fn paths(sampler: &Sampler, next: u64, now: Instant) -> (u64, Vec<String>) {
+        let (first, heads) = sampler.heads(next, now);
+        (first, heads.into_iter().map(|aged| aged.head.path).collect())
+    }
+
+    #[test]
+    fn only_requests_with_a_ticket_are_kept_and_nothing_is_before_somebody_asks() {
+        let (sampler, now) = (Sampler::new(), Instant::now());
+        pass(&sampler, "/before", now);
+        sampler.configure(settings(10));
+        pass(&sampler, "/no-ticket", now);
+        sampler.tickets.store(2, Ordering::Relaxed);
+        ["/a?secret=1", "/b", "/c"].iter().for_each(|path| pass(&sampler, path, now));
+        assert_eq!(paths(&sampler, 0, now), (0, vec!["/a".to_owned(), "/b".to_owned()]));
+        let (_, heads) = sampler.heads(0, now + Duration::from_secs(5));
+        let head = &heads[0].head;
+        assert_eq!((heads[0].age, head.status, head.host.as_str()), (5, 204, "a.example"));
+        assert_eq!(head.headers, [("x-team".to_owned(), "blue".to_owned())]);
+    }
+
+    #[test]
+    fn the_newest_heads_are_kept_for_a_while_and_numbered_on() {
+        let (sampler, begun) = (Sampler::new(), Instant::now());
+        sampler.configure(settings(2));
+        sampler.tickets.store(100, Ordering::Relaxed);
+        ["/0", "/1", "/2"].iter().for_each(|path| pass(&sampler, path, begun));
+        assert_eq!(paths(&sampler, 0, begun), (1, vec!["/1".to_owned(), "/2".to_owned()]));
+        assert_eq!(paths(&sampler, 2, begun), (2, vec!["/2".to_owned()]));
+        assert_eq!(paths(&sampler, 3, begun), (3, Vec::new()));
+        let later = begun + Duration::from_secs(3601);
+        assert_eq!(paths(&sampler, 0, later), (3, Vec::new()));
+        // Other settings forget what was taken under the old ones.
+        pass(&sampler, "/3", later);
+        sampler.configure(settings(3));
+        assert_eq!(paths(&sampler, 0, later), (4, Vec::new()));
+    }
+
+    #[test]
+    fn a_request_without_a_ticket_costs_no_allocation() {
+        let sampler = Sampler::new();
+        sampler.configure(settings(10));
+        let head = request("/");
+        let allocations = allocation_counter::measure(|| assert!(sampler.begin(&head).is_none()));
+        assert_eq!(allocations.count_total, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tickets_come_with_the_clock_and_are_not_saved_up() {
+        let sampler = Sampler::new();
+        sampler.configure(SamplingSettings { heads_per_second: 20, ..settings(10) });
+        let striking = tokio::time::timeout(Duration::from_secs(5), sampler.strike());
+        assert!(striking.await.is_err(), "it goes on for ever");
+        assert_eq!(sampler.tickets.load(Ordering::Relaxed), 2);
+        sampler.configure(SamplingSettings { heads_per_second: 0, ..settings(10) });
+        assert!(tokio::time::timeout(Duration::from_secs(5), sampler.strike()).await.is_err());
+        assert_eq!(sampler.tickets.load(Ordering::Relaxed), 0);
+    }
+}

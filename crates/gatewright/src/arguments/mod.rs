@@ -47,6 +47,8 @@ use crate::commands::preview::Preview;
 use crate::commands::publish::Publish;
 #[cfg(feature = "control-plane")]
 use crate::commands::quick::Backend;
+#[cfg(feature = "control-plane")]
+use crate::commands::release_set::ReleaseSet;
 
 /// An API gateway with a control plane: services are designed as templates, published as immutable versions to
 /// gateway groups, and served by gateways.
@@ -79,6 +81,9 @@ pub(crate) enum Command {
     /// Publish a service template as a new version, and wait until gateways serve it.
     #[cfg(feature = "control-plane")]
     Publish(Publish),
+    /// Publish several services to several gateway groups, all or nothing, or undo that.
+    #[cfg(feature = "control-plane")]
+    ReleaseSet(ReleaseSet),
     /// Say what publishing would change, and for which of the requests that came lately.
     #[cfg(feature = "control-plane")]
     Preview(Preview),

@@ -26,6 +26,8 @@ pub(crate) mod publish;
 #[cfg(feature = "control-plane")]
 pub(crate) mod quick;
 #[cfg(feature = "control-plane")]
+pub(crate) mod release_set;
+#[cfg(feature = "control-plane")]
 pub(crate) mod store;
 #[cfg(all(feature = "control-plane", feature = "gateway"))]
 pub(crate) mod up;

@@ -25,7 +25,7 @@ pub(crate) struct Publish {
 }
 
 /// A time as the admin API reads it.
-fn patience(text: &str) -> Result<String, String> {
+pub(super) fn patience(text: &str) -> Result<String, String> {
     let number =
         text.strip_suffix("ms").or_else(|| text.strip_suffix('s')).or_else(|| text.strip_suffix('m'));
     let is_time =

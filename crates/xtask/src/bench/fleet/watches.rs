@@ -141,6 +141,7 @@ async fn open(
         persisted: Some(newest.revision),
         quarantined: Vec::new(),
         plugins: Vec::new(),
+        prepared: None,
     };
     let mut lines = connection.watch(site, &query).await?;
     connection.beat(site, &heartbeat).await?;
