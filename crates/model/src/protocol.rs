@@ -351,7 +351,7 @@ pub struct Heartbeat {
     /// The revision it has on disk.
     #[serde(default)]
     pub persisted: Option<Revision>,
-    /// What does not compile, whose last good form keeps serving.
+    /// What is not served as it was published.
     #[serde(default)]
     pub quarantined: Vec<Quarantined>,
     /// The plugins it can run.
@@ -371,7 +371,7 @@ pub struct Prepared {
     pub complaints: Vec<Quarantined>,
 }
 
-/// An object that does not compile on a gateway, and why.
+/// An object that a gateway does not serve as it was published, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quarantined {
     /// The id of the object; of a service, its service id.

@@ -46,13 +46,14 @@ pub(super) struct InstanceView {
     lag: Option<i64>,
     /// The revision it has on disk.
     persisted_revision: Option<u64>,
-    /// What does not compile there; its last good form keeps serving.
+    /// What is not served there as it was published: it does not compile, and its last good form keeps serving, or it
+    /// needs a plugin that the instance lacks, and is answered 503.
     quarantined: Vec<QuarantinedView>,
     /// The plugins it can run.
     plugins: Vec<String>,
 }
 
-/// An object that does not compile on an instance.
+/// An object that an instance does not serve as it was published.
 #[derive(Serialize, ToSchema)]
 pub(super) struct QuarantinedView {
     id: String,

@@ -16,7 +16,7 @@ use gatewright_model::resource::service::ServiceKind;
 use gatewright_model::snapshot::{Objects, PublishedService, Snapshot};
 use gatewright_model::validation::Violations;
 
-use super::plugins::{GroupPlugins, ServicePlugins, is_unknown};
+use super::plugins::{GroupPlugins, ServicePlugins, unknown};
 use super::upstreams::{self, ServiceUpstreams};
 use super::{LiveConfig, LiveRoute, LiveService, secrets};
 use crate::proxy::reject::RejectReason;
@@ -25,7 +25,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::tls::server_names::ServerNames;
 use crate::upstream::Background;
 
-/// What did not compile, and why.
+/// What is not served as it was published, and why.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Quarantined {
     pub(crate) what: What,
@@ -37,6 +37,11 @@ pub(crate) struct Quarantined {
 impl Quarantined {
     fn new(what: What, reason: Violations) -> Self {
         Self { what, reason, lacks_secret: false }
+    }
+
+    fn for_flaws(id: &ServiceId, service: &LiveService) -> Option<Self> {
+        let flaws = &service.flaws;
+        (!flaws.is_empty()).then(|| Self::new(What::Service(id.clone()), flaws.clone()))
     }
 }
 
@@ -116,7 +121,7 @@ fn compile_resolved(
     let unusable = unusable.into_iter();
     let mut quarantined: Vec<_> =
         unusable.map(|(id, reason)| Quarantined::new(What::Ssl(id), reason)).collect();
-    let refused = group.refused.into_iter();
+    let refused = live.plugins.refused().iter().cloned();
     quarantined.extend(refused.map(|(key, reason)| Quarantined::new(What::Object(key), reason)));
     for (id, service) in before.services.iter() {
         if !snapshot.services.contains_key(id) {
@@ -131,7 +136,8 @@ fn compile_resolved(
                 && !group.changed.iter().any(|plugin| uses(published, plugin))
                 && known.upstreams.show_certificates_of(published, &snapshot.objects)
         };
-        if !rematched && known.is_some_and(same) {
+        if let Some(known) = known.filter(|known| !rematched && same(known)) {
+            quarantined.extend(Quarantined::for_flaws(id, known));
             continue;
         }
         let (objects, metrics) = (&snapshot.objects, &*live.metrics);
@@ -139,10 +145,8 @@ fn compile_resolved(
             Ground { settings, group: &live.plugins, changed: &group.changed, objects, background, metrics };
         let number = live.services.number_of(id);
         match caught(|| compile_service((published, number), known, ground)) {
-            Ok((service, unbuilt)) => {
-                if !unbuilt.is_empty() {
-                    quarantined.push(Quarantined::new(What::Service(id.clone()), unbuilt));
-                }
+            Ok(service) => {
+                quarantined.extend(Quarantined::for_flaws(id, &service));
                 live.router.replace(known.and_then(placed).as_ref(), service.rules.as_ref());
                 live.services.insert(id, Arc::new(service));
             }
@@ -188,12 +192,12 @@ struct Ground<'g> {
     metrics: &'g Metrics,
 }
 
-/// Compiles a service; says as well what is wrong with its plugins where it has no good form to keep.
+/// Compiles a service; what is wrong with its plugins is a flaw where it has no good form to keep.
 fn compile_service(
     (published, number): (&Arc<PublishedService>, usize),
     known: Option<&Arc<LiveService>>,
     ground: Ground<'_>,
-) -> Result<(LiveService, Violations), Violations> {
+) -> Result<LiveService, Violations> {
     let Ground { background, metrics, .. } = ground;
     let takes_requests = published.kind == ServiceKind::Http && published.runtime.status == Status::Enabled;
     let rules = match takes_requests {
@@ -212,7 +216,7 @@ fn compile_service(
     let written = upstreams::Ground { objects: ground.objects, known, background };
     let upstreams = ServiceUpstreams::compile(published, plugins.upstreams(), written);
     let refusal = |own: &Plugins| match [&published.plugins, own]
-        .map(|plugins| (is_unknown(plugins), plugins.is_empty()))
+        .map(|plugins| (unknown(plugins).next().is_some(), plugins.is_empty()))
     {
         [(true, _), _] | [_, (true, _)] => Some(RejectReason::PluginUnknown),
         [(_, true), (_, true)] => None,
@@ -227,8 +231,26 @@ fn compile_service(
     let series = metrics.versions.series(service_id, published.version.as_deref().unwrap_or_default());
     let routes = routes.collect();
     let published = Arc::clone(published);
-    let service = LiveService { published, rules, upstreams, routes, series, plugins };
-    Ok((service, unbuilt))
+    let mut flaws = unbuilt;
+    name_lacking(&published, &mut flaws);
+    Ok(LiveService { published, rules, upstreams, routes, series, plugins, flaws })
+}
+
+/// Names the plugins that this gateway does not have: nothing is skipped, so the routes that need them are refused.
+fn name_lacking(published: &PublishedService, flaws: &mut Violations) {
+    let mut name = |plugins: &Plugins, at: &dyn Fn() -> String| {
+        for plugin in unknown(plugins) {
+            let message = format!(
+                "this gateway (release {}) has no plugin `{plugin}` and answers 503 where it is needed",
+                env!("CARGO_PKG_VERSION")
+            );
+            flaws.add(format!("{}/plugins/{plugin}", at()), message);
+        }
+    };
+    name(&published.plugins, &String::new);
+    for (index, version) in published.routes.iter().enumerate() {
+        name(&version.route.plugins, &|| format!("/routes/{index}"));
+    }
 }
 
 #[cfg(test)]
@@ -397,12 +419,19 @@ mod tests {
             service("empty", "1", json!({"upstream": {}})),
             service("off", "1", json!({"status": 0})),
         ];
-        let (live, quarantined) = compile(
-            &LiveConfig::empty(),
-            &next(&Snapshot::default(), 1, true, services),
-            &Background::idle(1),
+        let first = next(&Snapshot::default(), 1, true, services);
+        let (live, quarantined) = compile(&LiveConfig::empty(), &first, &Background::idle(1));
+        let named = |quarantined: &[Quarantined]| {
+            quarantined.iter().map(|one| format!("{}: {}", one.what, one.reason)).collect::<Vec<_>>()
+        };
+        let [lacking] = &*named(&quarantined) else { panic!("{quarantined:?}") };
+        assert!(
+            lacking.starts_with("service `plugin`: ") && lacking.contains("has no plugin `no-such-plugin`")
         );
-        assert!(quarantined.is_empty());
+        // It stays named, although it is not compiled again.
+        let later = next(&first, 2, false, Vec::new());
+        let (_, still) = compile(&live, &later, &Background::idle(1));
+        assert_eq!(named(&still), named(&quarantined));
         let service = |id: &str| &live.services[&id.parse().unwrap()];
         assert_eq!(service("plugin").routes[0].refusal, Some(RejectReason::PluginUnknown));
         assert_eq!(service("scheme").upstreams.own().as_ref().err(), Some(&RejectReason::SchemeUnsupported));

@@ -18,6 +18,7 @@ pub(crate) mod upstreams;
 use std::sync::Arc;
 
 use gatewright_model::snapshot::{PublishedService, Revision};
+use gatewright_model::validation::Violations;
 
 use self::plugins::{GroupPlugins, ServicePlugins};
 use self::secrets::Holders;
@@ -80,6 +81,8 @@ pub(crate) struct LiveService {
     pub(crate) series: Arc<Series<VersionCounts>>,
     /// The plugins of the service and its routes.
     pub(crate) plugins: ServicePlugins,
+    /// Why some of its requests are refused, which stays so until it is published otherwise.
+    pub(crate) flaws: Violations,
 }
 
 /// What a route adds to its service.

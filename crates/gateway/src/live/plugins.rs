@@ -35,6 +35,8 @@ pub(crate) struct GroupPlugins {
     inline: Vec<(Arc<resource::Upstream>, Reachable)>,
     /// What all this was compiled from.
     objects: Objects,
+    /// What of that does not compile, and why.
+    refused: Vec<(ObjectKey, Violations)>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -48,6 +50,7 @@ impl Default for GroupPlugins {
             metadata: BTreeMap::new(),
             inline: Vec::new(),
             objects: Objects::new(),
+            refused: Vec::new(),
             shared: Arc::default(),
         }
     }
@@ -58,7 +61,6 @@ pub(super) struct Compiled {
     pub(super) plugins: Arc<GroupPlugins>,
     /// Plugins whose metadata changed: services that use them are compiled again.
     pub(super) changed: Vec<String>,
-    pub(super) refused: Vec<(ObjectKey, Violations)>,
 }
 
 impl GroupPlugins {
@@ -67,14 +69,16 @@ impl GroupPlugins {
         let differences: Vec<Difference<'_>> =
             before.objects.diff(objects).map(Difference::of).filter(Difference::is_about_plugins).collect();
         if differences.is_empty() {
-            return Compiled { plugins: Arc::clone(before), changed: Vec::new(), refused: Vec::new() };
+            return Compiled { plugins: Arc::clone(before), changed: Vec::new() };
         }
         let is_about = |kind| differences.iter().any(|difference| difference.key.kind == kind);
         let metadata = match is_about(ObjectKind::PluginMetadata) {
             true => metadata(objects),
             false => before.metadata.clone(),
         };
-        let global_plugins = match is_about(ObjectKind::GlobalRule) {
+        // One that was refused may compile with other metadata.
+        let is_about_rules = is_about(ObjectKind::GlobalRule) || is_about(ObjectKind::PluginMetadata);
+        let global_plugins = match is_about_rules {
             true => global_plugins(objects),
             false => before.global_plugins.clone(),
         };
@@ -87,13 +91,24 @@ impl GroupPlugins {
             metadata,
             inline: Vec::new(),
             objects: objects.clone(),
+            refused: Vec::new(),
             shared: Arc::clone(&before.shared),
         };
-        let mut refused = Vec::new();
+        let is_still_so = |(key, _): &&(ObjectKey, Violations)| match key.kind {
+            ObjectKind::GlobalRule => !is_about_rules,
+            _ => !differences.iter().any(|difference| difference.key == key),
+        };
+        let mut refused: Vec<_> = before.refused.iter().filter(is_still_so).cloned().collect();
         plugins.compile_consumers(before, &differences, (&changed, background), &mut refused);
         plugins.compile_global(before, (&changed, background), &mut refused);
         plugins.compile_upstreams(before, background);
-        Compiled { plugins: Arc::new(plugins), changed, refused }
+        plugins.refused = refused;
+        Compiled { plugins: Arc::new(plugins), changed }
+    }
+
+    /// What does not compile, and why.
+    pub(super) fn refused(&self) -> &[(ObjectKey, Violations)] {
+        &self.refused
     }
 
     fn compile_upstreams(&mut self, before: &Self, background: &Background) {
@@ -225,6 +240,7 @@ impl GroupPlugins {
         let owner = format!("consumer/{}", consumer.username);
         let plugins = (&consumer.plugins, owner.as_str());
         let built = self.build(plugins, written.zip(layer), changed, background);
+        refused.retain(|(known, _)| known != key);
         if let Err(violations) = &built {
             refused.push((key.clone(), violations.clone()));
         }
@@ -261,9 +277,9 @@ impl<'d> Difference<'d> {
     }
 }
 
-/// Whether any of them is a plugin this gateway does not have.
-pub(super) fn is_unknown(plugins: &Plugins) -> bool {
-    plugins.keys().any(|name| !gatewright_plugins::is_known(name))
+/// Those of them that this gateway does not have.
+pub(super) fn unknown(plugins: &Plugins) -> impl Iterator<Item = &str> {
+    plugins.keys().map(String::as_str).filter(|name| !gatewright_plugins::is_known(name))
 }
 
 fn metadata(objects: &Objects) -> BTreeMap<String, Map<String, Value>> {
@@ -317,7 +333,7 @@ impl ServicePlugins {
         let mut violations = Violations::default();
         let mut build = |plugins: (&Plugins, &str), before: Option<(&Plugins, &Layer)>, at: &str| {
             // Routes that need what this gateway lacks are refused as such; there is nothing to build for them.
-            if is_unknown(plugins.0) {
+            if unknown(plugins.0).next().is_some() {
                 return Layer::default();
             }
             let built = group.build(plugins, before, changed, background);

@@ -387,7 +387,7 @@ impl Follower {
         };
         let Applied { snapshot, ledger, live, quarantined } = *applied;
         for one in &quarantined {
-            tracing::error!(what = %one.what, reason = %one.reason, "quarantined: it does not compile, its last good form keeps serving");
+            tracing::error!(what = %one.what, reason = %one.reason, "quarantined: it is not served as it was published; its last good form keeps serving, if there is one");
         }
         self.live = Arc::new(live);
         self.current.swap(Arc::clone(&self.live));
