@@ -3,6 +3,7 @@
 //! Defaults of the body's schema are filled in, and what is forwarded then is the completed document. The body is held
 //! back until it is there as a whole.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use gatewright_model::message::RequestHead;
@@ -77,6 +78,13 @@ fn build(config: Value, _: &Site<'_>) -> Built {
     let mut violations = Violations::default();
     let mut compile = |schema: Option<Value>, at: &str| {
         let schema = schema?;
+        if goes_round(&schema) {
+            violations.add(
+                at,
+                "refers to itself without going deeper into the data, or in a chain that is too long",
+            );
+            return None;
+        }
         match jsonschema::options().with_draft(jsonschema::Draft::Draft7).build(&schema) {
             Ok(validator) => Some((schema, validator)),
             Err(error) => {
@@ -95,6 +103,65 @@ fn build(config: Value, _: &Site<'_>) -> Built {
         status: config.rejected_code,
         message: config.rejected_msg,
     }))
+}
+
+/// Parts of a schema that one value may be checked against, each reached from the one before: checking is recursive.
+const PARTS_DEEP_MAX: usize = 100;
+
+/// Whether checking one value against some part of `document` would come back to the same part and the same value.
+fn goes_round(document: &Value) -> bool {
+    let mut parts = vec![document];
+    let (mut path, mut ending) = (Vec::new(), HashSet::new());
+    while let Some(part) = parts.pop() {
+        match part {
+            Value::Object(members) => {
+                if never_ends(part, document, &mut path, &mut ending) {
+                    return true;
+                }
+                parts.extend(members.values());
+            }
+            Value::Array(items) => parts.extend(items),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Follows what is checked on the same value as `part`; `path` leads here, and what is in `ending` is known to end.
+fn never_ends<'s>(
+    part: &'s Value,
+    document: &'s Value,
+    path: &mut Vec<&'s Value>,
+    ending: &mut HashSet<*const Value>,
+) -> bool {
+    if ending.contains(&std::ptr::from_ref(part)) {
+        return false;
+    }
+    if path.len() >= PARTS_DEEP_MAX || path.iter().any(|before| std::ptr::eq(*before, part)) {
+        return true;
+    }
+    path.push(part);
+    // In this draft a reference replaces what stands beside it.
+    let round = match part["$ref"].as_str().map(|reference| reference.strip_prefix('#')) {
+        Some(pointer) => pointer
+            .and_then(|pointer| document.pointer(pointer))
+            .is_some_and(|target| never_ends(target, document, path, ending)),
+        None => {
+            let lists = ["allOf", "anyOf", "oneOf"].into_iter().filter_map(|name| part[name].as_array());
+            let single = ["not", "if", "then", "else"].into_iter().filter_map(|name| part.get(name));
+            let dependent = part["dependencies"].as_object().into_iter().flat_map(Map::values);
+            lists
+                .flatten()
+                .chain(single)
+                .chain(dependent)
+                .any(|next| never_ends(next, document, path, ending))
+        }
+    };
+    path.pop();
+    if !round {
+        ending.insert(std::ptr::from_ref(part));
+    }
+    round
 }
 
 impl Plugin for RequestValidation {
@@ -290,5 +357,31 @@ mod tests {
             refused("request-validation", &json!({"body_schema": {"type": "sting"}})),
             ["/body_schema"]
         );
+    }
+
+    #[test]
+    fn p26_a_schema_refers_to_nothing_outside_itself() {
+        for reference in ["http://127.0.0.1:1/schema.json", "file:///etc/passwd", "other.json"] {
+            let config = json!({"body_schema": {"$ref": reference}});
+            assert_eq!(refused("request-validation", &config), ["/body_schema"], "{reference}");
+        }
+    }
+
+    #[test]
+    fn p26_references_that_go_round_end_with_the_data_or_are_refused() {
+        let tree = json!({"type": "object", "properties": {"next": {"$ref": "#"}}});
+        let trial = Trial::of("request-validation", json!({"body_schema": tree}));
+        assert_eq!(trial.run("POST /\n\n{\"next\":{\"next\":{}}}").answered(), "");
+        assert!(trial.run("POST /\n\n{\"next\":{\"next\":7}}").answered().starts_with("400 "));
+        let pair =
+            json!({"definitions": {"a": {"$ref": "#/definitions/b"}, "b": {"$ref": "#/definitions/a"}}});
+        let round = |reference: &str| {
+            let mut schema = pair.clone();
+            schema["allOf"] = json!([{"$ref": reference}]);
+            schema
+        };
+        for schema in [json!({"$ref": "#"}), round("#"), round("#/definitions/a")] {
+            assert_eq!(refused("request-validation", &json!({"body_schema": schema})), ["/body_schema"]);
+        }
     }
 }
