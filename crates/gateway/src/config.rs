@@ -1,10 +1,11 @@
 //! Startup settings of a gateway: read once by the executable, never changed while running.
 
 use std::fs::DirBuilder;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use gatewright_model::id::{GatewayGroupId, InstanceId};
@@ -47,6 +48,65 @@ pub struct Settings {
     pub memory: Option<MemoryLimit>,
     /// Who may speak for clients.
     pub trust: Trust,
+    /// Where no configuration makes it connect to.
+    pub denied: DeniedNetworks,
+}
+
+/// Networks that no configuration makes a gateway connect to, be it for nodes, health checks or plugins: whoever may
+/// write a service must not reach through it what only the machine may, such as the metadata of its cloud.
+#[derive(Clone, Debug)]
+pub struct DeniedNetworks(Arc<[IpNet]>);
+
+impl DeniedNetworks {
+    /// These and no others.
+    #[must_use]
+    pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
+        Self(networks.into_iter().collect())
+    }
+
+    /// Whether `address` is in one of the networks. The address that stands for none is one of this machine.
+    pub(crate) fn cover(&self, address: IpAddr) -> bool {
+        let address = match address.to_canonical() {
+            IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(address) if address.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            address => address,
+        };
+        self.0.iter().any(|network| network.contains(&address))
+    }
+
+    /// Those of `addresses` that may be connected to.
+    ///
+    /// # Errors
+    /// A sentence, when there are none but denied ones.
+    pub(crate) fn allowed<A>(
+        &self,
+        addresses: impl IntoIterator<Item = A>,
+        ip: impl Fn(&A) -> IpAddr,
+    ) -> Result<Vec<A>, String> {
+        let (mut allowed, mut denied) = (Vec::new(), None);
+        for address in addresses {
+            match self.cover(ip(&address)) {
+                true => denied = Some(ip(&address)),
+                false => allowed.push(address),
+            }
+        }
+        match denied {
+            Some(denied) if allowed.is_empty() => {
+                Err(format!("{denied} is in a network that this gateway must not reach (--denied-networks)"))
+            }
+            _ => Ok(allowed),
+        }
+    }
+}
+
+/// The addresses under which clouds tell their machines secrets.
+impl Default for DeniedNetworks {
+    fn default() -> Self {
+        Self::new([
+            IpAddr::from(Ipv4Addr::new(169, 254, 169, 254)).into(),
+            IpAddr::from(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)).into(),
+        ])
+    }
 }
 
 /// Who is believed to say where requests come from.
@@ -202,4 +262,42 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p25_denied_networks_cover_every_way_to_write_an_address() {
+        let loopback = ["127.0.0.0/8", "::1/128"].map(|network| network.parse().unwrap());
+        for (networks, address, expected) in [
+            (DeniedNetworks::default(), "169.254.169.254", true),
+            (DeniedNetworks::default(), "::ffff:169.254.169.254", true),
+            (DeniedNetworks::default(), "fd00:ec2::254", true),
+            (DeniedNetworks::default(), "169.254.169.253", false),
+            (DeniedNetworks::default(), "127.0.0.1", false),
+            (DeniedNetworks::new(loopback), "127.8.9.1", true),
+            (DeniedNetworks::new(loopback), "0.0.0.0", true),
+            (DeniedNetworks::new(loopback), "::", true),
+            (DeniedNetworks::new(loopback), "::ffff:127.0.0.1", true),
+            (DeniedNetworks::new(loopback), "169.254.169.254", false),
+            (DeniedNetworks::new([]), "169.254.169.254", false),
+        ] {
+            assert_eq!(networks.cover(address.parse().unwrap()), expected, "{address} in {networks:?}");
+        }
+    }
+
+    #[test]
+    fn of_several_addresses_those_that_are_not_denied_are_left() {
+        let denied = DeniedNetworks::new(["10.0.0.0/8".parse().unwrap()]);
+        let allowed = |addresses: &[&str]| {
+            let addresses = addresses.iter().map(|address| address.parse::<IpAddr>().unwrap());
+            denied.allowed(addresses, |address| *address).map(|allowed| allowed.len())
+        };
+        assert_eq!(allowed(&["10.0.0.1", "192.0.2.1"]), Ok(1));
+        assert_eq!(allowed(&[]), Ok(0));
+        let refused = allowed(&["10.0.0.1"]).unwrap_err();
+        assert!(refused.contains("10.0.0.1") && refused.contains("--denied-networks"), "{refused}");
+    }
 }

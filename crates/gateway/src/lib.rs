@@ -184,12 +184,12 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
     };
     background.spawn(sweep(Arc::clone(&metrics)));
     background.spawn(serve_status(listeners.status, shown, stopping.clone()));
-    let beside = upstream::Background::new(
-        settings.workers.get(),
-        background.clone(),
-        Arc::new(SystemDns::default()),
-        (Arc::clone(&tls), Arc::clone(&metrics.shipments), settings.plugin_dir.clone()),
-    );
+    let (tls_too, shipments, denied) =
+        (Arc::clone(&tls), Arc::clone(&metrics.shipments), settings.denied.clone());
+    let plugin_dir = settings.plugin_dir.clone();
+    let outside = upstream::Outside { tls: tls_too, shipments, denied, plugin_dir };
+    let (workers, lookup) = (settings.workers.get(), Arc::new(SystemDns::default()));
+    let beside = upstream::Background::new(workers, background.clone(), lookup, outside);
     let (current_too, beside, shared) = (current.clone(), Arc::new(beside), Shared::new());
     let following = Following { settings, current: current_too, background: beside, cache, reports, shared };
     follow(source, (following, &sampler), &background, listeners.addresses.ports(), &stopping)?;

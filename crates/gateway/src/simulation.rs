@@ -21,8 +21,8 @@ use crate::source::connection::Shared;
 use crate::source::control_plane::{Following, follow};
 use crate::source::report::{Report, Reports};
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::Background;
 use crate::upstream::names::SystemDns;
+use crate::upstream::{Background, Outside};
 use crate::{DataDirectory, tls};
 
 /// What can be seen of a simulated gateway while it runs.
@@ -77,8 +77,9 @@ pub fn gateway(
     connector: Arc<dyn Connector>,
 ) -> Result<(Observed, impl Future<Output = ()>), StartError> {
     let tls = Arc::new(tls::Shared::new(&settings.tls)?);
-    let background =
-        Background::new(1, Handle::current(), Arc::new(SystemDns::default()), (tls, Arc::default(), None));
+    let outside =
+        Outside { tls, shipments: Arc::default(), denied: settings.denied.clone(), plugin_dir: None };
+    let background = Background::new(1, Handle::current(), Arc::new(SystemDns::default()), outside);
     let background = background.without_secrets();
     let open = |path| DataDirectory::open(path, &settings, false);
     let DataDirectory { cache, lock } =

@@ -154,7 +154,7 @@ fn seconds_or_none(text: &str) -> Result<Duration, String> {
 }
 
 /// A network, such as `10.0.0.0/8`, or a single address.
-fn network(text: &str) -> Result<IpNet, String> {
+pub(crate) fn network(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
     text.parse()
         .ok()

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use gatewright_control_plane::simulation::Database;
+use gatewright_gateway::config::DeniedNetworks;
 use gatewright_gateway::config::Tls;
 use gatewright_gateway::simulation::{Observed, gateway};
 use gatewright_gateway::{Limits, Settings, Trust};
@@ -356,6 +357,7 @@ fn settings(number: usize, disk: Option<&Path>) -> Settings {
         access_log: None,
         memory: None,
         trust: Trust::default(),
+        denied: DeniedNetworks::default(),
         measures_plugins: false,
     }
 }

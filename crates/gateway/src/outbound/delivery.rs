@@ -13,6 +13,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket, lookup_host};
 use tokio_rustls::TlsConnector;
 
+use crate::config::DeniedNetworks;
 use crate::tls;
 
 /// How long looking up a name may take where a destination has no limit of its own.
@@ -22,16 +23,16 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) async fn deliver(
     destination: &Destination,
     bytes: Bytes,
-    tls: &tls::Shared,
+    (tls, denied): (&tls::Shared, &DeniedNetworks),
 ) -> Result<(), Failure> {
     match destination {
         Destination::Stream { to, tls: over_tls, server_name, timeout } => {
             let name = over_tls.then(|| server_name.as_deref().unwrap_or(&to.host));
-            let writing = write(to, name, &bytes, tls);
+            let writing = write(to, name, &bytes, (tls, denied));
             tokio::time::timeout(*timeout, writing).await.unwrap_or(Err(Failure::TimedOut))
         }
         Destination::Datagram(to) => {
-            let sending = send(to, &bytes);
+            let sending = send(to, &bytes, denied);
             tokio::time::timeout(LOOKUP_TIMEOUT, sending).await.unwrap_or(Err(Failure::TimedOut))
         }
         Destination::File(path) => {
@@ -47,8 +48,14 @@ fn unreachable(error: impl std::fmt::Display) -> Failure {
 }
 
 /// Writes to a TCP server, over TLS if there is a name to ask for.
-async fn write(to: &Address, name: Option<&str>, bytes: &[u8], tls: &tls::Shared) -> Result<(), Failure> {
-    let stream = TcpStream::connect((to.host.as_str(), to.port)).await.map_err(unreachable)?;
+async fn write(
+    to: &Address,
+    name: Option<&str>,
+    bytes: &[u8],
+    (tls, denied): (&tls::Shared, &DeniedNetworks),
+) -> Result<(), Failure> {
+    let addresses = looked_up(to, denied).await?;
+    let stream = TcpStream::connect(&*addresses).await.map_err(unreachable)?;
     let Some(name) = name else { return write_all(stream, bytes).await };
     // What a log server shows was never verified by these plugins.
     let mut config = tls.nodes.client(false).map_err(unreachable)?;
@@ -63,9 +70,15 @@ async fn write_all(mut stream: impl AsyncWrite + Unpin, bytes: &[u8]) -> Result<
     stream.shutdown().await.map_err(unreachable)
 }
 
-async fn send(to: &Address, bytes: &[u8]) -> Result<(), Failure> {
-    let mut addresses = lookup_host((to.host.as_str(), to.port)).await.map_err(unreachable)?;
-    let address = addresses.next().ok_or_else(|| unreachable("the name has no address"))?;
+/// The addresses of `to` that may be reached.
+async fn looked_up(to: &Address, denied: &DeniedNetworks) -> Result<Vec<SocketAddr>, Failure> {
+    let found = lookup_host((to.host.as_str(), to.port)).await.map_err(unreachable)?;
+    denied.allowed(found, SocketAddr::ip).map_err(Failure::Unreachable)
+}
+
+async fn send(to: &Address, bytes: &[u8], denied: &DeniedNetworks) -> Result<(), Failure> {
+    let addresses = looked_up(to, denied).await?;
+    let address = *addresses.first().ok_or_else(|| unreachable("the name has no address"))?;
     let any: SocketAddr = match address {
         SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
         SocketAddr::V6(_) => ([0_u16; 8], 0).into(),

@@ -10,6 +10,7 @@ pub(crate) mod shipments;
 
 use std::collections::HashMap;
 use std::error::Error as _;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,14 +20,18 @@ use gatewright_plugins::outbound::{
     Connection, Destination, Failure, Outbound, Proxy as Wanted, Request, Response, Shelf, Via, Waiting,
 };
 use gatewright_plugins::redis::{Call, Redis};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, NoProxy, Proxy};
+use tokio::net::lookup_host;
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::redis::Servers;
+use crate::config::DeniedNetworks;
 use crate::tls;
+use crate::upstream::Outside;
 use shipments::Shipments;
 
 /// Clients kept, one for each way of connecting that configurations ask for. Beyond that all start anew, which costs
@@ -45,24 +50,17 @@ pub(crate) struct Http {
 
 struct Clients {
     tls: Arc<tls::Shared>,
+    denied: DeniedNetworks,
     known: Mutex<HashMap<Connection, Client>>,
 }
 
 impl Http {
-    /// Sends requests from `runtime`, knows what `tls` trusts, and keeps what plugins want kept in `plugin_dir`.
-    pub(crate) fn new(
-        runtime: Handle,
-        tls: Arc<tls::Shared>,
-        shipments: Arc<Shipments>,
-        plugin_dir: Option<PathBuf>,
-    ) -> Self {
-        Self {
-            runtime,
-            clients: Arc::new(Clients { tls, known: Mutex::default() }),
-            shipments,
-            servers: Arc::default(),
-            shelves: plugin_dir,
-        }
+    /// Sends requests from `runtime`, as `outside` says.
+    pub(crate) fn new(runtime: Handle, outside: Outside) -> Self {
+        let Outside { tls, shipments, denied, plugin_dir } = outside;
+        let servers = Arc::new(Servers::new(denied.clone()));
+        let clients = Arc::new(Clients { tls, denied, known: Mutex::default() });
+        Self { runtime, clients, shipments, servers, shelves: plugin_dir }
     }
 }
 
@@ -100,7 +98,7 @@ impl Outbound for Http {
 
     fn deliver(&self, to: &Destination, bytes: Bytes) -> Waiting<Result<(), Failure>> {
         let (to, clients) = (to.clone(), Arc::clone(&self.clients));
-        let delivering = async move { delivery::deliver(&to, bytes, &clients.tls).await };
+        let delivering = async move { delivery::deliver(&to, bytes, (&clients.tls, &clients.denied)).await };
         let delivering = AbortOnDropHandle::new(self.runtime.spawn(delivering));
         Box::pin(async move {
             let broken = |error: tokio::task::JoinError| Err(Failure::Unreachable(error.to_string()));
@@ -143,13 +141,23 @@ impl Clients {
     async fn exchange(&self, request: Request) -> Result<Response, Failure> {
         let client = self.client(&request.connection)?;
         let bytes_max = request.answer_bytes_max;
-        let mut answer = client.execute(built(request)?).await.map_err(unreachable)?;
+        let request = built(request)?;
+        self.must_be_allowed(request.url())?;
+        let mut answer = client.execute(request).await.map_err(unreachable)?;
         let status = answer.status().as_u16();
         let fields = answer.headers().iter();
         let fields = fields.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
         let fields = fields.collect();
         let body = body(&mut answer, bytes_max).await?;
         Ok(Response { status, fields, body })
+    }
+
+    /// Addresses are looked at here and names when they are looked up, so that nothing comes between look and use.
+    fn must_be_allowed(&self, url: &reqwest::Url) -> Result<(), Failure> {
+        let host = url.host_str().unwrap_or_default();
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let address = bare.parse::<IpAddr>().ok();
+        self.denied.allowed(address, |address| *address).map(drop).map_err(Failure::Unreachable)
     }
 
     fn client(&self, connection: &Connection) -> Result<Client, Failure> {
@@ -172,6 +180,7 @@ impl Clients {
             .tls_backend_preconfigured(tls)
             // What is asked is what was configured: no redirects, and no proxy that only the environment knows of.
             .redirect(Policy::none())
+            .dns_resolver(Arc::new(Looked { denied: self.denied.clone() }))
             .no_proxy()
             .http1_only()
             .pool_max_idle_per_host(connection.idle_max)
@@ -180,6 +189,22 @@ impl Clients {
             builder = builder.proxy(proxy?);
         }
         builder.build().map_err(unsendable)
+    }
+}
+
+/// Names as the system knows them, without addresses that are denied.
+struct Looked {
+    denied: DeniedNetworks,
+}
+
+impl Resolve for Looked {
+    fn resolve(&self, name: Name) -> Resolving {
+        let denied = self.denied.clone();
+        Box::pin(async move {
+            let found = lookup_host((name.as_str(), 0)).await?;
+            let allowed = denied.allowed(found, SocketAddr::ip)?;
+            Ok(Box::new(allowed.into_iter()) as Addrs)
+        })
     }
 }
 
@@ -286,8 +311,31 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.unwrap();
         let tls = Arc::new(tls::Shared::new(&crate::config::Tls::default()).unwrap());
-        let http = Http::new(runtime.handle().clone(), tls, Arc::default(), None);
+        let denied = DeniedNetworks::new(["127.0.0.2/32".parse().unwrap()]);
+        let outside = Outside { tls, shipments: Arc::default(), denied, plugin_dir: None };
+        let http = Http::new(runtime.handle().clone(), outside);
         (runtime, http)
+    }
+
+    #[test]
+    fn p25_what_is_denied_is_not_asked_told_or_counted_at() {
+        let (_runtime, http) = http();
+        let refused = |outcome: Result<(), Failure>| {
+            let reason = outcome.unwrap_err().to_string();
+            assert!(
+                reason.contains("127.0.0.2 is in a network that this gateway must not reach"),
+                "{reason}"
+            );
+        };
+        for url in ["http://127.0.0.2:1/", "http://[::ffff:127.0.0.2]:1/", "http://2130706434:1/"] {
+            refused(wait(http.send(Request::post(url.to_owned(), ""))).map(drop));
+        }
+        let to = gatewright_plugins::outbound::Address { host: "127.0.0.2".to_owned(), port: 1 };
+        let timeout = Duration::from_secs(10);
+        let stream = Destination::Stream { to: to.clone(), tls: false, server_name: None, timeout };
+        for destination in [stream, Destination::Datagram(to)] {
+            refused(wait(http.deliver(&destination, Bytes::from_static(b"x"))));
+        }
     }
 
     /// As a worker waits: on a runtime of its own.

@@ -4,6 +4,7 @@
 //! come meanwhile hear at once that it is away.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,8 @@ use redis::{
     Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, Pipeline, RedisFuture, Script, Value,
 };
 
+use crate::config::DeniedNetworks;
+
 /// Servers that are known at a time. Beyond that all start anew, which costs their connections.
 const SERVERS_MAX: usize = 64;
 
@@ -23,8 +26,10 @@ const SERVERS_MAX: usize = 64;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Servers by what configurations say of them.
-#[derive(Default)]
-pub(super) struct Servers(Mutex<HashMap<Arc<Redis>, Arc<Link>>>);
+pub(super) struct Servers {
+    known: Mutex<HashMap<Arc<Redis>, Arc<Link>>>,
+    denied: DeniedNetworks,
+}
 
 /// The way to one server.
 #[derive(Default)]
@@ -40,13 +45,17 @@ enum Connection {
 }
 
 impl Servers {
+    pub(super) fn new(denied: DeniedNetworks) -> Self {
+        Self { known: Mutex::default(), denied }
+    }
+
     /// Has the script run, within the time that the server is given.
     pub(super) async fn call(&self, server: Arc<Redis>, call: Call) -> Result<Vec<i64>, Failure> {
         let link = self.link(&server);
         if link.rests(Instant::now()) {
             return Err(Failure::Unreachable("Redis was away a moment ago".to_owned()));
         }
-        let called = tokio::time::timeout(server.timeout, link.call(&server, call)).await;
+        let called = tokio::time::timeout(server.timeout, link.call(&server, &self.denied, call)).await;
         let result = called.unwrap_or(Err(Failure::TimedOut));
         if result.is_err() {
             *lock(&link.failed) = Some(Instant::now());
@@ -56,7 +65,7 @@ impl Servers {
     }
 
     fn link(&self, server: &Arc<Redis>) -> Arc<Link> {
-        let mut known = lock(&self.0);
+        let mut known = lock(&self.known);
         if known.len() >= SERVERS_MAX && !known.contains_key(server) {
             known.clear();
         }
@@ -69,8 +78,8 @@ impl Link {
         lock(&self.failed).is_some_and(|failed| now.saturating_duration_since(failed) < PAUSE)
     }
 
-    async fn call(&self, server: &Redis, call: Call) -> Result<Vec<i64>, Failure> {
-        let mut connection = self.connected(server).await?;
+    async fn call(&self, server: &Redis, denied: &DeniedNetworks, call: Call) -> Result<Vec<i64>, Failure> {
+        let mut connection = self.connected(server, denied).await?;
         let script = Script::new(call.script);
         let mut invocation = script.prepare_invoke();
         for key in &call.keys {
@@ -82,15 +91,34 @@ impl Link {
         invocation.invoke_async(&mut connection).await.map_err(unreachable)
     }
 
-    async fn connected(&self, server: &Redis) -> Result<Connection, Failure> {
+    async fn connected(&self, server: &Redis, denied: &DeniedNetworks) -> Result<Connection, Failure> {
         let mut connection = self.connection.lock().await;
         if let Some(connection) = &*connection {
             return Ok(connection.clone());
         }
+        must_be_allowed(server, denied).await?;
         let fresh = connect(server).await.map_err(unreachable)?;
         *connection = Some(fresh.clone());
         Ok(fresh)
     }
+}
+
+/// Its addresses are looked up once more when they are connected to: this tells what is denied, and does not hold off
+/// somebody who rules over the name.
+async fn must_be_allowed(server: &Redis, denied: &DeniedNetworks) -> Result<(), Failure> {
+    for address in &server.addresses {
+        let (host, _) = host_and_port(address);
+        let failed = |error: std::io::Error| Failure::Unreachable(format!("Redis: {error}"));
+        let found = tokio::net::lookup_host((host, 0)).await.map_err(failed)?;
+        denied.allowed(found, SocketAddr::ip).map_err(Failure::Unreachable)?;
+    }
+    Ok(())
+}
+
+/// Host and port of an address as configurations write it; the port of Redis where they write none.
+fn host_and_port(address: &str) -> (&str, &str) {
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, "6379"));
+    (host.trim_start_matches('[').trim_end_matches(']'), port)
 }
 
 async fn connect(server: &Redis) -> redis::RedisResult<Connection> {
@@ -106,8 +134,8 @@ async fn connect(server: &Redis) -> redis::RedisResult<Connection> {
 }
 
 fn info(server: &Redis, address: &str) -> redis::RedisResult<ConnectionInfo> {
-    let (host, port) = address.rsplit_once(':').unwrap_or((address, "6379"));
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let (host, port) = host_and_port(address);
+    let host = host.to_owned();
     let port = port.parse().map_err(|_| (redis::ErrorKind::InvalidClientConfig, "the port is no number"))?;
     let address = match server.tls {
         None => ConnectionAddr::Tcp(host, port),

@@ -35,6 +35,7 @@ use gatewright_plugins::outbound::Outbound;
 use rustls::pki_types::ServerName;
 use tokio::runtime::Handle;
 
+use crate::config::DeniedNetworks;
 use crate::outbound::Http;
 use crate::outbound::shipments::Shipments;
 use crate::proxy::reject::RejectReason;
@@ -53,6 +54,15 @@ use tries::Budget;
 /// Tries after the first, whatever an upstream says: a request that fails this often has no luck with the rest.
 const RETRIES_MAX: usize = 64;
 
+/// How this process reaches others.
+pub(crate) struct Outside {
+    pub(crate) tls: Arc<tls::Shared>,
+    pub(crate) shipments: Arc<Shipments>,
+    pub(crate) denied: DeniedNetworks,
+    /// Where plugins keep things; none: nowhere.
+    pub(crate) plugin_dir: Option<PathBuf>,
+}
+
 /// What outlives a configuration and works for every upstream and plugin of the process.
 pub(crate) struct Background {
     pub(crate) workers: usize,
@@ -66,18 +76,14 @@ pub(crate) struct Background {
 }
 
 impl Background {
-    /// For so many workers; checks and lookups run on `runtime`, and plugins keep things in `plugin_dir`.
-    pub(crate) fn new(
-        workers: usize,
-        runtime: Handle,
-        lookup: Arc<dyn Lookup>,
-        (tls, shipments, plugin_dir): (Arc<tls::Shared>, Arc<Shipments>, Option<PathBuf>),
-    ) -> Self {
-        let http = Http::new(runtime.clone(), Arc::clone(&tls), shipments, plugin_dir);
-        let outbound: Arc<dyn Outbound> = Arc::new(http);
+    /// For so many workers; checks and lookups run on `runtime`.
+    pub(crate) fn new(workers: usize, runtime: Handle, lookup: Arc<dyn Lookup>, outside: Outside) -> Self {
+        let tls = Arc::clone(&outside.tls);
+        let names = Names::new(runtime.clone(), lookup, outside.denied.clone());
+        let outbound: Arc<dyn Outbound> = Arc::new(Http::new(runtime.clone(), outside));
         let secrets = Secrets::new(runtime.clone(), Arc::clone(&outbound));
         let checkers = Checkers::new(runtime.clone());
-        Self { workers, tls, outbound, secrets, checkers, names: Names::new(runtime, lookup) }
+        Self { workers, tls, outbound, secrets, checkers, names }
     }
 }
 
@@ -288,7 +294,7 @@ impl Background {
             workers,
             runtime.handle().clone(),
             Arc::new(names::SystemDns::default()),
-            (tls, Arc::default(), None),
+            Outside { tls, shipments: Arc::default(), denied: DeniedNetworks::default(), plugin_dir: None },
         )
     }
 }

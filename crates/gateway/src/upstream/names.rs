@@ -18,6 +18,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, watch};
 use tokio::task::AbortHandle;
 
+use crate::config::DeniedNetworks;
+
 /// Addresses kept of one name.
 const ADDRESSES_MAX: usize = 256;
 
@@ -50,10 +52,26 @@ pub(crate) trait Lookup: Send + Sync + 'static {
     fn lookup<'l>(&'l self, host: &'l str) -> Looking<'l>;
 }
 
+/// A lookup that does not find addresses which are denied.
+struct Allowed {
+    lookup: Arc<dyn Lookup>,
+    denied: DeniedNetworks,
+}
+
+impl Lookup for Allowed {
+    fn lookup<'l>(&'l self, host: &'l str) -> Looking<'l> {
+        Box::pin(async move {
+            let Found { addresses, valid } = self.lookup.lookup(host).await?;
+            Ok(Found { addresses: self.denied.allowed(addresses, |address| *address)?, valid })
+        })
+    }
+}
+
 /// The names the process watches.
 pub(crate) struct Names {
     runtime: Handle,
     lookup: Arc<dyn Lookup>,
+    denied: DeniedNetworks,
     watched: Watched,
 }
 
@@ -76,9 +94,15 @@ struct Known {
 }
 
 impl Names {
-    /// Names that `lookup` finds, on `runtime`.
-    pub(crate) fn new(runtime: Handle, lookup: Arc<dyn Lookup>) -> Self {
-        Self { runtime, lookup, watched: Watched::default() }
+    /// Names that `lookup` finds, on `runtime`, without addresses that are `denied`.
+    pub(crate) fn new(runtime: Handle, lookup: Arc<dyn Lookup>, denied: DeniedNetworks) -> Self {
+        let lookup = Arc::new(Allowed { lookup, denied: denied.clone() });
+        Self { runtime, lookup, denied, watched: Watched::default() }
+    }
+
+    /// Whether nothing may be asked at this address; as a name, it has none.
+    pub(crate) fn deny(&self, address: IpAddr) -> bool {
+        self.denied.cover(address)
     }
 
     /// The name `host`, looked up from now on if it was not before.
@@ -239,7 +263,8 @@ mod tests {
     fn names(answers: Vec<Result<Found, String>>) -> (Names, Asked) {
         let (asked, was_asked) = tokio::sync::mpsc::unbounded_channel();
         let script = Script { answers: Mutex::new(answers.into()), asked };
-        (Names::new(Handle::current(), Arc::new(script)), was_asked)
+        let denied = DeniedNetworks::new(["10.9.0.0/16".parse().unwrap()]);
+        (Names::new(Handle::current(), Arc::new(script), denied), was_asked)
     }
 
     /// The time between two lookups in a row, for each such pair.
@@ -249,6 +274,17 @@ mod tests {
             times.push(asked.recv().await.unwrap());
         }
         times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn p25_a_name_never_has_an_address_that_is_denied_even_if_it_changes_to_one() {
+        let (names, mut asked) = names(vec![found(&["10.0.0.1", "10.9.0.1"], 30), found(&["10.9.0.2"], 30)]);
+        let name = names.name("a.example");
+        name.settled().await;
+        let good: Vec<IpAddr> = vec!["10.0.0.1".parse().unwrap()];
+        assert_eq!(name.addresses(), good);
+        gaps(&mut asked, 2).await;
+        assert_eq!(name.addresses(), good, "the last good address stays");
     }
 
     #[tokio::test(start_paused = true)]

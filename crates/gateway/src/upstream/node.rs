@@ -45,7 +45,9 @@ impl Node {
     ) -> Self {
         let bare = node.host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&node.host);
         let place = match bare.parse::<IpAddr>() {
-            Ok(ip) => Place::Ip(SocketAddr::new(ip, node.port)),
+            Ok(ip) if !names.deny(ip) => Place::Ip(SocketAddr::new(ip, node.port)),
+            // One that is denied is treated as a name that nobody knows, and its lookup says why.
+            Ok(_) => Place::Name(names.name(bare), node.port),
             Err(_) => Place::Name(names.name(&node.host), node.port),
         };
         let text = if bare.contains(':') { format!("[{bare}]") } else { node.host.clone() };

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use gatewright_gateway::config::DeniedNetworks;
 use serde_json::{Value, json};
 
 use crate::world::{Node, World, gate, service, until};
@@ -337,4 +338,22 @@ fn a_name_that_does_not_resolve_is_passed_over_and_said() {
     let nodes = json!([unknown, node(good.address, 0)]);
     world.publish(&[service(&[], json!({"upstream": {"nodes": nodes}}))]);
     assert_eq!(world.ask(GET).text(), good.address.to_string());
+}
+
+#[test]
+fn p25_a_node_in_a_denied_network_is_neither_asked_nor_checked_by_address_or_by_name() {
+    let (denied, _healthy) = switched();
+    let mut world = World::with(|settings| {
+        settings.denied = DeniedNetworks::new(["127.0.0.0/8", "::1/128"].map(|one| one.parse().unwrap()));
+    });
+    let port = denied.address.port();
+    for host in ["127.0.0.1", "0.0.0.0", "[::ffff:127.0.0.1]", "localhost"] {
+        let nodes = json!([{"host": host, "port": port, "weight": 1}]);
+        let upstream = json!({"nodes": nodes, "checks": quick_checks(json!({}))});
+        world.publish(&[service(&[], json!({"upstream": upstream}))]);
+        let answer = world.ask(GET);
+        assert_eq!(answer.status, 503, "{host}");
+        assert!(answer.text().contains("name_unresolved"), "{host}: {}", answer.text());
+    }
+    assert_eq!(denied.heads(), [""; 0], "not even a probe came");
 }

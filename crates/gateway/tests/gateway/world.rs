@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use gatewright_gateway::config::DeniedNetworks;
 use gatewright_gateway::config::Tls;
 use gatewright_gateway::source::Connecting;
 use gatewright_gateway::{Connector, Gateway, Io, Limits, Settings, Trust, start};
@@ -129,6 +130,7 @@ impl World {
             measures_plugins: false,
             memory: None,
             trust: Trust::default(),
+            denied: DeniedNetworks::default(),
         };
         change(&mut settings);
         let gateway = start(settings, Arc::new(Script(hears))).expect("a gateway");

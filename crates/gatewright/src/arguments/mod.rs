@@ -26,6 +26,8 @@ pub(crate) use fleet::{AddInstance, GatewayGroup, GatewayGroupCommand};
 #[cfg(feature = "gateway")]
 pub(crate) use fleet::{Joining, Validate};
 #[cfg(feature = "gateway")]
+use gatewright_gateway::config::DeniedNetworks;
+#[cfg(feature = "gateway")]
 use gatewright_gateway::telemetry::access_log::format::Format;
 #[cfg(feature = "gateway")]
 use gatewright_gateway::telemetry::access_log::{self, Destination};
@@ -348,6 +350,10 @@ pub(crate) struct TrafficListeners {
     /// How many workers serve requests, each on one thread; without: one for each processor.
     #[arg(long, env = "GATEWRIGHT_WORKERS", value_name = "N")]
     workers: Option<NonZeroUsize>,
+    /// Networks that no configuration makes the gateway connect to, for nodes, health checks or plugins; without: the
+    /// addresses under which clouds tell their machines secrets. `none`: there are none.
+    #[arg(long, env = "GATEWRIGHT_DENIED_NETWORKS", value_name = "NETWORK", value_delimiter = ',')]
+    denied_networks: Option<Vec<DeniedNetwork>>,
     #[command(flatten)]
     pub(crate) access_log: AccessLog,
     /// Count how long each plugin takes; the metrics say so.
@@ -390,8 +396,34 @@ impl AccessLog {
     }
 }
 
+/// A network, or none.
+#[cfg(feature = "gateway")]
+#[derive(Clone, Copy, Debug)]
+struct DeniedNetwork(Option<ipnet::IpNet>);
+
+#[cfg(feature = "gateway")]
+impl std::str::FromStr for DeniedNetwork {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            Ok(Self(None))
+        } else {
+            crate::client_limits::network(text).map(|one| Self(Some(one)))
+        }
+    }
+}
+
 #[cfg(feature = "gateway")]
 impl TrafficListeners {
+    /// Where no configuration makes the gateway connect to.
+    pub(crate) fn denied(&self) -> DeniedNetworks {
+        let networks = self.denied_networks.as_ref();
+        networks.map_or_else(DeniedNetworks::default, |networks| {
+            DeniedNetworks::new(networks.iter().filter_map(|network| network.0))
+        })
+    }
+
     /// How many workers to start.
     pub(crate) fn workers(&self) -> NonZeroUsize {
         let available = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);

@@ -95,6 +95,7 @@ pub(super) fn settings(
         limits: traffic.clients.limits(),
         memory: traffic.clients.memory(),
         trust: traffic.clients.trust(),
+        denied: traffic.denied(),
     }
 }
 

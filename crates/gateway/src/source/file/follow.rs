@@ -25,8 +25,8 @@ use crate::source::control_plane::Following;
 use crate::source::report::Reports;
 use crate::telemetry::metrics::Metrics;
 use crate::tls;
-use crate::upstream::Background;
 use crate::upstream::names::SystemDns;
+use crate::upstream::{Background, Outside};
 
 /// How often the file is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -66,13 +66,15 @@ pub fn validate(path: &Path) -> Result<Violations, LoadError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let tls = tls::Shared::new(&crate::config::Tls::default());
         let tls = Arc::new(tls.map_err(|error| Refusal::Setup(error.to_string()))?);
-        let background = Background::new(
-            1,
-            runtime.handle().clone(),
-            Arc::new(SystemDns::default()),
-            (tls, Arc::default(), None),
-        )
-        .without_secrets();
+        let outside = Outside {
+            tls,
+            shipments: Arc::default(),
+            denied: crate::config::DeniedNetworks::default(),
+            plugin_dir: None,
+        };
+        let runtime = runtime.handle().clone();
+        let background =
+            Background::new(1, runtime, Arc::new(SystemDns::default()), outside).without_secrets();
         let warnings = standalone.warnings.clone();
         let live = LiveConfig::unconfigured(Arc::new(Metrics::new(1)));
         let snapshot = snapshot(&Snapshot::default(), standalone);
