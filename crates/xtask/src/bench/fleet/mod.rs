@@ -44,12 +44,33 @@ pub(crate) struct Wish {
     /// Divides every number of routes, to try the bench itself.
     #[arg(long, default_value_t = 1)]
     smaller: usize,
+    /// Keeps the store in a private PostgreSQL that never writes through to the disk, instead of in SQLite.
+    #[arg(long)]
+    postgres: bool,
+    /// Measures only these parts.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
     /// The executable; none: the release executable of this checkout, which is built first.
     #[arg(long)]
     program: Option<PathBuf>,
     /// Writes bench/FLEET.md.
     #[arg(long)]
     write: bool,
+}
+
+/// What is measured.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Churn,
+    Admin,
+    Watches,
+    ColdStart,
+}
+
+impl Wish {
+    fn includes(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
 }
 
 /// Measures everything and prints it.
@@ -64,11 +85,13 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
     let _ = std::fs::remove_dir_all(&work_dir);
     std::fs::create_dir_all(&work_dir).with_context(|| format!("cannot create {}", work_dir.display()))?;
     let backend = backend::start(&scenario::PLAIN)?;
-    let control_plane = ControlPlane::start(&program, &work_dir.join("control-plane"))?;
+    let database = wish.postgres.then(|| gatewright_test_postgres::Server::shared().database());
+    let control_plane = ControlPlane::start(&program, &work_dir.join("control-plane"), database.as_deref())?;
     let mut text = format!(
         "# Results of the fleet bench\n\nWritten by `cargo xtask bench fleet --write`; what the numbers mean is in \
-         [README.md](README.md).\n\n- Machine: {}.\n- Load of the machine when it began: {}.\n",
+         [README.md](README.md).\n\n- Machine: {}.\n- Store: {}.\n- Load of the machine when it began: {}.\n",
         cores::machine()?,
+        if wish.postgres { "PostgreSQL, without fsync" } else { "SQLite" },
         cores::load_average()?,
     );
     let mut say = |line: String| -> std::fmt::Result {
@@ -76,15 +99,29 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
         writeln!(text, "{line}")
     };
     say("\n| measured | result |\n|---|---|".to_owned())?;
-    for routes in CHURN_ROUTES {
+    for routes in CHURN_ROUTES.iter().filter(|_| wish.includes(Part::Churn)) {
         store::grow(&control_plane, backend, routes / wish.smaller / ROUTES_PER_SERVICE)?;
         let kept = work_dir.join(format!("gateway-{routes}"));
         say(churn::measure(&program, &control_plane, &kept, routes / wish.smaller, wish.seconds)?.row())?;
     }
+    let needs_all = [Part::Admin, Part::Watches, Part::ColdStart].into_iter().any(|part| wish.includes(part));
+    if !needs_all {
+        return write(repository, wish, &text);
+    }
     store::grow(&control_plane, backend, ROUTES / wish.smaller / ROUTES_PER_SERVICE)?;
-    say(admin::measure(&control_plane, ROUTES / wish.smaller / ROUTES_PER_SERVICE)?)?;
-    say(watches::measure(&control_plane, wish.gateways, wish.publishes)?.rows())?;
-    say(cold_start::measure(&program, control_plane, &work_dir.join("gateway"))?.row())?;
+    if wish.includes(Part::Admin) {
+        say(admin::measure(&control_plane, ROUTES / wish.smaller / ROUTES_PER_SERVICE)?)?;
+    }
+    if wish.includes(Part::Watches) {
+        say(watches::measure(&control_plane, wish.gateways, wish.publishes)?.rows())?;
+    }
+    if wish.includes(Part::ColdStart) {
+        say(cold_start::measure(&program, control_plane, &work_dir.join("gateway"))?.row())?;
+    }
+    write(repository, wish, &text)
+}
+
+fn write(repository: &Path, wish: &Wish, text: &str) -> anyhow::Result<()> {
     if wish.write {
         let path = repository.join("bench/FLEET.md");
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
