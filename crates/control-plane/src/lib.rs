@@ -127,9 +127,7 @@ pub async fn start(settings: Settings) -> Result<ControlPlane, StartError> {
         let task = listener::serve(listener, opening, router, connections_max, stopping.clone());
         stopping.tasks.spawn(task);
     };
-    stopping.tasks.spawn(expire(app.clone(), settings.audit_retention, stopping.clone()));
-    stopping.tasks.spawn(instances_write(app.clone(), stopping.clone()));
-    stopping.tasks.spawn(cores_record(app.clone(), stopping.clone()));
+    work_in_background(&app, settings.audit_retention, &stopping);
     let router = api::admin_router(app, &settings.api_version);
     serve(admin, Opening::Plain, router.clone(), ADMIN_CONNECTIONS_MAX);
     let admin_tls_address = admin_tls.zip(acceptor).map(|((listener, address), acceptor)| {
@@ -185,6 +183,14 @@ async fn bind_if(
     }
 }
 
+/// Begins what goes on beside calls.
+fn work_in_background(app: &App, audit_retention: Duration, stopping: &Stopping) {
+    stopping.tasks.spawn(expire(app.clone(), audit_retention, stopping.clone()));
+    stopping.tasks.spawn(instances_write(app.clone(), stopping.clone()));
+    stopping.tasks.spawn(cores_record(app.clone(), stopping.clone()));
+    stopping.tasks.spawn(standings_warm(app.clone(), stopping.clone()));
+}
+
 /// Writes what gateways say of themselves, as long as they do.
 async fn instances_write(app: App, stopping: Stopping) {
     loop {
@@ -194,6 +200,18 @@ async fn instances_write(app: App, stopping: Stopping) {
         }
         if let Err(refusal) = app.instances_write().await {
             tracing::warn!(%refusal, "heartbeats of gateways could not be written; they are kept in memory");
+        }
+    }
+}
+
+/// Reads what stands in the groups, so that nobody waits for it later.
+async fn standings_warm(app: App, stopping: Stopping) {
+    tokio::select! {
+        () = stopping.graceful.cancelled() => {}
+        warmed = app.standings_warm() => {
+            if let Err(refusal) = warmed {
+                tracing::warn!(%refusal, "what stands in the groups could not be read; it is when it is asked for");
+            }
         }
     }
 }

@@ -65,7 +65,7 @@ mod route_template {
 }
 
 mod stream_route_template {
-    once_more!(crate::api::stream_route_template => a_stream_route_is_created_read_replaced_and_deleted, a_service_template_holds_routes_of_one_kind, stream_routes_are_published_rolled_back_and_synchronised_with_their_version);
+    once_more!(crate::api::stream_route_template => a_stream_route_is_created_read_replaced_and_deleted, a_service_template_holds_routes_of_one_kind, stream_routes_are_published_rolled_back_and_synchronised_with_their_version, a_stream_route_of_a_version_is_found_by_its_id_when_its_template_is_gone);
 }
 
 mod service_sync {
@@ -89,7 +89,15 @@ mod direct {
 }
 
 mod instance {
-    once_more!(crate::api::instance => p14_an_instance_that_is_ahead_of_the_database_is_out_of_sync_and_says_what_it_has, an_instance_is_listed_with_what_its_heartbeat_says, a_removed_instance_is_gone_and_the_audit_log_says_so, waiting_ends_when_the_instances_have_applied_and_names_those_that_have_not, a_token_for_instances_opens_its_group_and_is_answered_once, e16_a_token_that_is_revoked_opens_nothing, a_certificate_is_signed_as_documented_and_can_be_revoked, the_use_of_cores_is_exported_by_hour_and_counted_in_metrics, what_a_living_instance_cannot_serve_is_not_published_and_the_answer_names_instance_and_plugin);
+    once_more!(crate::api::instance => p14_an_instance_that_is_ahead_of_the_database_is_out_of_sync_and_says_what_it_has, an_instance_is_listed_with_what_its_heartbeat_says, a_removed_instance_is_gone_and_the_audit_log_says_so, waiting_ends_when_the_instances_have_applied_and_names_those_that_have_not, a_token_for_instances_opens_its_group_and_is_answered_once, e16_a_token_that_is_revoked_opens_nothing, a_certificate_is_signed_as_documented_and_can_be_revoked, the_use_of_cores_is_exported_by_hour_and_counted_in_metrics, what_a_living_instance_cannot_serve_is_not_published_and_the_answer_names_instance_and_plugin, what_a_living_instance_lacks_is_not_written_straight_to_its_group_either);
+}
+
+mod conflict_check {
+    once_more!(crate::api::conflict_check => whatever_makes_a_duplicate_in_a_group_succeeds_and_warns);
+}
+
+mod published_clients {
+    once_more!(crate::api::published_clients => a_second_run_of_the_client_that_writes_straight_to_a_group_finds_no_difference, the_client_that_publishes_templates_publishes_reads_back_and_takes_away, the_command_line_client_makes_a_context_designs_publishes_and_cleans_up);
 }
 
 mod watch {

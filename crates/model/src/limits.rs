@@ -74,9 +74,6 @@ pub const REGEX_BACKTRACK_SUBJECT_MAX: usize = 4 * 1024;
 /// Pairs of places one conflict analysis compares; a second or two of work.
 pub const CONFLICT_COMPARISONS_MAX: usize = 1_000_000;
 
-/// Services of a group up to which a publish looks for duplicates by itself; more are asked about on purpose.
-pub const CONFLICT_SERVICES_ON_PUBLISH_MAX: usize = 500;
-
 /// Conflicts one analysis reports; a person reads them.
 pub const CONFLICTS_REPORTED_MAX: usize = 1000;
 

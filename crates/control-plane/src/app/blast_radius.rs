@@ -196,7 +196,7 @@ fn facts<'r>(services: &Services, met: impl Iterator<Item = &'r Served>) -> BTre
     for served in met {
         if !facts.contains_key(served)
             && let Some(fact) =
-                services.get(&served.service_id).and_then(|service| fact(service, served.route))
+                services.get(&served.service_id).and_then(|standing| fact(&standing.service, served.route))
         {
             facts.insert(served, fact);
         }
@@ -242,6 +242,7 @@ fn upstream(service: &PublishedService, plugins: &Plugins) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use crate::distribution::Standing;
     use std::sync::Arc;
 
     use super::*;
@@ -251,7 +252,7 @@ mod tests {
         id: &str,
         node: &str,
         routes: &[(&str, Value)],
-    ) -> (gatewright_model::id::ServiceId, Arc<PublishedService>) {
+    ) -> (gatewright_model::id::ServiceId, Standing) {
         let routes: Vec<Value> = routes
             .iter()
             .map(|(id, plugins)| json!({"route_id": id, "name": id, "paths": ["/"], "plugins": plugins}))
@@ -261,7 +262,7 @@ mod tests {
             "strip_path_prefix": true, "routes": routes,
             "upstream": {"name": node, "nodes": [{"host": node, "port": 80, "weight": 1}]},
         });
-        (id.parse().unwrap(), Arc::new(serde_json::from_value(service).unwrap()))
+        (id.parse().unwrap(), Standing::imagined(Arc::new(serde_json::from_value(service).unwrap())))
     }
 
     fn served(text: &str) -> Option<Served> {

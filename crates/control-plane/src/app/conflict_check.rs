@@ -9,19 +9,18 @@ use std::sync::Arc;
 use gatewright_model::conflict::{self, Conflict, ConflictKind, Conflicts};
 use gatewright_model::id::{GatewayGroupId, ServiceId};
 use gatewright_model::lifecycle::{RuntimeConfiguration, ServiceVersion};
-use gatewright_model::limits;
 use gatewright_model::matching::MatchSettings;
-use gatewright_model::snapshot::PublishedService;
+use gatewright_model::snapshot::{PublishedService, Revision};
 
 use super::document::{PublishWish, ServicePublishWish};
 use super::gateway_group::gateway_group;
 use super::runtime_configuration::runtime_default;
 use super::service_template::service_template;
 use super::{Action, App, Caller, Refusal, Warnings};
-use crate::distribution::Services;
-use crate::store::Reading;
+use crate::distribution::{SERVICES_KEPT_MAX, Services, Standing};
+use crate::store::{ListFilter, Reading, Writing};
 
-/// Duplicates that a publish names; the conflict check names all of them.
+/// Duplicates that a change names; the conflict check names all of them.
 const WARNED_MAX: usize = 10;
 
 impl App {
@@ -37,21 +36,39 @@ impl App {
         for service in &wish.services {
             let candidate = candidate(&mut tx, &wish, service, &services).await?;
             touched.insert(candidate.service_id.clone());
-            Arc::make_mut(&mut services).insert(candidate.service_id.clone(), Arc::new(candidate));
+            let id = candidate.service_id.clone();
+            Arc::make_mut(&mut services).insert(id, Standing::imagined(Arc::new(candidate)));
         }
         drop(tx);
         analyse(services, settings, touched).await
     }
 
-    /// Names the routes of just `published` services that another service's route duplicates. A publish has
-    /// succeeded by then, so trouble here is worth a log line and no more.
+    /// Makes durable what `tx` changed about services of `group` in `revision`, tells the gateways, and names the routes
+    /// of these services that are duplicates. In a dry run it answers the same.
+    pub(super) async fn commit_services(
+        &self,
+        mut tx: Writing,
+        group: &GatewayGroupId,
+        revision: Revision,
+    ) -> Result<Warnings, Refusal> {
+        let before = Revision(revision.0.saturating_sub(1));
+        let written = tx.published_service_changes(group, before).await?;
+        tx.commit().await?;
+        self.hints().changed(group);
+        let touched = written.iter().map(|service| service.service_id.clone()).collect();
+        Ok(self.duplicates_warn(group, touched, written).await)
+    }
+
+    /// Names the routes of `touched` services that another service's route duplicates, if these were as `written`. The
+    /// change has succeeded by then, so trouble here is worth a log line and no more.
     pub(super) async fn duplicates_warn(
         &self,
         group: &GatewayGroupId,
-        published: &BTreeSet<ServiceId>,
+        touched: BTreeSet<ServiceId>,
+        written: Vec<PublishedService>,
     ) -> Warnings {
         let mut warnings = Warnings::default();
-        match self.duplicates(group, published).await {
+        match self.duplicates(group, touched, written).await {
             Ok(duplicates) => {
                 for Conflict { winner, loser, reason, .. } in duplicates.iter().take(WARNED_MAX) {
                     let winner = winner.as_ref().map_or_else(String::new, |winner| {
@@ -67,7 +84,7 @@ impl App {
                     warnings.add(format!("{more} more duplicates: see POST /api/services/conflict_check"));
                 }
             }
-            Err(error) => tracing::warn!(%group, %error, "duplicates were not looked for after a publish"),
+            Err(error) => tracing::warn!(%group, %error, "duplicates were not looked for after a change"),
         }
         warnings
     }
@@ -75,16 +92,33 @@ impl App {
     async fn duplicates(
         &self,
         group: &GatewayGroupId,
-        touched: &BTreeSet<ServiceId>,
+        touched: BTreeSet<ServiceId>,
+        written: Vec<PublishedService>,
     ) -> Result<Vec<Conflict>, Refusal> {
-        let count = self.store().read().await?.published_service_count(group).await?;
-        if usize::try_from(count).is_ok_and(|count| count > limits::CONFLICT_SERVICES_ON_PUBLISH_MAX) {
-            return Ok(Vec::new());
+        let (_, settings, mut services) = self.standing(group).await?;
+        for service in written {
+            // After a dry run it stands there as it was before.
+            if services.get(&service.service_id).is_none_or(|standing| *standing.service != service) {
+                let id = service.service_id.clone();
+                Arc::make_mut(&mut services).insert(id, Standing::imagined(Arc::new(service)));
+            }
         }
-        let (_, settings, services) = self.standing(group).await?;
-        let mut found = analyse(services, settings, touched.clone()).await?.conflicts;
+        let mut found = analyse(services, settings, touched).await?.conflicts;
         found.retain(|conflict| conflict.kind == ConflictKind::Duplicate && conflict.spans_services());
         Ok(found)
+    }
+
+    /// Reads what stands in the groups, one after the other while there is room, so that the first question about one
+    /// finds it in memory.
+    pub(crate) async fn standings_warm(&self) -> Result<(), Refusal> {
+        let groups = self.store().read().await?.gateway_group_list(&ListFilter::default()).await?;
+        for group in groups.rows {
+            if self.parts.standings.services_kept() >= SERVICES_KEPT_MAX {
+                break;
+            }
+            self.parts.standings.of(self.store(), &group.id).await?;
+        }
+        Ok(())
     }
 
     /// A moment of the store, how the group matches then, and its published services.
@@ -92,7 +126,7 @@ impl App {
         &self,
         group: &GatewayGroupId,
     ) -> Result<(Reading, MatchSettings, Services), Refusal> {
-        let (mut tx, services) = self.parts.standings.of(self.store(), group, self.world().now()).await?;
+        let (mut tx, services) = self.parts.standings.of(self.store(), group).await?;
         let settings = gateway_group(&mut tx, group).await?.group.match_settings();
         Ok((tx, settings, services))
     }
@@ -122,7 +156,7 @@ async fn candidate(
             (version, RuntimeConfiguration::of_template(&template))
         }
     };
-    let base = published.get(id).map_or(default, |active| active.runtime.clone());
+    let base = published.get(id).map_or(default, |active| active.service.runtime.clone());
     Ok(PublishedService::new(version, service.runtime.clone().over(base)))
 }
 
@@ -133,7 +167,8 @@ pub(super) async fn analyse(
     touched: BTreeSet<ServiceId>,
 ) -> Result<Conflicts, Refusal> {
     let analysis = tokio::task::spawn_blocking(move || {
-        conflict::analyse_about(services.values().map(Arc::as_ref), settings, &touched)
+        let standing = services.values().map(|standing| (&*standing.service, &*standing.reach));
+        conflict::analyse_about(standing, settings, &touched)
     });
     analysis.await.map_err(|error| Refusal::Unavailable { reason: error.to_string() })
 }

@@ -54,6 +54,12 @@ impl Warnings {
     pub(crate) fn add(&mut self, warning: impl Into<String>) {
         self.0.push(warning.into());
     }
+
+    /// These, and then `more`.
+    pub(crate) fn and(mut self, more: Self) -> Self {
+        self.0.extend(more.0);
+        self
+    }
 }
 
 /// A parsed document.

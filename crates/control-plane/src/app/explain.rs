@@ -10,6 +10,7 @@ use gatewright_model::validation::Violations;
 use super::document::ExplainWish;
 use super::runtime_configuration::runtime_default;
 use super::{Action, App, Caller, Refusal};
+use crate::distribution::Standing;
 
 impl App {
     /// Explains a request in a group. A version that is named takes the place of the published one and keeps the
@@ -30,19 +31,19 @@ impl App {
                 || Refusal::NotFound { noun: "service version", id: format!("{id}@{}", named.version) };
             let version = version.ok_or_else(not_found)?;
             let runtime = match services.get(&id) {
-                Some(active) => active.runtime.clone(),
+                Some(active) => active.service.runtime.clone(),
                 None => {
                     let template = tx.service_template_get(&id).await?.map(|row| row.template);
                     runtime_default(template.as_ref())
                 }
             };
-            let named = Arc::new(PublishedService::new(version, runtime));
+            let named = Standing::imagined(Arc::new(PublishedService::new(version, runtime)));
             Arc::make_mut(&mut services).insert(id, named);
         }
         drop(tx);
         let request = wish.request;
         let rehearsing = tokio::task::spawn_blocking(move || {
-            let services: Vec<_> = services.values().cloned().collect();
+            let services: Vec<_> = services.values().map(|standing| Arc::clone(&standing.service)).collect();
             rehearsal.rehearse(&services, settings, &request)
         });
         let explained =

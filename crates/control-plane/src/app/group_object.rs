@@ -6,15 +6,16 @@
 //! Every write raises the group's revision, because what its gateways do changes at once.
 
 use gatewright_model::id::{GatewayGroupId, ObjectId, ServiceId};
-use gatewright_model::resource::Labels;
 use gatewright_model::resource::consumer::Consumer;
 use gatewright_model::resource::sni::Sni;
+use gatewright_model::resource::{Labels, Plugins};
 use gatewright_model::snapshot::Revision;
 use gatewright_model::validation::Violations;
 use serde_json::Value;
 
 use super::document::{Document, Warnings};
 use super::group_document::{Documented, parse};
+use super::instance::instances_must_run;
 use super::published_service::{forgotten, group_must_exist, published_service};
 use super::{Action, App, Caller, Patch, Refusal, must_be_as_expected};
 use crate::store::{
@@ -39,6 +40,11 @@ pub(crate) trait GroupObject: Documented {
     fn labels(&self) -> &Labels {
         static NONE: Labels = Labels::new();
         &NONE
+    }
+
+    /// The plugins that an instance must have to serve this.
+    fn plugins(&self) -> Option<&Plugins> {
+        None
     }
 
     /// The id that follows from the content.
@@ -281,6 +287,8 @@ impl App {
                 return Err(Refusal::Duplicate { noun: T::NOUN, what: T::MARK, by });
             }
         }
+        let plugins = content.plugins().into_iter().flat_map(Plugins::keys).cloned().collect();
+        instances_must_run(tx, key.group, plugins, self.world().now()).await?;
         let text = serde_json::to_string(content).unwrap_or_default();
         let stamp = tx.stamp(self.world().now()).await?;
         let write = ObjectWrite {

@@ -1,7 +1,5 @@
 //! Routes and stream routes of services without a version: live at once, said once for both kinds.
 
-use std::sync::Arc;
-
 use gatewright_model::id::{GatewayGroupId, RouteId, ServiceId};
 use gatewright_model::lifecycle::{RouteVersion, ServiceVersion};
 use gatewright_model::limits;
@@ -9,12 +7,13 @@ use gatewright_model::resource::Labels;
 use gatewright_model::resource::route::Route;
 use gatewright_model::resource::service::ServiceKind;
 use gatewright_model::resource::stream_route::StreamRoute;
-use gatewright_model::snapshot::PublishedService;
+use gatewright_model::snapshot::Revision;
 use gatewright_model::validation::Violations;
 use serde_json::Value;
 
 use super::document::{TemplateRoute, Warnings};
 use super::group_document::{Documented, GroupRoute, GroupRouteDocument, group_route_parse};
+use super::instance::instances_must_run;
 use super::published_service::group_must_exist;
 use super::{Action, App, Caller, Patch, Refusal, must_be_as_expected};
 use crate::store::{
@@ -118,15 +117,10 @@ impl App {
         id: &RouteId,
     ) -> Result<Option<(Refusal, RouteRow<T>)>, Refusal> {
         let (mut tx, _, services) = self.standing(group).await?;
-        let holds =
-            |service: &&Arc<PublishedService>| service.routes.iter().any(|route| route.route_id == *id);
-        let service = match services.values().find(holds).map(|service| service.service_id.clone()) {
-            Some(service) => Some(service),
-            // Gateways are sent no stream routes, so they stand nowhere in memory; the template knows whose it is.
-            None => tx.route_template_get::<Value>(T::KIND, id).await?.map(|row| row.service_id),
+        let Some((service, _)) = services.iter().find(|(_, standing)| standing.has_route(id)) else {
+            return Ok(None);
         };
-        let Some(service) = service else { return Ok(None) };
-        let Some(row) = tx.published_service_get(group, &service).await? else { return Ok(None) };
+        let Some(row) = tx.published_service_get(group, service).await? else { return Ok(None) };
         let Some(version) = row.version else { return Ok(None) };
         let routes = version_routes::<T>(&mut tx, &version, &ListFilter::default()).await?.rows;
         let refusal = Refusal::VersionImmutable { service: row.content.name, version: version.number };
@@ -165,11 +159,10 @@ impl App {
         if tx.group_route_get::<T>(key).await?.is_some() {
             return Err(Refusal::IdTaken { noun: T::NOUN, id: id.to_string() });
         }
-        let row = self.group_route_write(&mut tx, key, None, document.content).await?;
+        let (row, revision) = self.group_route_write(&mut tx, key, None, document.content).await?;
         Call::concerns(id.as_str(), row.route.name());
-        tx.commit().await?;
-        self.hints().changed(group);
-        Ok((row, document.warnings))
+        let duplicates = self.commit_services(tx, group, revision).await?;
+        Ok((row, document.warnings.and(duplicates)))
     }
 
     /// Creates the route under this id, or replaces it whole; another `service_id` moves it.
@@ -187,10 +180,9 @@ impl App {
         let before = tx.group_route_get::<T>(key).await?;
         must_be_as_expected(T::NOUN, id.as_str(), before.as_ref().map(|row| row.change_number))?;
         let before = before.as_ref().map(|row| &row.service_id);
-        let row = self.group_route_write(&mut tx, key, before, document.content).await?;
-        tx.commit().await?;
-        self.hints().changed(group);
-        Ok((row, document.warnings))
+        let (row, revision) = self.group_route_write(&mut tx, key, before, document.content).await?;
+        let duplicates = self.commit_services(tx, group, revision).await?;
+        Ok((row, document.warnings.and(duplicates)))
     }
 
     pub(crate) async fn group_route_patch<T: RouteContent>(
@@ -209,10 +201,10 @@ impl App {
         content["service_id"] = Value::from(before.service_id.as_str());
         let document = group_route_parse::<T>(patch.apply(content)?)?;
         let key = RouteKey { group, kind: T::KIND, id };
-        let row = self.group_route_write(&mut tx, key, Some(&before.service_id), document.content).await?;
-        tx.commit().await?;
-        self.hints().changed(group);
-        Ok((row, document.warnings))
+        let (row, revision) =
+            self.group_route_write(&mut tx, key, Some(&before.service_id), document.content).await?;
+        let duplicates = self.commit_services(tx, group, revision).await?;
+        Ok((row, document.warnings.and(duplicates)))
     }
 
     pub(crate) async fn group_route_delete<T: RouteContent>(
@@ -241,10 +233,12 @@ impl App {
         key: RouteKey<'_>,
         before: Option<&ServiceId>,
         content: GroupRoute<T>,
-    ) -> Result<RouteRow<T>, Refusal> {
+    ) -> Result<(RouteRow<T>, Revision), Refusal> {
         let GroupRoute { service_id, route } = content;
         let is_new_there = before != Some(&service_id);
         must_take_routes::<T>(tx, key.group, &service_id, is_new_there).await?;
+        let plugins = route.plugins().keys().cloned().collect();
+        instances_must_run(tx, key.group, plugins, self.world().now()).await?;
         let stamp = tx.stamp(self.world().now()).await?;
         let revision = tx.gateway_group_raise(key.group).await?;
         let write =
@@ -254,7 +248,7 @@ impl App {
         if let Some(before) = before.filter(|before| **before != service_id) {
             tx.group_service_touch(key.group, before, revision).await?;
         }
-        group_route(tx, key.group, key.id).await
+        Ok((group_route(tx, key.group, key.id).await?, revision))
     }
 }
 

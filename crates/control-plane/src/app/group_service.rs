@@ -9,11 +9,13 @@ use gatewright_model::resource::route::Route;
 use gatewright_model::resource::service::{Service, ServiceKind};
 use gatewright_model::resource::stream_route::StreamRoute;
 use gatewright_model::resource::upstream::Upstream;
+use gatewright_model::snapshot::Revision;
 use gatewright_model::validation::Violations;
 use serde_json::Value;
 
 use super::document::Warnings;
 use super::group_document::{ServiceDocument, service_parse};
+use super::instance::instances_must_run;
 use super::published_service::{group_must_exist, published_service};
 use super::{Action, App, Caller, Patch, Refusal, must_be_as_expected};
 use crate::store::{
@@ -37,11 +39,10 @@ impl App {
         if tx.published_service_get(group, &id).await?.is_some() {
             return Err(Refusal::IdTaken { noun: NOUN, id: id.to_string() });
         }
-        let row = self.group_service_write(&mut tx, group, &id, document.content).await?;
+        let (row, revision) = self.group_service_write(&mut tx, group, &id, document.content).await?;
         Call::concerns(id.as_str(), &row.content.name);
-        tx.commit().await?;
-        self.hints().changed(group);
-        Ok((row, document.warnings))
+        let duplicates = self.commit_services(tx, group, revision).await?;
+        Ok((row, document.warnings.and(duplicates)))
     }
 
     /// Creates the service under this id, or replaces it whole; its routes stay.
@@ -57,10 +58,9 @@ impl App {
         group_must_exist(&mut tx, group).await?;
         let before = tx.published_service_get(group, id).await?;
         must_be_as_expected(NOUN, id.as_str(), before.map(|row| row.change_number))?;
-        let row = self.group_service_write(&mut tx, group, id, document.content).await?;
-        tx.commit().await?;
-        self.hints().changed(group);
-        Ok((row, document.warnings))
+        let (row, revision) = self.group_service_write(&mut tx, group, id, document.content).await?;
+        let duplicates = self.commit_services(tx, group, revision).await?;
+        Ok((row, document.warnings.and(duplicates)))
     }
 
     pub(crate) async fn group_service_patch(
@@ -76,10 +76,9 @@ impl App {
         must_be_as_expected(NOUN, id.as_str(), Some(before.change_number))?;
         let after = patch.apply(serde_json::to_value(as_document(before)).unwrap_or(Value::Null))?;
         let document = service_parse(after)?;
-        let row = self.group_service_write(&mut tx, group, id, document.content).await?;
-        tx.commit().await?;
-        self.hints().changed(group);
-        Ok((row, document.warnings))
+        let (row, revision) = self.group_service_write(&mut tx, group, id, document.content).await?;
+        let duplicates = self.commit_services(tx, group, revision).await?;
+        Ok((row, document.warnings.and(duplicates)))
     }
 
     async fn group_service_write(
@@ -88,12 +87,14 @@ impl App {
         group: &GatewayGroupId,
         id: &ServiceId,
         service: Service,
-    ) -> Result<PublishedServiceRow, Refusal> {
+    ) -> Result<(PublishedServiceRow, Revision), Refusal> {
         let before = tx.published_service_get(group, id).await?;
         let (content, runtime) = parts(service, before.as_ref());
         if let Some(before) = &before {
             must_stay_the_same(tx, before, &content).await?;
         }
+        let plugins = content.plugins.keys().cloned().collect();
+        instances_must_run(tx, group, plugins, self.world().now()).await?;
         let stamp = tx.stamp(self.world().now()).await?;
         let revision = tx.gateway_group_raise(group).await?;
         let write = ServiceWrite {
@@ -108,7 +109,7 @@ impl App {
         } else {
             tx.group_service_insert(stamp, &write).await?;
         }
-        published_service(tx, group, id).await
+        Ok((published_service(tx, group, id).await?, revision))
     }
 }
 

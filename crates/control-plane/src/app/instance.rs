@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::gateway_group::{NOUN as GROUP_NOUN, gateway_group};
 use super::{Action, App, Caller, Proved, Refusal};
 use crate::distribution::TooMany;
-use crate::store::{AuditRow, Call, InstanceRow};
+use crate::store::{AuditRow, Call, InstanceRow, Reading};
 
 /// What callers call it.
 const NOUN: &str = "gateway instance";
@@ -296,12 +296,21 @@ impl App {
     }
 }
 
-/// Refuses what uses `plugins` that an instance lacks which lives at `now`: it must never be sent what it cannot serve.
-pub(super) fn instances_must_have(
-    instances: &[InstanceRow],
-    plugins: &BTreeSet<String>,
+/// Refuses what uses `plugins` that an instance of `group` lacks which lives at `now`: it must never be sent what it
+/// cannot serve.
+pub(super) async fn instances_must_run(
+    tx: &mut Reading,
+    group: &GatewayGroupId,
+    plugins: BTreeSet<String>,
     now: i64,
 ) -> Result<(), Refusal> {
+    if plugins.is_empty() {
+        return Ok(());
+    }
+    must_all_have(&tx.instance_list(Some(group)).await?, &plugins, now)
+}
+
+fn must_all_have(instances: &[InstanceRow], plugins: &BTreeSet<String>, now: i64) -> Result<(), Refusal> {
     let lacking = |row: &InstanceRow| {
         let heartbeat = &row.heartbeat;
         let lacking: Vec<&str> =
@@ -323,10 +332,7 @@ pub(super) fn instances_must_have(
 
 /// What an instance has quarantined, for people.
 pub(crate) fn quarantine_sentence(quarantined: &Quarantined) -> String {
-    format!(
-        "`{}` does not compile and its last good form keeps serving: {}",
-        quarantined.id, quarantined.reason
-    )
+    format!("`{}` is not served as it was published: {}", quarantined.id, quarantined.reason)
 }
 
 #[cfg(test)]

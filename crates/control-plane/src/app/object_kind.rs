@@ -1,7 +1,6 @@
 //! The kinds of objects that a gateway group keeps, each with what is special about it.
 
 use gatewright_model::id::ObjectId;
-use gatewright_model::resource::Labels;
 use gatewright_model::resource::certificate::{CaCertificate, Certificate};
 use gatewright_model::resource::consumer::{Consumer, Credential};
 use gatewright_model::resource::global_rule::GlobalRule;
@@ -11,6 +10,7 @@ use gatewright_model::resource::secret_provider::SecretProvider;
 use gatewright_model::resource::sni::Sni;
 use gatewright_model::resource::ssl::Ssl;
 use gatewright_model::resource::upstream::Upstream;
+use gatewright_model::resource::{Labels, Plugins};
 use gatewright_model::validation::Violations;
 use serde_json::Value;
 
@@ -32,6 +32,10 @@ impl GroupObject for Consumer {
         &self.labels
     }
 
+    fn plugins(&self) -> Option<&Plugins> {
+        Some(&self.plugins)
+    }
+
     fn natural_id(&self) -> Option<&str> {
         Some(&self.username)
     }
@@ -49,6 +53,10 @@ impl GroupObject for Credential {
 
     fn labels(&self) -> &Labels {
         &self.labels
+    }
+
+    fn plugins(&self) -> Option<&Plugins> {
+        Some(&self.plugins)
     }
 
     fn mark(&self) -> Option<String> {
@@ -69,6 +77,10 @@ impl GroupObject for GlobalRule {
 
     fn labels(&self) -> &Labels {
         &self.labels
+    }
+
+    fn plugins(&self) -> Option<&Plugins> {
+        Some(&self.plugins)
     }
 
     fn natural_id(&self) -> Option<&str> {

@@ -26,7 +26,7 @@ use super::service_diff::state;
 use super::service_publish::must_be_servable;
 use super::service_template::service_template;
 use super::{Action, App, Caller, Refusal};
-use crate::distribution::{GroupHeads, Services};
+use crate::distribution::{GroupHeads, Services, Standing};
 use crate::store::Reading;
 
 /// What publishing would change.
@@ -77,7 +77,7 @@ impl App {
         let (mut services, mut candidates) = (Vec::new(), Vec::new());
         for wished in &wish.services {
             let active = standing.get(&wished.service_id);
-            let candidate = candidate(&mut tx, wished, active.map(Arc::as_ref)).await?;
+            let candidate = candidate(&mut tx, wished, active.map(|active| &*active.service)).await?;
             let before = match active {
                 Some(_) => {
                     let (service_id, gateway_group_id) = (wished.service_id.clone(), Some(group.clone()));
@@ -92,7 +92,7 @@ impl App {
             services.push(ServicePreview {
                 service_id: wished.service_id.clone(),
                 version: (!candidate.is_template).then(|| candidate.version.version.clone()),
-                published: active.and_then(|active| active.version.clone()),
+                published: active.and_then(|active| active.service.version.clone()),
                 diff: before.map(|before| diff(&before, &after)),
                 refusals,
             });
@@ -119,7 +119,8 @@ impl App {
 /// The services that would stand.
 fn with(standing: &Services, candidates: &[Arc<PublishedService>]) -> Services {
     let mut after: BTreeMap<_, _> = (**standing).clone();
-    after.extend(candidates.iter().map(|service| (service.service_id.clone(), Arc::clone(service))));
+    let standing = |service: &Arc<PublishedService>| Standing::imagined(Arc::clone(service));
+    after.extend(candidates.iter().map(|service| (service.service_id.clone(), standing(service))));
     Arc::new(after)
 }
 
@@ -132,7 +133,7 @@ async fn replay(
     heads: Vec<SampledHead>,
 ) -> Result<BlastRadius, Refusal> {
     let replaying = tokio::task::spawn_blocking(move || {
-        let standing: Vec<_> = before.values().cloned().collect();
+        let standing: Vec<_> = before.values().map(|standing| Arc::clone(&standing.service)).collect();
         let requests: Vec<_> = heads.iter().map(SampledHead::request).collect();
         let replayed = rehearsal.replay(&standing, &candidates, settings, &requests)?;
         Ok(blast_radius(&before, &after, &heads, &replayed))

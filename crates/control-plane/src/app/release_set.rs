@@ -15,7 +15,7 @@ use gatewright_model::snapshot::{PublishedService, Revision};
 use gatewright_model::validation::Violations;
 use tokio::time::Instant;
 
-use super::instance::{InstanceStatus, instances_must_have};
+use super::instance::{InstanceStatus, instances_must_run};
 use super::published_service::{forgotten, group_must_exist};
 use super::release_set_document::ReleaseWish;
 use super::runtime_configuration::runtime_default;
@@ -97,12 +97,12 @@ impl App {
                     }
                     versions.insert(key.clone(), version);
                 }
-                let active = standing.get(&key.0).map(AsRef::as_ref);
+                let active = standing.get(&key.0).map(|active| &*active.service);
                 services.push(service_plan(&mut tx, group, versions[&key].clone(), active).await?);
             }
             let plugins =
                 services.iter().flat_map(|plan: &ServicePlan| plan.version.plugin_names()).collect();
-            instances_must_have(&tx.instance_list(Some(group)).await?, &plugins, self.world().now())?;
+            instances_must_run(&mut tx, group, plugins, self.world().now()).await?;
             groups.push(GroupPlan { group: group.clone(), base, services });
         }
         violations.into_result()?;

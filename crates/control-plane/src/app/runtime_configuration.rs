@@ -57,9 +57,8 @@ impl App {
         };
         tx.group_service_update(stamp, &write).await?;
         let row = published_service(&mut tx, group, service).await?;
-        tx.commit().await?;
-        self.hints().changed(group);
-        Ok((row, after.warnings))
+        let duplicates = self.commit_services(tx, group, revision).await?;
+        Ok((row, after.warnings.and(duplicates)))
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::document::{publish_parse, route_template_parse, service_template_parse};
+use super::group_document::group_route_parse;
 use super::tests::opened;
 use super::*;
 use crate::distribution::{Hints, sent};
@@ -173,6 +174,8 @@ async fn a_change_of_one_service_costs_one_service(app: App) {
         have = have.apply(update);
     }
     assert_eq!(have.services.len(), SERVICES as usize);
+    // So does what stands in memory.
+    app.standings_warm().await.unwrap();
 
     weigh(&app, "template", app.service_template_put(&admin, &published, template("new"))).await;
     let new_route: RouteId = "new".parse().unwrap();
@@ -204,13 +207,14 @@ async fn a_change_of_one_service_costs_one_service(app: App) {
         let services = json!([{"service_id": "s0", "version": "4", "hosts": ["s2.example"]}]);
         publish_parse(json!({"gateway_group_id": "g", "services": services})).unwrap().content
     };
-    // Who asks first reads the group, and everybody afterwards what has changed.
-    app.conflict_check(&admin, check()).await.unwrap();
-    app.runtime_configuration_patch(&admin, &group, &published, patch()).await.unwrap();
     weigh(&app, "conflict check", app.conflict_check(&admin, check())).await;
     let held: RouteId = "s2-r0".parse().unwrap();
-    let route = weigh(&app, "route of a version", app.group_route_get::<Route>(&admin, &group, &held)).await;
-    assert_eq!(route.service_id.as_str(), "s2");
+    let of_version =
+        weigh(&app, "route of a version", app.group_route_get::<Route>(&admin, &group, &held)).await;
+    assert_eq!(of_version.service_id.as_str(), "s2");
+    let straight = group_route_parse::<Route>(route("straight", "s1")).unwrap();
+    let id: RouteId = "straight".parse().unwrap();
+    weigh(&app, "route written straight", app.group_route_put(&admin, &group, &id, straight)).await;
 
     weigh(&app, "unpublish", app.published_service_delete(&admin, &group, &published)).await;
     weigh(&app, "route template deleted", app.route_template_delete::<Route>(&admin, &new_route)).await;

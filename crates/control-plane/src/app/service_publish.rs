@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{Idempotency, PublishWish, ServicePublishWish};
 use super::group_service::group_service_version;
-use super::instance::instances_must_have;
+use super::instance::instances_must_run;
 use super::published_service::{group_must_exist, published_service};
 use super::runtime_configuration::runtime_default;
 use super::service_template::service_template;
@@ -75,7 +75,7 @@ impl App {
         let mut tx = self.store().write().await?;
         if let Some(receipt) = receipt(&mut tx, caller, wish.idempotency.as_ref()).await? {
             drop(tx);
-            return Ok(self.outcome(group, receipt, true).await);
+            return Ok(self.repeated(group, receipt).await);
         }
         group_must_exist(&mut tx, group).await?;
         let mut plans = Vec::new();
@@ -87,7 +87,7 @@ impl App {
         }
         violations.into_result()?;
         let plugins = plans.iter().flat_map(|plan| plan.version.plugin_names()).collect();
-        instances_must_have(&tx.instance_list(Some(group)).await?, &plugins, self.world().now())?;
+        instances_must_run(&mut tx, group, plugins, self.world().now()).await?;
         let stamp = tx.stamp(self.world().now()).await?;
         let revision = tx.gateway_group_raise(group).await?;
         for plan in &plans {
@@ -112,21 +112,21 @@ impl App {
             let receipt = PublishReceipt { wish_sha256: wish_sha256.clone(), outcome };
             tx.publish_receipt_insert(stamp, caller.username(), key, &receipt).await?;
         }
-        tx.commit().await?;
-        self.hints().changed(group);
+        let mut warnings = self.commit_services(tx, group, revision).await?;
         sources.iter().for_each(|source| self.hints().changed(source));
-        let mut outcome = self.outcome(group, receipt, false).await;
         for sentence in streams {
-            outcome.warnings.add(sentence);
+            warnings.add(sentence);
         }
-        Ok(outcome)
+        let Receipt { revision, versions } = receipt;
+        Ok(PublishOutcome { revision, versions, warnings, is_repeated: false })
     }
 
-    async fn outcome(&self, group: &GatewayGroupId, receipt: Receipt, is_repeated: bool) -> PublishOutcome {
+    /// What an earlier sending was answered, and what is true of it now.
+    async fn repeated(&self, group: &GatewayGroupId, receipt: Receipt) -> PublishOutcome {
         let Receipt { revision, versions } = receipt;
-        let published: BTreeSet<_> = versions.iter().map(|(service, ..)| service.clone()).collect();
-        let warnings = self.duplicates_warn(group, &published).await;
-        PublishOutcome { revision, versions, warnings, is_repeated }
+        let published = versions.iter().map(|(service, ..)| service.clone()).collect();
+        let warnings = self.duplicates_warn(group, published, Vec::new()).await;
+        PublishOutcome { revision, versions, warnings, is_repeated: true }
     }
 
     async fn plan(

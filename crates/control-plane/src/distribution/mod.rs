@@ -23,5 +23,5 @@ pub(crate) use heads::{GroupHeads, Heads};
 pub(crate) use hint::Hints;
 pub(crate) use instances::{Instances, TooMany};
 pub(crate) use intent::{Asked, Intent, Moment};
-pub(crate) use standing::{Services, Standings};
+pub(crate) use standing::{SERVICES_KEPT_MAX, Services, Standing, Standings};
 pub(crate) use watch::watch_router;

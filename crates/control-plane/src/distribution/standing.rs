@@ -1,52 +1,89 @@
 //! What stands in a group, in memory: its published services, whole, as gateways have them.
 //!
-//! Explaining a request and checking for conflicts ask about all services of a group. They are read once, and then
-//! what changed since; a group that nobody has asked about for a while is forgotten.
+//! Explaining a request, checking for conflicts and looking for duplicates after a publish ask about all services of a
+//! group. They are read once, as a rule in the background after the start, and then what changed since. There is room
+//! for so many services; the groups that were asked about longest ago are forgotten first.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use gatewright_model::id::{GatewayGroupId, ServiceId};
+use gatewright_model::conflict::Reach;
+use gatewright_model::id::{GatewayGroupId, RouteId, ServiceId};
 use gatewright_model::protocol::Epoch;
 use gatewright_model::snapshot::{PublishedService, Revision};
 
 use super::assemble::is_reachable;
 use crate::store::{Reading, Store, StoreError};
 
-/// How long a group is kept after it was asked about: as long as one works on something. A service with ten routes takes
-/// some ten kilobytes.
-const KEPT_SECONDS: i64 = 3600;
+/// Services that are kept in memory, of all groups together. One with ten routes takes some ten kilobytes.
+pub(crate) const SERVICES_KEPT_MAX: usize = 30_000;
 
 /// The published services of a group by id.
-pub(crate) type Services = Arc<BTreeMap<ServiceId, Arc<PublishedService>>>;
+pub(crate) type Services = Arc<BTreeMap<ServiceId, Standing>>;
+
+/// A published service, and what is asked of it often.
+#[derive(Clone)]
+pub(crate) struct Standing {
+    pub(crate) service: Arc<PublishedService>,
+    /// The hosts and paths that it could be met at.
+    pub(crate) reach: Arc<Reach>,
+    /// The ids of the stream routes of its version, which gateways are not sent.
+    stream_routes: Arc<[RouteId]>,
+}
+
+impl Standing {
+    fn new(service: Arc<PublishedService>, stream_routes: Vec<RouteId>) -> Self {
+        let reach = Arc::new(Reach::of(&service));
+        Self { service, reach, stream_routes: stream_routes.into() }
+    }
+
+    /// What would stand if `service` did; its stream routes nobody asks for.
+    pub(crate) fn imagined(service: Arc<PublishedService>) -> Self {
+        Self::new(service, Vec::new())
+    }
+
+    /// Whether it has a route or a stream route of this id.
+    pub(crate) fn has_route(&self, id: &RouteId) -> bool {
+        self.service.routes.iter().any(|route| route.route_id == *id) || self.stream_routes.contains(id)
+    }
+}
 
 /// What stands in the groups that are asked about.
 #[derive(Clone, Default)]
 pub(crate) struct Standings {
-    groups: Arc<Mutex<HashMap<GatewayGroupId, Kept>>>,
-}
-
-struct Kept {
-    standing: Arc<tokio::sync::Mutex<Standing>>,
-    asked_at: i64,
+    groups: Arc<Mutex<Groups>>,
 }
 
 #[derive(Default)]
-struct Standing {
+struct Groups {
+    known: HashMap<GatewayGroupId, Kept>,
+    /// How many questions have come; tells which group was asked about last.
+    questions: u64,
+}
+
+struct Kept {
+    standing: Arc<tokio::sync::Mutex<Followed>>,
+    /// The number of the last question.
+    asked: u64,
+    /// How many services it has.
+    services: usize,
+}
+
+#[derive(Default)]
+struct Followed {
     /// Where it stands; none: it has read nothing yet.
     at: Option<(Epoch, Revision)>,
     services: Services,
 }
 
 impl Standings {
-    /// The services of `group` at the moment that the reading sees, which is `now` by the clock.
+    /// The services of `group` at the moment that the reading sees.
     pub(crate) async fn of(
         &self,
         store: &Store,
         group: &GatewayGroupId,
-        now: i64,
     ) -> Result<(Reading, Services), StoreError> {
-        let standing = self.kept(group, now);
+        let standing = self.kept(group);
         // The moment is chosen when the standing is ours, so that it never goes back.
         let mut standing = standing.lock().await;
         let mut tx = store.read().await?;
@@ -54,22 +91,44 @@ impl Standings {
             let newest = (tx.store_epoch().await?, revision);
             standing.catch_up(&mut tx, group, newest).await?;
         } else {
-            *standing = Standing::default();
+            *standing = Followed::default();
         }
+        self.weigh(group, standing.services.len(), SERVICES_KEPT_MAX);
         Ok((tx, Arc::clone(&standing.services)))
     }
 
-    fn kept(&self, group: &GatewayGroupId, now: i64) -> Arc<tokio::sync::Mutex<Standing>> {
+    /// How many services are kept.
+    pub(crate) fn services_kept(&self) -> usize {
+        let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        groups.known.values().map(|kept| kept.services).sum()
+    }
+
+    fn kept(&self, group: &GatewayGroupId) -> Arc<tokio::sync::Mutex<Followed>> {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        groups.retain(|known, kept| known == group || now - kept.asked_at <= KEPT_SECONDS);
-        let kept =
-            groups.entry(group.clone()).or_insert_with(|| Kept { standing: Arc::default(), asked_at: now });
-        kept.asked_at = now;
+        groups.questions += 1;
+        let asked = groups.questions;
+        let new = || Kept { standing: Arc::default(), asked, services: 0 };
+        let kept = groups.known.entry(group.clone()).or_insert_with(new);
+        kept.asked = asked;
         Arc::clone(&kept.standing)
+    }
+
+    /// Notes how many services `group` has, and forgets others while there are more than `max` in all.
+    fn weigh(&self, group: &GatewayGroupId, services: usize, max: usize) {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = groups.known.get_mut(group) {
+            kept.services = services;
+        }
+        while groups.known.values().map(|kept| kept.services).sum::<usize>() > max {
+            let others = groups.known.iter().filter(|(known, kept)| *known != group && kept.services > 0);
+            let Some((oldest, _)) = others.min_by_key(|(_, kept)| kept.asked) else { return };
+            let oldest = oldest.clone();
+            groups.known.remove(&oldest);
+        }
     }
 }
 
-impl Standing {
+impl Followed {
     async fn catch_up(
         &mut self,
         tx: &mut Reading,
@@ -81,24 +140,53 @@ impl Standing {
         }
         // Taken, so that a reading that fails half-way leaves nothing that is taken for whole.
         let followed = self.at.take().filter(|at| at.0 == newest.0 && is_reachable(at.1, newest.1));
-        let Some((_, base)) = followed else {
-            let services = tx.published_service_changes(group, Revision::default()).await?;
-            self.services = Arc::new(services.into_iter().map(by_id).collect());
-            self.at = Some(newest);
-            return Ok(());
+        let base = followed.map(|at| at.1);
+        let since = base.unwrap_or_default();
+        let changed = tx.published_service_changes(group, since).await?;
+        let mut stream_routes = tx.published_stream_routes(group, since).await?;
+        let mut standing = |service: PublishedService| {
+            let id = service.service_id.clone();
+            let stream_routes = stream_routes.remove(&id).unwrap_or_default();
+            (id, Standing::new(Arc::new(service.shrink()), stream_routes))
         };
-        let changed = tx.published_service_changes(group, base).await?;
-        let removed = tx.removed_service_list(group, base).await?;
-        let services = Arc::make_mut(&mut self.services);
-        services.extend(changed.into_iter().map(by_id));
-        for id in &removed {
-            services.remove(id);
+        if base.is_some() {
+            let removed = tx.removed_service_list(group, since).await?;
+            let services = Arc::make_mut(&mut self.services);
+            services.extend(changed.into_iter().map(standing));
+            for id in &removed {
+                services.remove(id);
+            }
+        } else {
+            self.services = Arc::new(changed.into_iter().map(&mut standing).collect());
         }
         self.at = Some(newest);
         Ok(())
     }
 }
 
-fn by_id(service: PublishedService) -> (ServiceId, Arc<PublishedService>) {
-    (service.service_id.clone(), Arc::new(service.shrink()))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_the_room_there_is_the_group_asked_about_longest_ago_is_forgotten() {
+        let standings = Standings::default();
+        let groups: Vec<GatewayGroupId> = ["a", "b", "c"].map(|id| id.parse().unwrap()).into();
+        for group in &groups[..2] {
+            standings.kept(group);
+            standings.weigh(group, 10, 25);
+        }
+        standings.kept(&groups[0]);
+        standings.kept(&groups[2]);
+        standings.weigh(&groups[2], 10, 25);
+        let known = |group| standings.groups.lock().unwrap().known.contains_key(group);
+        assert_eq!(groups.iter().map(known).collect::<Vec<_>>(), [true, false, true]);
+        standings.weigh(&groups[2], 100, 25);
+        assert_eq!(
+            groups.iter().map(known).collect::<Vec<_>>(),
+            [false, false, true],
+            "the last one is kept"
+        );
+        assert_eq!(standings.services_kept(), 100);
+    }
 }

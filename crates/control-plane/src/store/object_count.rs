@@ -24,15 +24,6 @@ pub(super) async fn total(tx: &mut Transaction, counted: Counted<'_>) -> Result<
 }
 
 impl Reading {
-    /// How many services a group has.
-    pub(crate) async fn published_service_count(
-        &mut self,
-        group: &GatewayGroupId,
-    ) -> Result<i64, StoreError> {
-        let counted = Counted { group: group.as_str(), noun: PUBLISHED_SERVICE };
-        total(&mut self.tx, counted).await
-    }
-
     /// What a group still holds: how many objects of which noun.
     pub(crate) async fn gateway_group_contents(
         &mut self,

@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use gatewright_model::id::{GatewayGroupId, ObjectId, ServiceId, ServiceVersionId};
+use gatewright_model::id::{GatewayGroupId, ObjectId, RouteId, ServiceId, ServiceVersionId};
 use gatewright_model::lifecycle::{RouteVersion, RuntimeConfiguration};
 use gatewright_model::resource::service::ServiceKind;
 use gatewright_model::resource::upstream::Upstream;
 use gatewright_model::resource::{Labels, Plugins};
 use gatewright_model::snapshot::{PublishedService, Revision};
+use serde::Deserialize;
 
 use super::database::{Row, query};
 use super::list::{self, ListFilter, Listed, Scope, Source};
@@ -263,6 +264,30 @@ impl Reading {
             of_service.insert(row.parsed("id")?, from_json(&document)?);
         }
         Ok(upstreams)
+    }
+
+    /// The ids of the stream routes of the versions that became active, or were changed, after `since`; services without
+    /// any are left out.
+    pub(crate) async fn published_stream_routes(
+        &mut self,
+        group: &GatewayGroupId,
+        since: Revision,
+    ) -> Result<HashMap<ServiceId, Vec<RouteId>>, StoreError> {
+        #[derive(Deserialize)]
+        struct Identified {
+            route_id: RouteId,
+        }
+        let changed = query(
+            "SELECT p.service_id, v.stream_routes FROM published_service p CROSS JOIN service_version v \
+             WHERE p.gateway_group_id = $1 AND p.revision > $2 AND v.id = p.service_version_id \
+             AND v.stream_routes <> '[]'",
+        );
+        let rows = self.tx.rows(changed.bind(group.as_str()).bind(number(since))).await?;
+        let ids = |row: &Row| {
+            let routes: Vec<Identified> = row.json("stream_routes")?;
+            Ok((row.parsed("service_id")?, routes.into_iter().map(|route| route.route_id).collect()))
+        };
+        rows.iter().map(ids).collect()
     }
 
     /// The services that were removed from a group after `since` and are not back.

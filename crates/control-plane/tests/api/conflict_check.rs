@@ -67,7 +67,40 @@ async fn publishing_a_duplicate_succeeds_and_warns() {
     let first = world.call("POST", "/api/services/publish", Some(publish("default", &[("a", "1")]))).await;
     assert_eq!((first.status, &first.body["warning_msg"]), (200, &Value::Null));
     design(&world, "b", "/shop/*").await;
+    let dry = "/api/services/publish?dry-run=all";
+    let dry = world.call("POST", dry, Some(publish("default", &[("b", "1")]))).await;
     let second = world.call("POST", "/api/services/publish", Some(publish("default", &[("b", "1")]))).await;
     let warning = second.body["warning_msg"].as_str().expect("a warning");
     assert!(warning.starts_with("route `b-r` of service `b` is never served at `/shop/*`"), "{warning}");
+    assert_eq!(dry.body["warning_msg"], warning, "nothing was stored, and it would have been the same");
+}
+
+#[tokio::test]
+pub(crate) async fn whatever_makes_a_duplicate_in_a_group_succeeds_and_warns() {
+    let world = World::start().await;
+    design(&world, "a", "/shop/*").await;
+    world.publish("default", "a", "1").await;
+    let warning = async |method: &str, path: &str, body: Value| {
+        let answer = world.call(method, path, Some(body)).await;
+        assert_eq!(answer.status, 200, "{method} {path}: {}", answer.body);
+        answer.body["warning_msg"].as_str().map(str::to_owned)
+    };
+    let duplicate =
+        |service: &str| format!("route `r` of service `{service}` is never served at `/shop/*`, because");
+    let service = |path: &str| format!("/apisix/admin/services/{path}?gateway_group_id=default");
+    let route = "/apisix/admin/routes/r?gateway_group_id=default";
+    let direct = json!({"name": "s", "hosts": ["s.test"]});
+    assert_eq!(warning("PUT", &service("s"), direct).await, None);
+    let body = json!({"service_id": "s", "name": "r", "paths": ["/shop/*"], "methods": ["GET"]});
+    assert_eq!(warning("PUT", route, body.clone()).await, None, "at another host it is none");
+    let said = warning("PUT", &service("s"), json!({"name": "s"})).await.expect("a warning");
+    assert!(said.starts_with(&duplicate("s")) && said.contains("service `a` matches the same"), "{said}");
+    let said = warning("PUT", route, body).await.expect("a warning");
+    assert!(said.starts_with(&duplicate("s")), "{said}");
+    assert_eq!(warning("PATCH", route, json!({"methods": ["POST"]})).await, None);
+    assert!(warning("PATCH", route, json!({"methods": ["GET"]})).await.is_some());
+    let runtime = "/api/gateway_groups/default/services/s/runtime_configuration";
+    assert_eq!(warning("PATCH", runtime, json!({"path_prefix": "/s"})).await, None);
+    let replace = json!([{"op": "remove", "path": "/path_prefix"}]);
+    assert!(warning("PATCH", runtime, replace).await.is_some());
 }

@@ -9,9 +9,10 @@ use crate::world::{KEY, World};
 
 pub(crate) async fn heartbeat(world: &World, id: &str, applied: u64) -> Value {
     let epoch = epoch(&world.control_plane).await;
+    let plugins = world.call("GET", "/apisix/admin/plugins/list", None).await.body;
     json!({
         "instance_id": id, "hostname": format!("{id}.example"), "version": "0.1.0", "ports": [9080], "cores": 4,
-        "epoch": epoch, "applied": applied, "persisted": applied
+        "epoch": epoch, "applied": applied, "persisted": applied, "plugins": plugins
     })
 }
 
@@ -278,4 +279,31 @@ pub(crate) async fn what_a_living_instance_cannot_serve_is_not_published_and_the
     beat_fine(&world, &older).await;
     assert_eq!(world.list("/api/instances", "id").await.len(), 2);
     world.publish("default", "s1", "1").await;
+}
+
+#[tokio::test]
+pub(crate) async fn what_a_living_instance_lacks_is_not_written_straight_to_its_group_either() {
+    let world = World::start().await;
+    let mut older = heartbeat(&world, "older", 0).await;
+    older["plugins"] = json!(["key-auth"]);
+    beat_fine(&world, &older).await;
+    assert_eq!(world.list("/api/instances", "id").await, ["older"]);
+    let at = |path: &str| format!("/apisix/admin/{path}?gateway_group_id=default");
+    world.value("PUT", &at("services/s"), Some(json!({"name": "s", "plugins": {"key-auth": {}}}))).await;
+    let cors = json!({"cors": {}});
+    let basic = json!({"basic-auth": {"username": "u", "password": "p"}});
+    world.value("PUT", &at("consumers/jack"), Some(json!({"username": "jack"}))).await;
+    let before = world.value("GET", "/api/gateway_groups/default", None).await["revision"].clone();
+    for (path, body, plugin) in [
+        ("services/s", json!({"name": "s", "plugins": cors}), "cors"),
+        ("routes/r", json!({"service_id": "s", "name": "r", "paths": ["/"], "plugins": cors}), "cors"),
+        ("global_rules/cors", json!({"plugins": cors}), "cors"),
+        ("consumers/jill", json!({"username": "jill", "plugins": cors}), "cors"),
+        ("consumers/jack/credentials/c", json!({"name": "c", "plugins": basic}), "basic-auth"),
+    ] {
+        let refused = world.refused(409, "PUT", &at(path), Some(body)).await;
+        let expected = format!("`older` (older.example, release 0.1.0) lacks {plugin}");
+        assert!(refused.contains(&expected), "{path}: {refused}");
+    }
+    assert_eq!(world.value("GET", "/api/gateway_groups/default", None).await["revision"], before);
 }

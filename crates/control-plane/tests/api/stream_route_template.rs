@@ -88,3 +88,19 @@ pub(crate) async fn stream_routes_are_published_rolled_back_and_synchronised_wit
     let diff = world.value("POST", "/api/services/diff", Some(sides)).await;
     assert_eq!(diff["routes"][0]["changes"][0]["path"], "/server_port");
 }
+
+#[tokio::test]
+pub(crate) async fn a_stream_route_of_a_version_is_found_by_its_id_when_its_template_is_gone() {
+    let world = World::start().await;
+    design(&world, "db", 5432).await;
+    world.publish("default", "db", "1").await;
+    let in_group = "/apisix/admin/stream_routes/db-r?gateway_group_id=default";
+    assert_eq!(world.value("GET", in_group, None).await["server_port"], 5432);
+    world.value("DELETE", &format!("{STREAM}/db-r"), None).await;
+    assert_eq!(world.value("GET", in_group, None).await["service_id"], "db");
+    let message = world.refused(409, "DELETE", in_group, None).await;
+    assert!(message.contains("version `1`"), "{message}");
+    world.refused(404, "GET", "/apisix/admin/routes/db-r?gateway_group_id=default", None).await;
+    world.publish("default", "db", "2").await;
+    world.refused(404, "GET", in_group, None).await;
+}

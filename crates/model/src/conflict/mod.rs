@@ -3,11 +3,15 @@
 //! Two places (a host and a path of a route) are compared only where one covers the other: every request the
 //! narrower one could take, the wider one could take as well. The router's order of precedence then says which of
 //! them wins; that the analysis and the router agree is tested there.
-//! The work is bounded: what is beyond the limits is left out, and the result says so.
+//! The work is bounded: what is beyond the limits is left out, and the result says so; and where only some services
+//! are asked about, [`Reach`] leaves out what cannot meet them before anything is parsed.
+
+mod reach;
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+pub use reach::Reach;
 use serde::Serialize;
 
 use crate::id::ServiceId;
@@ -106,58 +110,14 @@ struct Place<'a> {
 /// Finds the conflicts among `services` that concern one of `touched`: the same as are among all, but what cannot meet
 /// them is not even looked at.
 pub fn analyse_about<'a>(
-    services: impl IntoIterator<Item = &'a PublishedService>,
+    services: impl IntoIterator<Item = (&'a PublishedService, &'a Reach)>,
     settings: MatchSettings,
     touched: &BTreeSet<ServiceId>,
 ) -> Conflicts {
-    let services: Vec<Reach<'a>> = services.into_iter().map(Reach::new).collect();
-    let touched_at = services.iter().enumerate().filter(|(_, reach)| touched.contains(reach.id()));
-    let near = neighbours(&services, &touched_at.map(|(at, _)| at).collect());
-    // Whether a route of a neighbour is ever served depends on the neighbour's own neighbours.
-    let around = neighbours(&services, &near);
-    let mut found = analyse(around.iter().map(|at| services[*at].service), settings);
+    let around = reach::around(&services.into_iter().collect::<Vec<_>>(), touched);
+    let mut found = analyse(around, settings);
     found.conflicts.retain(|conflict| touched.iter().any(|id| conflict.concerns(id)));
     found
-}
-
-/// The hosts and the start of the path that every request to a service has.
-struct Reach<'a> {
-    service: &'a PublishedService,
-    /// `None`: every host.
-    hosts: Vec<Option<HostPattern>>,
-    prefix: &'a str,
-}
-
-impl<'a> Reach<'a> {
-    fn new(service: &'a PublishedService) -> Self {
-        let own = service.routes.iter().filter(|version| !version.route.hosts.is_empty());
-        let of_service = service.routes.iter().any(|version| version.route.hosts.is_empty());
-        let of_service = of_service.then_some(&service.runtime.hosts);
-        let lists = own.map(|version| &version.route.hosts).chain(of_service);
-        let hosts = lists.flat_map(|hosts| hosts_of(hosts)).collect();
-        let prefix = service.runtime.path_prefix.as_deref().unwrap_or_default().trim_end_matches('/');
-        Self { service, hosts, prefix }
-    }
-
-    fn id(&self) -> &'a ServiceId {
-        &self.service.service_id
-    }
-
-    /// Whether a place of one may cover a place of the other.
-    fn meets(&self, other: &Self) -> bool {
-        let share = |one: &Option<HostPattern>, two: &Option<HostPattern>| match (one, two) {
-            (Some(one), Some(two)) => one.covers(two) || two.covers(one),
-            _ => true,
-        };
-        (self.prefix.starts_with(other.prefix) || other.prefix.starts_with(self.prefix))
-            && self.hosts.iter().any(|one| other.hosts.iter().any(|two| share(one, two)))
-    }
-}
-
-/// Those of `services` that meet one of `of`, and these themselves.
-fn neighbours(services: &[Reach<'_>], of: &BTreeSet<usize>) -> BTreeSet<usize> {
-    let meets = |at: &usize| of.contains(at) || of.iter().any(|one| services[*one].meets(&services[*at]));
-    if of.len() == services.len() { of.clone() } else { (0..services.len()).filter(meets).collect() }
 }
 
 /// The hosts of a list, parsed; an empty list stands for every host.
@@ -454,114 +414,4 @@ impl Place<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    /// Service, host, path, methods, priority.
-    type Entry<'a> = (&'a str, Option<&'a str>, &'a str, &'a [&'a str], i64);
-
-    /// One service per entry: id, host (or none), path, methods, priority.
-    fn services(entries: &[Entry<'_>]) -> Vec<PublishedService> {
-        let of = |(id, host, path, methods, priority): &(&str, Option<&str>, &str, &[&str], i64)| {
-            let hosts: Vec<_> = host.iter().collect();
-            serde_json::from_value(json!({
-                "service_id": id, "service_version_id": "v", "version": "1", "name": id, "type": "http", "hosts": hosts,
-                "strip_path_prefix": true, "upstream": {}, "status": 1,
-                "routes": [{"route_id": "r", "name": "r", "paths": [path], "methods": methods, "priority": priority}]
-            }))
-            .expect("a published service")
-        };
-        entries.iter().map(of).collect()
-    }
-
-    /// `kind winner > loser` of everything found, sorted.
-    fn check(settings: MatchSettings, entries: &[Entry<'_>]) -> Vec<String> {
-        let found = analyse(&services(entries), settings);
-        assert!(!found.truncated);
-        let name = |place: &RoutePlace| place.service_id.clone();
-        let line = |conflict: &Conflict| {
-            let winner = conflict.winner.as_ref().map_or("-".to_owned(), name);
-            format!("{:?} {winner} > {}", conflict.kind, name(&conflict.loser))
-        };
-        let mut lines: Vec<_> = found.conflicts.iter().map(line).collect();
-        lines.sort();
-        lines
-    }
-
-    const HOST_FIRST: MatchSettings = MatchSettings { order: MatchOrder::HostFirst, path_parameters: true };
-    const PATH_FIRST: MatchSettings = MatchSettings { order: MatchOrder::PathFirst, path_parameters: true };
-
-    #[test]
-    fn equal_routes_are_duplicates_and_the_lower_id_wins() {
-        let found = check(HOST_FIRST, &[("b", None, "/x", &[], 0), ("a", None, "/x", &[], 0)]);
-        assert_eq!(found, ["Duplicate a > b", "Unreachable a > b"]);
-        let found = check(HOST_FIRST, &[("b", None, "/:x", &["GET"], 1), ("a", None, "/:y", &["GET"], 0)]);
-        assert_eq!(found, ["Duplicate b > a", "Unreachable b > a"]);
-    }
-
-    #[test]
-    fn what_concerns_a_service_is_found_without_looking_at_those_far_away() {
-        let hosts = [None, Some("a.com"), Some("*.com"), Some("b.org"), Some("*b.org")];
-        let paths = ["/*", "/x", "/x/*", "/x/y", "/z"];
-        let prefixes = [None, Some("/x"), Some("/x/y"), Some("/w")];
-        // Every service differs from its neighbours in several ways, and all ways meet.
-        let mut entries: Vec<PublishedService> = Vec::new();
-        for number in 0..60_usize {
-            let (id, host) = (format!("s{number}"), hosts[number % hosts.len()]);
-            let path = paths[number / 3 % paths.len()];
-            let mut service = services(&[(&id, host, path, &[], (number % 2).try_into().expect("small"))]);
-            service[0].runtime.path_prefix = prefixes[number / 7 % prefixes.len()].map(str::to_owned);
-            entries.append(&mut service);
-        }
-        let all = analyse(&entries, HOST_FIRST);
-        let mut seen = 0;
-        for service in &entries {
-            let touched = BTreeSet::from([service.service_id.clone()]);
-            let mut expected = all.conflicts.clone();
-            expected.retain(|conflict| conflict.concerns(&service.service_id));
-            let found = analyse_about(&entries, HOST_FIRST, &touched);
-            assert_eq!(found.conflicts, expected, "{}", service.service_id);
-            seen += expected.len();
-        }
-        assert!(seen > 60, "{seen}");
-    }
-
-    #[test]
-    fn routes_that_share_no_request_are_no_conflict() {
-        let other_methods = [("a", None, "/x", &["GET"][..], 0), ("b", None, "/x", &["POST"], 0)];
-        assert_eq!(check(HOST_FIRST, &other_methods), [""; 0]);
-        let other_hosts = [("a", Some("a.com"), "/x", &[][..], 0), ("b", Some("b.com"), "/x", &[], 0)];
-        assert_eq!(check(HOST_FIRST, &other_hosts), [""; 0]);
-    }
-
-    #[test]
-    fn a_wider_path_overlaps_and_the_more_specific_one_wins() {
-        let paths = [("a", None, "/x/*", &[][..], 9), ("b", None, "/x/y", &[], 0)];
-        assert_eq!(check(HOST_FIRST, &paths), ["Overlapping b > a"]);
-        let hosts = [("a", Some("*.com"), "/x", &[][..], 9), ("b", Some("b.com"), "/x", &[], 0)];
-        assert_eq!(check(HOST_FIRST, &hosts), ["Overlapping b > a"]);
-    }
-
-    #[test]
-    fn a_wider_route_that_comes_first_shadows_the_narrower_one() {
-        let longer = [("a", None, "/u/*rest", &[][..], 0), ("b", None, "/u/:id", &["GET"], 0)];
-        assert_eq!(check(HOST_FIRST, &longer), ["Shadowed a > b", "Unreachable a > b"]);
-        let hosts = [("a", None, "/x", &[][..], 9), ("b", Some("b.com"), "/x", &[], 0)];
-        assert_eq!(check(PATH_FIRST, &hosts), ["Shadowed a > b", "Unreachable a > b"]);
-    }
-
-    #[test]
-    fn a_path_that_no_request_can_have_is_unreachable() {
-        let found = check(HOST_FIRST, &[("a", None, "/x//y", &[], 0), ("b", None, "/x/../*", &[], 0)]);
-        assert_eq!(found, ["Unreachable - > a", "Unreachable - > b"]);
-    }
-
-    #[test]
-    fn partly_shared_methods_overlap() {
-        let found =
-            check(HOST_FIRST, &[("a", None, "/x", &["GET"], 0), ("b", None, "/x", &["GET", "POST"], 0)]);
-        assert_eq!(found, ["Overlapping a > b"]);
-    }
-}
+mod tests;
