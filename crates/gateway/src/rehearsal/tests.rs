@@ -140,6 +140,9 @@ fn serves(snapshot: &Snapshot, head: &RequestHead) -> Option<rehearsal::Served> 
     )
 }
 
+/// Paths, priority, methods and conditions of a route.
+type AnyRoute = (Vec<String>, i64, Vec<&'static str>, Json);
+
 /// Routes with paths, methods and conditions; hosts and path prefix of the service, and whether it takes traffic.
 fn any_service() -> impl Strategy<Value = Json> {
     let condition = prop_oneof![
@@ -155,7 +158,8 @@ fn any_service() -> impl Strategy<Value = Json> {
     let routes = proptest::collection::vec(route, 1..4);
     (hosts, proptest::option::of("/(a|b)"), routes, prop_oneof![9 => Just(1), 1 => Just(0)]).prop_map(
         |(hosts, prefix, routes, status)| {
-            let route = |(index, (paths, priority, methods, vars)): (usize, (Vec<String>, i64, Vec<&str>, Json))| {
+            let route = |(index, route): (usize, AnyRoute)| {
+                let (paths, priority, methods, vars) = route;
                 let name = format!("r{index}");
                 json!({"route_id": name, "name": name, "paths": paths, "priority": priority, "methods": methods, "vars": vars})
             };
