@@ -9,6 +9,7 @@ mod cores;
 pub(crate) mod fleet;
 mod load;
 pub(crate) mod peers;
+mod plugins;
 pub(crate) mod relay;
 mod report;
 mod scenario;
@@ -52,12 +53,16 @@ pub(crate) struct Wish {
 enum Part {
     /// A thousand gateways on one control plane, changes under load, and starts from disk.
     Fleet(fleet::Wish),
+    /// What plugins cost, and what a scrape of many routes does.
+    Plugins(plugins::Wish),
 }
 
 /// Measures the chosen peers in the chosen scenarios and prints the tables.
 pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
-    if let Some(Part::Fleet(wish)) = &wish.part {
-        return fleet::run(repository, wish);
+    match &wish.part {
+        Some(Part::Fleet(wish)) => return fleet::run(repository, wish),
+        Some(Part::Plugins(wish)) => return plugins::run(repository, wish),
+        None => {}
     }
     let peers = chosen("peer", &wish.peers, peers::ALL, |peer| peer.name)?;
     let scenarios = chosen("scenario", &wish.scenarios, scenario::ALL, |scenario| scenario.name)?;
@@ -134,7 +139,7 @@ fn measure_all(
         (peer.start)(site, program).with_context(|| format!("cannot start {}", peer.name))
     };
     let running: Vec<Running> = peers.iter().map(start).collect::<anyhow::Result<_>>()?;
-    let names: Vec<&str> = peers.iter().map(|(peer, _)| peer.name).collect();
+    let names: Vec<&'static str> = peers.iter().map(|(peer, _)| peer.name).collect();
     if let Connections::Idle(count) = scenario.connections {
         let mut rows = Vec::new();
         for (name, running) in names.iter().zip(&running) {
@@ -142,20 +147,32 @@ fn measure_all(
         }
         return Ok(report::memory_table(scenario.title, &rows));
     }
-    let mut runs = vec![Vec::new(); names.len()];
-    for round in 0..=wish.runs {
-        for (index, peer) in running.iter().enumerate() {
+    let measured: Vec<_> =
+        names.into_iter().zip(&running).map(|(name, running)| (name, running, scenario)).collect();
+    let rows = interleaved(&measured, wish.runs, wish.seconds)?;
+    Ok(report::load_table(scenario.title, &rows))
+}
+
+/// Measures each of `peers` in turn, so many times.
+fn interleaved(
+    peers: &[(&'static str, &Running, &Scenario)],
+    runs: u32,
+    seconds: u64,
+) -> anyhow::Result<Vec<(&'static str, Vec<Run>)>> {
+    let mut rows: Vec<(&'static str, Vec<Run>)> =
+        peers.iter().map(|(name, ..)| (*name, Vec::new())).collect();
+    for round in 0..=runs {
+        for ((name, peer, scenario), (_, runs)) in peers.iter().zip(&mut rows) {
             // Round 0 warms caches, connection pools and branch predictors; it is not counted.
-            let length = Duration::from_secs(if round == 0 { 1 } else { wish.seconds });
-            let measured = measure(peer, length, scenario).with_context(|| names[index].to_owned())?;
+            let length = Duration::from_secs(if round == 0 { 1 } else { seconds });
+            let measured = measure(peer, length, scenario).with_context(|| (*name).to_owned())?;
             if round > 0 {
-                eprintln!("run {round} {:<12} {measured}", names[index]);
-                runs[index].push(measured);
+                eprintln!("run {round} {name:<12} {measured}");
+                runs.push(measured);
             }
         }
     }
-    let rows: Vec<_> = names.into_iter().zip(runs).collect();
-    Ok(report::load_table(scenario.title, &rows))
+    Ok(rows)
 }
 
 fn measure(peer: &Running, length: Duration, scenario: &Scenario) -> anyhow::Result<Run> {

@@ -47,14 +47,13 @@ impl fmt::Display for Run {
 /// The table of a scenario with load.
 pub(crate) fn load_table(title: &str, rows: &[(&str, Vec<Run>)]) -> String {
     let columns = |runs: &[Run]| {
-        let milliseconds = |index: usize| median(runs, |run| run.latencies[index].as_secs_f64() * 1e3);
         [
-            median(runs, Run::cpu_microseconds_per_request),
+            cpu_microseconds(runs),
             median(runs, Run::requests_per_second),
             median(runs, Run::busy_percent),
-            milliseconds(0),
-            milliseconds(1),
-            milliseconds(2),
+            milliseconds(runs, 0),
+            milliseconds(runs, 1),
+            milliseconds(runs, 2),
             median(runs, |run| megabytes(run.resident_bytes)),
         ]
     };
@@ -84,6 +83,16 @@ pub(crate) fn memory_table(title: &str, rows: &[(&str, Memory)]) -> String {
         let _ = writeln!(text, "| {name:<10} | {before:>9.1} | {with:>12.1} | {ratio:>9.2} |");
     }
     text
+}
+
+/// The median of the CPU time per request.
+pub(crate) fn cpu_microseconds(runs: &[Run]) -> f64 {
+    median(runs, Run::cpu_microseconds_per_request)
+}
+
+/// The median of the time within which the `index`th share of requests was answered.
+pub(crate) fn milliseconds(runs: &[Run], index: usize) -> f64 {
+    median(runs, |run| run.latencies[index].as_secs_f64() * 1e3)
 }
 
 fn megabytes(bytes: u64) -> f64 {

@@ -3,6 +3,7 @@
 //! A good addition is one entry in [`ALL`] that every peer can serve with the configuration its file writes. Another
 //! protocol needs listeners in the peers' configurations and a client in `load`.
 
+use super::plugins::Chain;
 use super::websocket;
 
 /// Bytes of a large body.
@@ -24,6 +25,8 @@ pub(crate) struct Scenario {
     pub(crate) protocol: Protocol,
     /// Whether clients come over TLS.
     pub(crate) tls: bool,
+    /// The plugins of the route; only Gatewright has them.
+    pub(crate) chain: Chain,
 }
 
 /// What happens on client connections.
@@ -59,6 +62,7 @@ pub(crate) const PLAIN: Scenario = Scenario {
     connections: Connections::KeptAlive(64),
     protocol: Protocol::Http1,
     tls: false,
+    chain: Chain::Bare,
 };
 
 /// Every scenario, in the order of the report.
@@ -142,6 +146,9 @@ impl Scenario {
         let method = if self.request_bytes > 0 { "POST" } else { "GET" };
         let mut head =
             format!("{method} {PATH} HTTP/1.1\r\nHost: {HOST}\r\nUser-Agent: bench\r\nAccept: */*\r\n");
+        if self.chain == Chain::Working {
+            head += &format!("apikey: {}\r\n", super::plugins::KEY);
+        }
         if self.request_bytes > 0 {
             head += &format!("Content-Length: {}\r\n", self.request_bytes);
         }

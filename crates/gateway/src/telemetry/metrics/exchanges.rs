@@ -1,11 +1,14 @@
 //! Exchanges as the `prometheus` plugin counts them: with the labels that dashboards for Apache APISIX expect.
 
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use gatewright_plugins::exchange::Counted;
 
 use super::counter::{Counter, Histogram};
-use super::labelled::{Found, Sets};
+use super::labelled::{Entries, Entry, Found, Sets};
 use super::series::OTHER;
 use crate::telemetry::record::Outcome;
 
@@ -38,21 +41,37 @@ pub(crate) struct Bandwidth {
 
 /// What one worker found already.
 #[derive(Default)]
-pub(crate) struct OfWorker {
-    statuses: Found<Counter>,
-    latencies: Found<Latencies>,
-    bandwidths: Found<Bandwidth>,
+pub(crate) struct OfWorker(RefCell<Known>);
+
+#[derive(Default)]
+struct Known {
+    found: Found<Series>,
+    /// Room to write what tells exchanges apart.
+    key: Vec<u8>,
+}
+
+/// Where one kind of exchange is counted.
+struct Series {
+    status: Arc<Entry<Counter>>,
+    latencies: Arc<Entry<Latencies>>,
+    bandwidth: Arc<Entry<Bandwidth>>,
+}
+
+impl Entries for Series {
+    fn are_retired(&self) -> bool {
+        self.status.are_retired() || self.latencies.are_retired() || self.bandwidth.are_retired()
+    }
 }
 
 /// What an exchange is told apart by.
 struct Labels<'e> {
-    code: &'e str,
+    code: u16,
     route: &'e str,
     matched_uri: &'e str,
     matched_host: &'e str,
     service: &'e str,
     consumer: &'e str,
-    node: &'e str,
+    node: Option<IpAddr>,
 }
 
 impl Exchanges {
@@ -87,76 +106,87 @@ impl Exchanges {
         outcome: &Outcome<'_>,
         counted: &Counted<'_>,
     ) {
-        let code = outcome.status.to_string();
-        let node = outcome.node.map(|node| node.ip().to_canonical().to_string()).unwrap_or_default();
-        let labels = Labels::of(outcome, counted, &code, &node);
+        let labels = Labels::of(outcome, counted);
+        let mut known = found.0.borrow_mut();
+        let Known { found, key } = &mut *known;
+        key.clear();
+        labels.tell_apart(counted.without, key);
+        let enrol = || self.enrol(worker, &labels, counted.without);
+        found.count(key, enrol, |series| {
+            series.status.used().add(1);
+            let latencies = series.latencies.used();
+            latencies.total.observe(outcome.total);
+            latencies.gateway.observe(outcome.gateway());
+            if let Some(upstream) = outcome.upstream {
+                latencies.upstream.observe(upstream);
+            }
+            let bandwidth = series.bandwidth.used();
+            bandwidth.ingress.add(outcome.bytes_in);
+            bandwidth.egress.add(outcome.bytes_out);
+        });
+    }
+
+    /// The series of these labels, and whether all of them are their own.
+    fn enrol(&self, worker: usize, labels: &Labels<'_>, without: &[(Box<str>, Box<str>)]) -> (Series, bool) {
+        let code = labels.code.to_string();
+        let node = labels.node.map(|node| node.to_string()).unwrap_or_default();
+        let rest = [
+            ("route", labels.route),
+            ("service", labels.service),
+            ("consumer", labels.consumer),
+            ("node", &*node),
+        ];
         let status = [
-            ("code", labels.code),
+            ("code", &*code),
             ("route", labels.route),
             ("matched_uri", labels.matched_uri),
             ("matched_host", labels.matched_host),
             ("service", labels.service),
             ("consumer", labels.consumer),
-            ("node", labels.node),
+            ("node", &*node),
         ];
-        let rest = [
-            ("route", labels.route),
-            ("service", labels.service),
-            ("consumer", labels.consumer),
-            ("node", labels.node),
-        ];
-        let kept = Kept { without: counted.without, metric: "http_status" };
-        self.statuses.count(
-            (worker, &found.statuses),
-            &kept.key(&status),
-            || kept.text(&status),
-            |it| it.add(1),
-        );
-        let kept = Kept { metric: "http_latency", ..kept };
-        self.latencies.count(
-            (worker, &found.latencies),
-            &kept.key(&rest),
-            || kept.text(&rest),
-            |it| {
-                it.total.observe(outcome.total);
-                it.gateway.observe(outcome.gateway());
-                if let Some(upstream) = outcome.upstream {
-                    it.upstream.observe(upstream);
-                }
-            },
-        );
-        let kept = Kept { metric: "bandwidth", ..kept };
-        self.bandwidths.count(
-            (worker, &found.bandwidths),
-            &kept.key(&rest),
-            || kept.text(&rest),
-            |it| {
-                it.ingress.add(outcome.bytes_in);
-                it.egress.add(outcome.bytes_out);
-            },
-        );
+        let text = |metric, labels: &[(&str, &str)]| Kept { without, metric }.text(labels);
+        let (status, is_own) = self.statuses.enrol(worker, text("http_status", &status));
+        let (latencies, are_own) = self.latencies.enrol(worker, text("http_latency", &rest));
+        let (bandwidth, is_own_too) = self.bandwidths.enrol(worker, text("bandwidth", &rest));
+        (Series { status, latencies, bandwidth }, is_own && are_own && is_own_too)
     }
 }
 
 impl<'e> Labels<'e> {
-    fn of(outcome: &'e Outcome<'_>, counted: &Counted<'e>, code: &'e str, node: &'e str) -> Self {
+    fn of(outcome: &'e Outcome<'_>, counted: &Counted<'e>) -> Self {
         let (service, route) = (outcome.service(), outcome.route());
         let id_or_name = |id: &'e str, name: &'e str| if counted.by_name { name } else { id };
         Self {
-            code,
+            code: outcome.status,
             route: route.map_or("", |route| id_or_name(route.route_id.as_str(), &route.route.name)),
             matched_uri: outcome.matched_path().unwrap_or_default(),
             matched_host: outcome.matched_host(counted.host).unwrap_or_default(),
             service: service
                 .map_or("", |it| id_or_name(it.published.service_id.as_str(), &it.published.name)),
             consumer: counted.consumer.unwrap_or_default(),
-            node,
+            node: outcome.node.map(|node| node.ip().to_canonical()),
+        }
+    }
+
+    /// Writes what tells these labels apart from others, and from the same where other ones are left out.
+    fn tell_apart(&self, without: &[(Box<str>, Box<str>)], key: &mut Vec<u8>) {
+        let texts = [self.route, self.matched_uri, self.matched_host, self.service, self.consumer];
+        let left_out = without.iter().flat_map(|(metric, label)| [&**metric, &**label]);
+        for text in texts.into_iter().chain(left_out) {
+            key.extend_from_slice(text.as_bytes());
+            key.push(0);
+        }
+        key.extend_from_slice(&self.code.to_le_bytes());
+        match self.node {
+            None => {}
+            Some(IpAddr::V4(node)) => key.extend_from_slice(&node.octets()),
+            Some(IpAddr::V6(node)) => key.extend_from_slice(&node.octets()),
         }
     }
 }
 
 /// Which labels of a metric are told.
-#[derive(Clone, Copy)]
 struct Kept<'k> {
     without: &'k [(Box<str>, Box<str>)],
     metric: &'k str,
@@ -167,16 +197,6 @@ impl Kept<'_> {
         let is_left_out =
             |(metric, label): &(Box<str>, Box<str>)| **metric == *self.metric && **label == *name;
         if self.without.iter().any(is_left_out) { "" } else { value }
-    }
-
-    /// Tells these labels apart from others, quickly.
-    fn key(&self, labels: &[(&str, &str)]) -> Vec<u8> {
-        let mut key = Vec::with_capacity(160);
-        for (name, value) in labels {
-            key.extend_from_slice(self.value(name, value).as_bytes());
-            key.push(0);
-        }
-        key
     }
 
     /// The labels as they are scraped.

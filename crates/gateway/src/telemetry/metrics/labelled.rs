@@ -1,11 +1,11 @@
 //! What is counted for each combination of labels that a plugin asks for: bounded, and summed when it is scraped.
 //!
-//! A worker finds its counters by the labels in a map of its own, so counting takes no lock and writes nothing that
-//! another worker writes. Only the first exchange of a combination on a worker registers it.
+//! A worker finds its counters by the labels in a map of its own, all that are counted together at once, so counting
+//! takes no lock and writes nothing that another worker writes. Only the first exchange of a combination on a worker
+//! registers it.
 //! Only so many combinations get series of their own; what comes later is counted together, as [`OTHER`]. Once they
 //! are scarce, those that nothing was counted of for long make room.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,14 +44,49 @@ struct Known<C> {
     seen: (u64, Instant),
 }
 
-/// What one worker found already.
-pub(crate) struct Found<C>(RefCell<ByKey<C>>);
+/// What one worker found already: what is counted together, by what tells it apart.
+pub(crate) struct Found<E>(HashMap<Box<[u8]>, E>);
 
-type ByKey<C> = HashMap<Box<[u8]>, Arc<Entry<C>>>;
-
-impl<C> Default for Found<C> {
+impl<E> Default for Found<E> {
     fn default() -> Self {
-        Self(RefCell::default())
+        Self(HashMap::new())
+    }
+}
+
+/// One or more entries.
+pub(crate) trait Entries {
+    /// Whether any of them made room.
+    fn are_retired(&self) -> bool;
+}
+
+impl<C> Entries for Arc<Entry<C>> {
+    fn are_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+}
+
+impl<E: Entries> Found<E> {
+    /// Counts with the entries that `key` tells apart from others; `enrol` finds them the first time, and says whether
+    /// all of them are their own.
+    pub(crate) fn count(&mut self, key: &[u8], enrol: impl FnOnce() -> (E, bool), act: impl FnOnce(&E)) {
+        if let Some(known) = self.0.get(key).filter(|known| !known.are_retired()) {
+            return act(known);
+        }
+        let (entries, own) = enrol();
+        act(&entries);
+        // What has no series of its own is not remembered, or the map would grow with what is told apart.
+        if own {
+            self.0.retain(|_, known| !known.are_retired());
+            self.0.insert(key.into(), entries);
+        }
+    }
+}
+
+impl<C> Entry<C> {
+    /// The counters, for one use.
+    pub(crate) fn used(&self) -> &C {
+        self.uses.add(1);
+        &self.counts
     }
 }
 
@@ -62,32 +97,8 @@ impl<C: Default> Sets<C> {
         Self { sets_max: SETS_MAX, other: other.into(), admitted: Mutex::default(), workers }
     }
 
-    /// Counts by the combination that `key` tells apart from others, whose labels are `labels`; only for the thread of
-    /// `worker`, whose `found` it is.
-    pub(crate) fn count(
-        &self,
-        (worker, found): (usize, &Found<C>),
-        key: &[u8],
-        labels: impl FnOnce() -> String,
-        act: impl FnOnce(&C),
-    ) {
-        let mut found = found.0.borrow_mut();
-        if let Some(entry) = found.get(key).filter(|entry| !entry.retired.load(Ordering::Relaxed)) {
-            entry.uses.add(1);
-            return act(&entry.counts);
-        }
-        let (entry, own) = self.enrol(worker, labels());
-        entry.uses.add(1);
-        act(&entry.counts);
-        // What has no series of its own is not remembered, or the map would grow with what is told apart.
-        if own {
-            found.retain(|_, entry| !entry.retired.load(Ordering::Relaxed));
-            found.insert(key.into(), entry);
-        }
-    }
-
-    /// The entry of these labels, and whether it is their own.
-    fn enrol(&self, worker: usize, labels: String) -> (Arc<Entry<C>>, bool) {
+    /// The entry of these labels with `worker`, and whether it is their own.
+    pub(crate) fn enrol(&self, worker: usize, labels: String) -> (Arc<Entry<C>>, bool) {
         let mut admitted = lock(&self.admitted);
         let own = admitted.contains(labels.as_str()) || admitted.len() < self.sets_max;
         let labels: Arc<str> = if own { labels.into() } else { (*self.other).into() };
@@ -155,8 +166,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    fn count(sets: &Sets<Counter>, worker: usize, found: &Found<Counter>, labels: &str) {
-        sets.count((worker, found), labels.as_bytes(), || labels.to_owned(), |counter| counter.add(1));
+    type OfTest = Found<Arc<Entry<Counter>>>;
+
+    fn count(sets: &Sets<Counter>, worker: usize, found: &mut OfTest, labels: &str) {
+        let enrol = || sets.enrol(worker, labels.to_owned());
+        found.count(labels.as_bytes(), enrol, |entry| entry.used().add(1));
     }
 
     fn read(sets: &Sets<Counter>) -> Vec<(String, u64)> {
@@ -166,39 +180,39 @@ mod tests {
 
     #[test]
     fn workers_count_for_themselves_and_are_summed() {
-        let (sets, one, other) = (Sets::new(2, "other"), Found::default(), Found::default());
-        count(&sets, 0, &one, "a");
-        count(&sets, 1, &other, "a");
-        count(&sets, 1, &other, "a");
-        count(&sets, 1, &other, "b");
+        let (sets, mut one, mut other) = (Sets::new(2, "other"), Found::default(), Found::default());
+        count(&sets, 0, &mut one, "a");
+        count(&sets, 1, &mut other, "a");
+        count(&sets, 1, &mut other, "a");
+        count(&sets, 1, &mut other, "b");
         assert_eq!(read(&sets), [("a".to_owned(), 3), ("b".to_owned(), 1)]);
     }
 
     #[test]
     fn beyond_the_limit_everything_is_counted_together() {
-        let (sets, found) = (Sets { sets_max: 2, ..Sets::new(1, "other") }, Found::default());
+        let (sets, mut found) = (Sets { sets_max: 2, ..Sets::new(1, "other") }, Found::default());
         for labels in ["a", "b", "c", "d", "c", "a"] {
-            count(&sets, 0, &found, labels);
+            count(&sets, 0, &mut found, labels);
         }
         let expected = [("a".to_owned(), 2), ("b".to_owned(), 1), ("other".to_owned(), 3)];
         assert_eq!(read(&sets), expected);
-        assert_eq!(found.0.borrow().len(), 2, "what has no series is not remembered");
+        assert_eq!(found.0.len(), 2, "what has no series is not remembered");
     }
 
     #[test]
     fn what_was_idle_for_long_makes_room_once_it_is_scarce() {
-        let (sets, found) = (Sets { sets_max: 2, ..Sets::new(1, "other") }, Found::default());
-        count(&sets, 0, &found, "a");
-        count(&sets, 0, &found, "b");
+        let (sets, mut found) = (Sets { sets_max: 2, ..Sets::new(1, "other") }, Found::default());
+        count(&sets, 0, &mut found, "a");
+        count(&sets, 0, &mut found, "b");
         let now = Instant::now();
         sets.sweep(now);
-        count(&sets, 0, &found, "b");
+        count(&sets, 0, &mut found, "b");
         sets.sweep(now + IDLE);
         assert_eq!(read(&sets), [("b".to_owned(), 2)]);
-        count(&sets, 0, &found, "c");
+        count(&sets, 0, &mut found, "c");
         assert_eq!(read(&sets), [("b".to_owned(), 2), ("c".to_owned(), 1)]);
         sets.sweep(now + IDLE * 3);
-        count(&sets, 0, &found, "a");
+        count(&sets, 0, &mut found, "a");
         let expected = [("a".to_owned(), 1), ("c".to_owned(), 1)];
         assert_eq!(read(&sets), expected, "those that come back begin anew");
     }

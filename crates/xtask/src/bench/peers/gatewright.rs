@@ -67,7 +67,7 @@ pub(super) fn start(site: &Site, program: &Path) -> anyhow::Result<Running> {
     let mut child = Running::spawn(&mut command)?;
     let stdout = child.stdout.take().context("the output is not there")?;
     // From here on a failure must end the process, which `Running` does when it is dropped.
-    let mut running = Running { child, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+    let mut running = Running { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), status: None };
     let mut lines = BufReader::new(stdout).lines();
     let mut addresses = Addresses { over_tls: site.tls.is_some(), ..Addresses::default() };
     while addresses.complete().is_none() {
@@ -78,6 +78,7 @@ pub(super) fn start(site: &Site, program: &Path) -> anyhow::Result<Running> {
     std::thread::spawn(move || lines.for_each(drop));
     let (admin, proxy) = addresses.complete().context("no addresses")?;
     running.address = proxy;
+    running.status = addresses.status;
     publish(admin, site)?;
     running.until_served(site, &log)
 }
@@ -98,6 +99,7 @@ fn said(log: &Path) -> String {
 #[derive(Default)]
 struct Addresses {
     admin: Option<SocketAddr>,
+    status: Option<SocketAddr>,
     proxy: Option<SocketAddr>,
     /// Whether it is the proxy's address for TLS that counts.
     over_tls: bool,
@@ -109,13 +111,16 @@ impl Addresses {
         let Some(address) = address(line) else { return };
         if line.starts_with("admin API") {
             self.admin.get_or_insert(address);
+        } else if line.starts_with("status") {
+            self.status.get_or_insert(address);
         } else if line.starts_with(if self.over_tls { "proxy TLS" } else { "proxy  " }) {
             self.proxy.get_or_insert(address);
         }
     }
 
     fn complete(&self) -> Option<(SocketAddr, SocketAddr)> {
-        self.admin.zip(self.proxy)
+        // The status comes last, and is asked for its metrics.
+        self.status.and(self.admin.zip(self.proxy))
     }
 }
 
@@ -141,16 +146,23 @@ fn publish(admin: SocketAddr, site: &Site) -> anyhow::Result<()> {
             },
         })
     };
+    let direct = |path: &str, body: Value| -> anyhow::Result<()> {
+        let url = format!("http://{admin}/apisix/admin/{path}?gateway_group_id=default");
+        accepted(client.put(url).header("X-API-KEY", ADMIN_KEY).send_json(body)?)
+    };
+    for (path, body) in site.scenario.chain.objects() {
+        direct(path, body)?;
+    }
     if let Some(files) = &site.tls {
         let read = |path: &Path| std::fs::read_to_string(path).context("the certificate is gone");
         let ssl = json!({"snis": [HOST], "cert": read(&files.certificate)?, "key": read(&files.key)?});
-        let url = format!("http://{admin}/apisix/admin/ssls/bench?gateway_group_id=default");
-        accepted(client.put(url).header("X-API-KEY", ADMIN_KEY).send_json(ssl)?)?;
+        direct("ssls/bench", ssl)?;
     }
     put("services/template/pet-store", service("pet-store", "/store"))?;
     let pets = json!({
         "service_id": "pet-store", "name": "pets", "paths": ["/pets/*"], "methods": ["GET", "POST"],
         "enable_websocket": site.scenario.protocol == Protocol::WebSocket,
+        "plugins": site.scenario.chain.plugins(),
     });
     put("routes/template/pets", pets)?;
     let mut wishes = vec![json!({"service_id": "pet-store", "version": "1.0.0"})];

@@ -48,6 +48,11 @@ pub(crate) const ALL: &[Peer] = &[
     Peer { name: "caddy", version: caddy::PACKAGE, prepare: caddy::prepare, start: caddy::start },
 ];
 
+/// Starts Gatewright itself.
+pub(crate) fn gatewright_started(site: &Site, program: &Path) -> anyhow::Result<Running> {
+    gatewright::start(site, program)
+}
+
 /// Builds the release executable of this checkout.
 pub(crate) fn gatewright_program(repository: &Path) -> anyhow::Result<PathBuf> {
     gatewright::prepare(repository)
@@ -118,6 +123,8 @@ impl Site {
 pub(crate) struct Running {
     child: Child,
     address: SocketAddr,
+    /// Where it tells of itself, if it does.
+    status: Option<SocketAddr>,
 }
 
 impl Running {
@@ -136,7 +143,7 @@ impl Running {
         let output = File::create(&log)?;
         command.stdout(output.try_clone()?).stderr(output);
         let child = Self::spawn(command)?;
-        Self { child, address }.until_served(site, &log)
+        Self { child, address, status: None }.until_served(site, &log)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -145,6 +152,10 @@ impl Running {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    pub(crate) fn status(&self) -> anyhow::Result<SocketAddr> {
+        self.status.context("it does not say where its metrics are")
     }
 
     /// Waits until the scenario's request is answered with `200`.
