@@ -100,6 +100,44 @@ impl SecretServer {
     }
 }
 
+/// A gRPC server, which can be asked what `testdata/orders.proto` says.
+pub struct GrpcServer {
+    address: SocketAddr,
+    _running: Running,
+}
+
+impl GrpcServer {
+    /// Starts one.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start() -> Self {
+        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/grpc-server.py");
+        let mut command = Command::new("python3");
+        command.arg(script).env("PYTHONPATH", installed("python")).env("PYTHONDONTWRITEBYTECODE", "1");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("the server starts");
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
+        stdout.read_line(&mut line).expect("a line");
+        let address = line.trim().parse().expect("the gRPC server says where it is");
+        Self { address, _running: Running(child) }
+    }
+
+    /// The proto of its service.
+    #[must_use]
+    pub fn proto() -> &'static str {
+        include_str!("../testdata/orders.proto")
+    }
+
+    /// It as the only node of an upstream.
+    #[must_use]
+    pub fn nodes(&self) -> Value {
+        serde_json::json!([{ "host": self.address.ip(), "port": self.address.port(), "weight": 1 }])
+    }
+}
+
 /// An OpenID Connect provider that logs everybody in as `jack`.
 pub struct IdentityProvider {
     /// Where it answers.

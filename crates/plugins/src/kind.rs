@@ -17,6 +17,7 @@ use crate::consumers::CredentialKind;
 use crate::exchange::{Exchange, Flow};
 use crate::meta;
 use crate::outbound::Outbound;
+use crate::protos::Protos;
 use crate::response::Response;
 use crate::shared::Shared;
 
@@ -169,6 +170,8 @@ pub struct Site<'s> {
     pub shared: &'s Shared,
     /// The way outside.
     pub outbound: &'s Arc<dyn Outbound>,
+    /// The protos of the gateway group.
+    pub protos: &'s Protos,
     /// The object whose plugin it is, the same on every gateway: `route/r1`.
     pub owner: &'s str,
 }

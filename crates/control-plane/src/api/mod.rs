@@ -56,6 +56,7 @@ mod consumer;
 mod credential;
 mod global_rule;
 mod plugin_metadata;
+mod proto;
 mod secret_provider;
 mod sni;
 mod ssl;

@@ -20,9 +20,9 @@ use super::{
     access_token, audit_log, ca_certificate, canary, certificate, conflict_check, consumer, core_usage,
     credential, explain, gateway_group, global_rule, group_route, group_service, instance,
     instance_certificate, instance_token, label, license, metrics, openapi, plugin, plugin_metadata, preview,
-    published_service, release_set, role, route_template, runtime_configuration, schema, secret_provider,
-    service_diff, service_publish, service_template, service_upstream, service_version, session, sni, ssl,
-    stream_route, stream_route_template, user, validate, variable, version,
+    proto, published_service, release_set, role, route_template, runtime_configuration, schema,
+    secret_provider, service_diff, service_publish, service_template, service_upstream, service_version,
+    session, sni, ssl, stream_route, stream_route_template, user, validate, variable, version,
 };
 use crate::app::App;
 
@@ -230,6 +230,8 @@ fn object_operations() -> OpenApiRouter<App> {
             plugin_metadata::plugin_metadata_put,
             plugin_metadata::plugin_metadata_delete
         ))
+        .routes(routes!(proto::proto_list, proto::proto_create))
+        .routes(routes!(proto::proto_get, proto::proto_put, proto::proto_patch, proto::proto_delete))
         .routes(routes!(plugin::plugin_metadata_default_get))
         .routes(routes!(plugin::plugin_summary_list))
         .routes(routes!(plugin::plugins_list))

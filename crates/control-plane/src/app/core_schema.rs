@@ -7,6 +7,7 @@
 use gatewright_model::resource::consumer::{Consumer, Credential};
 use gatewright_model::resource::global_rule::GlobalRule;
 use gatewright_model::resource::plugin_metadata::PluginMetadata;
+use gatewright_model::resource::proto::Proto;
 use gatewright_model::resource::route::Route;
 use gatewright_model::resource::service::Service;
 use gatewright_model::resource::ssl::Ssl;
@@ -40,6 +41,7 @@ pub(crate) fn core_schema() -> Value {
         "consumer_credential": announced::<Credential>(&json!({})),
         "global_rule": announced::<GlobalRule>(&json!({})),
         "plugin_metadata": announced::<PluginMetadata>(&json!({})),
+        "proto": announced::<Proto>(&json!({})),
     })
 }
 
@@ -142,6 +144,7 @@ mod tests {
             ("consumer_credential", json!({})),
             ("global_rule", json!({})),
             ("plugin_metadata", json!({})),
+            ("proto", json!({})),
             ("stream_route", json!({})),
         ] {
             assert_eq!(collected(&schema[kind]), expected, "{kind}");

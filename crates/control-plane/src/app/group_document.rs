@@ -11,6 +11,7 @@ use gatewright_model::resource::certificate::{CaCertificate, Certificate};
 use gatewright_model::resource::consumer::{Consumer, Credential};
 use gatewright_model::resource::global_rule::GlobalRule;
 use gatewright_model::resource::plugin_metadata::PluginMetadata;
+use gatewright_model::resource::proto::Proto;
 use gatewright_model::resource::route::Route;
 use gatewright_model::resource::secret_provider::SecretProvider;
 use gatewright_model::resource::service::{Service, ServiceKind};
@@ -19,6 +20,7 @@ use gatewright_model::resource::ssl::Ssl;
 use gatewright_model::resource::stream_route::StreamRoute;
 use gatewright_model::resource::upstream::Upstream;
 use gatewright_model::validation::{Schema, Violations};
+use gatewright_plugins::protos;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -208,6 +210,17 @@ impl Documented for PluginMetadata {
     schema_of!(PluginMetadata);
 
     fn check(&self, _: &mut Violations, _: &mut Warnings) {}
+}
+
+impl Documented for Proto {
+    schema_of!(Proto);
+
+    fn check(&self, violations: &mut Violations, _: &mut Warnings) {
+        labels_check(&self.labels, violations);
+        if let Err(reason) = protos::Proto::compile(&self.content) {
+            violations.add("/content", reason);
+        }
+    }
 }
 
 impl Documented for SecretProvider {

@@ -1,5 +1,5 @@
 //! What a gateway group keeps beside services: consumers and their credentials, certificates and SNIs, global rules,
-//! plugin metadata, secret providers, further upstreams of services.
+//! plugin metadata, protos, secret providers, further upstreams of services.
 //!
 //! They are all read and written alike, so the operations are said once for every kind; what is special about a
 //! kind is in its [`GroupObject`] and in the functions about owners.
@@ -367,6 +367,7 @@ async fn owner_must_exist(tx: &mut Reading, key: ObjectKey<'_>) -> Result<(), Re
         | ObjectKind::Consumer
         | ObjectKind::GlobalRule
         | ObjectKind::PluginMetadata
+        | ObjectKind::Proto
         | ObjectKind::SecretProvider
         | ObjectKind::Sni
         | ObjectKind::Ssl => Ok(()),

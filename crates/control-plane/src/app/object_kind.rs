@@ -6,6 +6,7 @@ use gatewright_model::resource::consumer::{Consumer, Credential};
 use gatewright_model::resource::global_rule::GlobalRule;
 use gatewright_model::resource::group_object::{CERTIFICATE_PLACE, SNI_PLACE};
 use gatewright_model::resource::plugin_metadata::PluginMetadata;
+use gatewright_model::resource::proto::Proto;
 use gatewright_model::resource::secret_provider::SecretProvider;
 use gatewright_model::resource::sni::Sni;
 use gatewright_model::resource::ssl::Ssl;
@@ -141,15 +142,32 @@ fn unmask(
     }
 }
 
+impl GroupObject for Proto {
+    const KIND: ObjectKind = ObjectKind::Proto;
+    const NOUN: &'static str = "proto";
+    // Protos are a part of how services are served, and have no actions of their own.
+    const ACTIONS: [Action; 4] = SERVICE_ACTIONS;
+
+    fn name(&self) -> Option<&str> {
+        Some(&self.name)
+    }
+
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+}
+
+const SERVICE_ACTIONS: [Action; 4] = [
+    Action::GetPublishedService,
+    Action::UpdatePublishedService,
+    Action::UpdatePublishedService,
+    Action::UpdatePublishedService,
+];
+
 impl GroupObject for Upstream {
     const KIND: ObjectKind = ObjectKind::ServiceUpstream;
     const NOUN: &'static str = "upstream";
-    const ACTIONS: [Action; 4] = [
-        Action::GetPublishedService,
-        Action::UpdatePublishedService,
-        Action::UpdatePublishedService,
-        Action::UpdatePublishedService,
-    ];
+    const ACTIONS: [Action; 4] = SERVICE_ACTIONS;
 
     fn name(&self) -> Option<&str> {
         Some(&self.name)

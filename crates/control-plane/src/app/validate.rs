@@ -7,6 +7,7 @@ use gatewright_model::id::GatewayGroupId;
 use gatewright_model::resource::consumer::Consumer;
 use gatewright_model::resource::global_rule::GlobalRule;
 use gatewright_model::resource::plugin_metadata::PluginMetadata;
+use gatewright_model::resource::proto::Proto;
 use gatewright_model::resource::route::Route;
 use gatewright_model::resource::service::Service;
 use gatewright_model::resource::ssl::Ssl;
@@ -42,6 +43,8 @@ pub(crate) struct ValidateWish {
     global_rules: Vec<Value>,
     #[schema(value_type = Vec<Object>)]
     plugin_metadata: Vec<Value>,
+    #[schema(value_type = Vec<Object>)]
+    protos: Vec<Value>,
 }
 
 /// What is wrong with one of the documents.
@@ -84,6 +87,7 @@ fn invalid_documents(mut wish: ValidateWish) -> Vec<InvalidDocument> {
     check::<Ssl>("ssls", wish.ssls, &mut invalid, |_, _| Ok(()));
     check::<GlobalRule>("global_rules", wish.global_rules, &mut invalid, |_, _| Ok(()));
     check::<PluginMetadata>("plugin_metadata", wish.plugin_metadata, &mut invalid, GroupObject::check_under);
+    check::<Proto>("protos", wish.protos, &mut invalid, |_, _| Ok(()));
     invalid
 }
 

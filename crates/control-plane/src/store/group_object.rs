@@ -29,6 +29,7 @@ pub(crate) enum ObjectKind {
     Credential,
     GlobalRule,
     PluginMetadata,
+    Proto,
     SecretProvider,
     ServiceUpstream,
     Sni,
@@ -36,13 +37,14 @@ pub(crate) enum ObjectKind {
 }
 
 impl ObjectKind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::CaCertificate,
         Self::Certificate,
         Self::Consumer,
         Self::Credential,
         Self::GlobalRule,
         Self::PluginMetadata,
+        Self::Proto,
         Self::SecretProvider,
         Self::ServiceUpstream,
         Self::Sni,
@@ -58,6 +60,7 @@ impl ObjectKind {
             Self::Credential => "credential",
             Self::GlobalRule => "global_rule",
             Self::PluginMetadata => "plugin_metadata",
+            Self::Proto => "proto",
             Self::SecretProvider => "secret_provider",
             Self::ServiceUpstream => "service_upstream",
             Self::Sni => "sni",
@@ -95,6 +98,7 @@ impl ObjectKey<'_> {
             ObjectKind::Credential => wire::ObjectKind::Credential,
             ObjectKind::GlobalRule => wire::ObjectKind::GlobalRule,
             ObjectKind::PluginMetadata => wire::ObjectKind::PluginMetadata,
+            ObjectKind::Proto => wire::ObjectKind::Proto,
             ObjectKind::SecretProvider => wire::ObjectKind::SecretProvider,
             ObjectKind::Certificate | ObjectKind::Sni | ObjectKind::Ssl => wire::ObjectKind::Ssl,
             ObjectKind::CaCertificate | ObjectKind::ServiceUpstream => return Ok(None),
@@ -405,6 +409,7 @@ fn content(kind: ObjectKind, stored: &ObjectRow) -> Result<Option<ObjectContent>
         },
         ObjectKind::GlobalRule => ObjectContent::GlobalRule(from_json(document)?),
         ObjectKind::PluginMetadata => ObjectContent::PluginMetadata(from_json(document)?),
+        ObjectKind::Proto => ObjectContent::Proto(from_json(document)?),
         ObjectKind::SecretProvider => ObjectContent::SecretProvider(from_json(document)?),
         ObjectKind::Ssl => ObjectContent::Ssl(from_json(document)?),
         ObjectKind::Certificate => ObjectContent::Ssl(from_json::<Certificate>(document)?.as_ssl()),

@@ -50,6 +50,7 @@ fn known(world: &Known, path: &str, name: &str) -> Option<Value> {
         "sni_id" => json!("sni"),
         "global_rule_id" => json!("request-id"),
         "plugin_name" => json!("cors"),
+        "proto_id" => json!("proto"),
         "secret_manager" => json!("vault"),
         "secret_id" => json!("one"),
         "user_id" => world.user.clone(),
@@ -123,6 +124,7 @@ fn body(method: &str, path: &str) -> Option<Value> {
         ("POST" | "PUT", path) if path.contains("/stream_routes/") => {
             json!({"name": "new", "service_id": "stream"})
         }
+        ("POST" | "PUT", path) if path.contains("/protos") => proto(),
         ("PUT", path) if path.contains("/{secret_manager}/") => {
             json!({"uri": "http://127.0.0.1:8200", "prefix": "kv", "token": "t"})
         }
@@ -134,6 +136,10 @@ fn body(method: &str, path: &str) -> Option<Value> {
 
 /// The least that is an OpenAPI document with an operation.
 const OPENAPI: &str = "openapi: 3.1.0\ninfo: {title: t, version: '1'}\npaths: {/a: {get: {}}}";
+
+fn proto() -> Value {
+    json!({"content": "syntax = \"proto3\"; message Order {}"})
+}
 
 fn credential() -> Value {
     json!({"name": "new", "plugins": {"key-auth": {"key": "another"}}})
@@ -311,6 +317,7 @@ async fn furnished() -> (World, Known) {
         ("snis/sni", sni("sni")),
         ("global_rules/request-id", json!({"plugins": {"request-id": {}}})),
         ("plugin_metadata/cors", json!({})),
+        ("protos/proto", proto()),
         ("secret_providers/vault/one", json!({"uri": "http://127.0.0.1:8200", "prefix": "kv", "token": "t"})),
     ] {
         world.value("PUT", &at(path), Some(body)).await;

@@ -171,6 +171,7 @@ fn elsewhere(admin: &str) -> Vec<Refused> {
         ("PUT", direct("consumers/none/credentials/c"), credential("new"), 404, "consumer `none` not found"),
         ("PUT", direct("consumers/jack/credentials/d"), credential("k"), 409, "same"),
         ("PUT", direct("global_rules/cors"), json!({"plugins": {"gzip": {}}}), 400, "must be `gzip`"),
+        ("PUT", direct("protos/x"), json!({"content": "syntax = \"proto3\";\nmessage {"}), 400, "line 2: "),
         ("PUT", direct("global_rules/x"), json!({"plugins": {"cors": {}, "gzip": {}}}), 400, "/plugins"),
         (
             "PUT",

@@ -76,6 +76,7 @@ impl fmt::Display for What {
                     ObjectKind::Credential => "credential",
                     ObjectKind::GlobalRule => "global rule",
                     ObjectKind::PluginMetadata => "plugin metadata",
+                    ObjectKind::Proto => "proto",
                     ObjectKind::SecretProvider => "secret provider",
                 };
                 write!(f, "{kind} `{}`", key.id)
@@ -185,7 +186,7 @@ fn uses(published: &PublishedService, plugin: &str) -> bool {
 struct Ground<'g> {
     settings: MatchSettings,
     group: &'g GroupPlugins,
-    /// Plugins whose metadata changed.
+    /// Plugins whose metadata or protos changed.
     changed: &'g [String],
     objects: &'g Objects,
     background: &'g Background,

@@ -1,4 +1,4 @@
-//! The plugins of a configuration, built: global rules, consumers, and the layers of services and routes.
+//! The plugins of a configuration, built: global rules, consumers, protos, and the layers of services and routes.
 //!
 //! What did not change is taken over with its state: an instance of a plugin by its configuration, a consumer or
 //! credential by its object. What does not build is never skipped: a service keeps its last good form, a consumer's
@@ -15,6 +15,7 @@ use gatewright_model::snapshot::{Objects, PublishedService};
 use gatewright_model::validation::Violations;
 use gatewright_plugins::chain::{Before, Ground, Layer};
 use gatewright_plugins::consumers::Consumers;
+use gatewright_plugins::protos::{self, Proto, Protos};
 use gatewright_plugins::shared::Shared;
 use imbl::ordmap::DiffItem;
 use serde_json::{Map, Value};
@@ -31,6 +32,7 @@ pub(crate) struct GroupPlugins {
     global_plugins: Plugins,
     global_layer: Layer,
     metadata: BTreeMap<String, Map<String, Value>>,
+    protos: Protos,
     /// The upstreams written into global rules and plugins of consumers.
     inline: Vec<(Arc<resource::Upstream>, Reachable)>,
     /// What all this was compiled from.
@@ -48,6 +50,7 @@ impl Default for GroupPlugins {
             global_plugins: Plugins::default(),
             global_layer: Layer::default(),
             metadata: BTreeMap::new(),
+            protos: Protos::default(),
             inline: Vec::new(),
             objects: Objects::new(),
             refused: Vec::new(),
@@ -59,7 +62,7 @@ impl Default for GroupPlugins {
 /// What compiling the plugins of a group came to.
 pub(super) struct Compiled {
     pub(super) plugins: Arc<GroupPlugins>,
-    /// Plugins whose metadata changed: services that use them are compiled again.
+    /// Plugins whose metadata or protos changed: services that use them are compiled again.
     pub(super) changed: Vec<String>,
 }
 
@@ -82,13 +85,17 @@ impl GroupPlugins {
             true => global_plugins(objects),
             false => before.global_plugins.clone(),
         };
-        let changed = changed(&before.metadata, &metadata);
+        let mut changed = changed(&before.metadata, &metadata);
+        if is_about(ObjectKind::Proto) {
+            changed.extend(protos::READERS.iter().map(|name| (*name).to_owned()));
+        }
         let mut plugins = Self {
             global: Ok(Layer::default()),
             consumers: before.consumers.clone(),
             global_plugins,
             global_layer: Layer::default(),
             metadata,
+            protos: before.protos.clone(),
             inline: Vec::new(),
             objects: objects.clone(),
             refused: Vec::new(),
@@ -99,6 +106,7 @@ impl GroupPlugins {
             _ => !differences.iter().any(|difference| difference.key == key),
         };
         let mut refused: Vec<_> = before.refused.iter().filter(is_still_so).cloned().collect();
+        plugins.compile_protos(&differences, &mut refused);
         plugins.compile_consumers(before, &differences, (&changed, background), &mut refused);
         plugins.compile_global(before, (&changed, background), &mut refused);
         plugins.compile_upstreams(before, background);
@@ -109,6 +117,20 @@ impl GroupPlugins {
     /// What does not compile, and why.
     pub(super) fn refused(&self) -> &[(ObjectKey, Violations)] {
         &self.refused
+    }
+
+    fn compile_protos(&mut self, differences: &[Difference<'_>], refused: &mut Vec<(ObjectKey, Violations)>) {
+        for Difference { key, new, .. } in differences {
+            match new.map(|new| &new.content) {
+                Some(ObjectContent::Proto(proto)) => match Proto::compile(&proto.content) {
+                    Ok(compiled) => self.protos.set(key.id.as_str(), compiled),
+                    // The control plane refuses such a one; what was there before stays.
+                    Err(reason) => refused.push(((*key).clone(), Violations::one("/content", reason))),
+                },
+                None if key.kind == ObjectKind::Proto => self.protos.remove(key.id.as_str()),
+                _ => {}
+            }
+        }
     }
 
     fn compile_upstreams(&mut self, before: &Self, background: &Background) {
@@ -137,7 +159,8 @@ impl GroupPlugins {
     ) -> Result<Layer, Violations> {
         let metadata = |name: &str| self.metadata.get(name);
         let outbound = &background.outbound;
-        let ground = Ground { shared: &self.shared, outbound, metadata: &metadata, owner };
+        let ground =
+            Ground { shared: &self.shared, outbound, metadata: &metadata, protos: &self.protos, owner };
         let changed: Vec<&str> = changed.iter().map(String::as_str).collect();
         Layer::build(
             plugins,
@@ -273,6 +296,7 @@ impl<'d> Difference<'d> {
                 | ObjectKind::Credential
                 | ObjectKind::GlobalRule
                 | ObjectKind::PluginMetadata
+                | ObjectKind::Proto
         )
     }
 }

@@ -190,7 +190,7 @@ fn object_references(object: &GroupObject) -> BTreeSet<String> {
             metadata.settings.values().for_each(|value| plugins::collect(value, &mut found));
         }
         // Its settings are for reaching it, and may only refer to the environment.
-        ObjectContent::SecretProvider(_) => {}
+        ObjectContent::SecretProvider(_) | ObjectContent::Proto(_) => {}
     }
     found
 }
@@ -227,6 +227,6 @@ fn fill_object(object: &mut GroupObject, fill: &dyn Fn(&mut Value)) {
         ObjectContent::Credential { credential, .. } => credential.plugins.values_mut().for_each(fill),
         ObjectContent::GlobalRule(rule) => rule.plugins.values_mut().for_each(fill),
         ObjectContent::PluginMetadata(metadata) => metadata.settings.values_mut().for_each(fill),
-        ObjectContent::SecretProvider(_) => {}
+        ObjectContent::SecretProvider(_) | ObjectContent::Proto(_) => {}
     }
 }

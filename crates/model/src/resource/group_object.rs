@@ -1,5 +1,5 @@
 //! What belongs to a gateway group beside its services: certificates, consumers and their credentials, global rules,
-//! plugin metadata, secret providers.
+//! plugin metadata, protos, secret providers.
 //!
 //! These objects have no versions: writing one changes what the group's gateways do at once. They travel to gateways
 //! beside the published services, each under a key that never changes.
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::consumer::{Consumer, Credential};
 use super::global_rule::GlobalRule;
 use super::plugin_metadata::PluginMetadata;
+use super::proto::Proto;
 use super::secret_provider::SecretProvider;
 use super::ssl::Ssl;
 use crate::id::ObjectId;
@@ -27,6 +28,8 @@ pub enum ObjectKind {
     GlobalRule,
     /// [`PluginMetadata`].
     PluginMetadata,
+    /// [`Proto`].
+    Proto,
     /// [`SecretProvider`].
     SecretProvider,
 }
@@ -79,6 +82,8 @@ pub enum ObjectContent {
     GlobalRule(GlobalRule),
     /// What all uses of a plugin share.
     PluginMetadata(PluginMetadata),
+    /// What a gRPC service can be asked.
+    Proto(Proto),
     /// Where secrets are looked up.
     SecretProvider(SecretProvider),
 }
@@ -93,6 +98,7 @@ impl GroupObject {
             ObjectContent::Credential { .. } => ObjectKind::Credential,
             ObjectContent::GlobalRule(_) => ObjectKind::GlobalRule,
             ObjectContent::PluginMetadata(_) => ObjectKind::PluginMetadata,
+            ObjectContent::Proto(_) => ObjectKind::Proto,
             ObjectContent::SecretProvider(_) => ObjectKind::SecretProvider,
         };
         let consumer = match &self.content {

@@ -12,6 +12,7 @@ pub mod gateway_group;
 pub mod global_rule;
 pub mod group_object;
 pub mod plugin_metadata;
+pub mod proto;
 pub mod route;
 pub mod secret_provider;
 pub mod service;

@@ -20,6 +20,7 @@ use crate::exchange::{Exchange, Flow};
 use crate::kind::{Category, Kind, Outcome, Phase, Plugin, Site};
 use crate::meta::{self, Meta};
 use crate::outbound::Outbound;
+use crate::protos::Protos;
 use crate::response::Response;
 use crate::shared::Shared;
 use crate::{consumers, schemas, secrets};
@@ -129,6 +130,8 @@ pub struct Ground<'g> {
     pub outbound: &'g Arc<dyn Outbound>,
     /// The plugin metadata of the group, by plugin.
     pub metadata: &'g dyn Fn(&str) -> Option<&'g Map<String, Value>>,
+    /// The protos of the group.
+    pub protos: &'g Protos,
     /// The object whose plugins they are, the same on every gateway: `route/r1`.
     pub owner: &'g str,
 }
@@ -178,8 +181,8 @@ impl Layer {
                 instances.push(Arc::clone(known));
                 continue;
             }
-            let Ground { shared, outbound, metadata, owner } = ground;
-            let site = Site { metadata: metadata(name), shared, outbound, owner };
+            let Ground { shared, outbound, metadata, protos, owner } = ground;
+            let site = Site { metadata: metadata(name), shared, outbound, protos, owner };
             match Instance::build(kind, config, &site) {
                 Ok(instance) => instances.push(Arc::new(instance)),
                 Err(wrong) => violations.absorb(&format!("/{name}"), wrong),

@@ -101,8 +101,9 @@ fn errors_of_a_plugin_can_be_given_another_body() {
 #[test]
 fn everything_wrong_is_said_at_once() {
     let plugins = json!({"no-such": {}, "cors": {"max_age": "5"}, "ip-restriction": {"whitelist": ["x"]}});
-    let (shared, outbound) = (Shared::default(), outbound::refusing());
-    let ground = Ground { shared: &shared, outbound: &outbound, metadata: &|_| None, owner: "" };
+    let (shared, outbound, protos) = (Shared::default(), outbound::refusing(), Protos::default());
+    let ground =
+        Ground { shared: &shared, outbound: &outbound, metadata: &|_| None, protos: &protos, owner: "" };
     let violations = Layer::build(plugins.as_object().unwrap(), ground, None).err().unwrap();
     let mut paths: Vec<_> = violations.iter().map(|wrong| wrong.path.as_str()).collect();
     paths.sort_unstable();
@@ -111,8 +112,9 @@ fn everything_wrong_is_said_at_once() {
 
 #[test]
 fn an_instance_whose_configuration_did_not_change_is_taken_over() {
-    let (shared, outbound) = (Shared::default(), outbound::refusing());
-    let ground = Ground { shared: &shared, outbound: &outbound, metadata: &|_| None, owner: "" };
+    let (shared, outbound, protos) = (Shared::default(), outbound::refusing(), Protos::default());
+    let ground =
+        Ground { shared: &shared, outbound: &outbound, metadata: &|_| None, protos: &protos, owner: "" };
     let before = json!({"cors": {}, "request-id": {}, "traffic-split": {}});
     let first = Layer::build(before.as_object().unwrap(), ground, None).unwrap();
     let after = json!({"cors": {"max_age": 9}, "request-id": {}, "traffic-split": {}});

@@ -22,6 +22,7 @@ use crate::consumers::{Consumer, Consumers};
 use crate::exchange::{Answer, Body, Client, Counted, Exchange, Flow, Matched, Now, State, Surroundings};
 use crate::kind::Outcome;
 use crate::outbound::{Destination, Failure, Outbound, Request, Response as Reply};
+use crate::protos::{Proto, Protos};
 use crate::response::{Origin, Response, ResponseBody, Whole, finish_all, push_all};
 use crate::shared::Shared;
 use outside::{Disk, Door, Outside};
@@ -73,14 +74,15 @@ impl Surroundings for World {
 
 /// Builds a layer of `plugins`, an object of configurations by name.
 pub(crate) fn layer(plugins: &Json, metadata: &Json) -> Layer {
-    layer_in(plugins, metadata, &Arc::default())
+    layer_in(plugins, metadata, (&Arc::default(), &Protos::default()))
 }
 
-fn layer_in(plugins: &Json, metadata: &Json, outside: &Arc<Outside>) -> Layer {
+fn layer_in(plugins: &Json, metadata: &Json, (outside, protos): (&Arc<Outside>, &Protos)) -> Layer {
     let plugins: Plugins = plugins.as_object().expect("plugins by name").clone();
     let (shared, outbound): (_, Arc<dyn Outbound>) = (Shared::default(), Arc::new(Door(Arc::clone(outside))));
     let metadata = |name: &str| metadata.get(name).and_then(Json::as_object);
-    let ground = Ground { shared: &shared, outbound: &outbound, metadata: &metadata, owner: "route/r1" };
+    let ground =
+        Ground { shared: &shared, outbound: &outbound, metadata: &metadata, protos, owner: "route/r1" };
     Layer::build(&plugins, ground, None).expect("a layer")
 }
 
@@ -103,9 +105,20 @@ impl Trial {
     }
 
     pub(crate) fn with_metadata(plugins: &Json, metadata: &Json) -> Self {
+        Self::with(plugins, metadata, &Protos::default())
+    }
+
+    /// In a group with these protos.
+    pub(crate) fn with_protos(protos: &[(&str, &str)], plugins: &Json) -> Self {
+        let mut known = Protos::default();
+        protos.iter().for_each(|(id, text)| known.set(id, Proto::compile(text).expect("a proto")));
+        Self::with(plugins, &json!({}), &known)
+    }
+
+    fn with(plugins: &Json, metadata: &Json, protos: &Protos) -> Self {
         let outside = Arc::default();
         Self {
-            layer: layer_in(plugins, metadata, &outside).enabled(),
+            layer: layer_in(plugins, metadata, (&outside, protos)).enabled(),
             global: Layer::default(),
             consumers: Consumers::default(),
             client: [10, 0, 0, 9].into(),
@@ -119,7 +132,7 @@ impl Trial {
     }
 
     pub(crate) fn global(mut self, plugins: &Json) -> Self {
-        self.global = layer_in(plugins, &json!({}), &self.world.outside).enabled();
+        self.global = layer_in(plugins, &json!({}), (&self.world.outside, &Protos::default())).enabled();
         self
     }
 
@@ -137,7 +150,7 @@ impl Trial {
     pub(crate) fn consumer(mut self, name: &str, labels: Json, plugins: Json) -> Self {
         let consumer = json!({"username": name, "labels": labels, "plugins": plugins});
         let consumer = serde_json::from_value(consumer).expect("a consumer");
-        let plugins = layer_in(&plugins, &json!({}), &self.world.outside);
+        let plugins = layer_in(&plugins, &json!({}), (&self.world.outside, &Protos::default()));
         self.consumers.add_consumer(&consumer, Ok(plugins));
         self
     }
@@ -164,7 +177,7 @@ impl Trial {
 
     /// The same gateway started anew with these plugins: what is outside is as it was.
     pub(crate) fn restarted(mut self, plugins: &Json) -> Self {
-        self.layer = layer_in(plugins, &json!({}), &self.world.outside).enabled();
+        self.layer = layer_in(plugins, &json!({}), (&self.world.outside, &Protos::default())).enabled();
         self
     }
 

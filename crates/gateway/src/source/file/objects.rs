@@ -1,6 +1,8 @@
-//! What a file says beside services: SSL objects, consumers with their credentials, global rules, plugin metadata.
+//! What a file says beside services: SSL objects, consumers with their credentials, global rules, plugin metadata,
+//! protos.
 //!
-//! `ssls` and `consumers` are lists, in the words of the admin API, each consumer with its `credentials` nested in it;
+//! `ssls`, `protos` and `consumers` are lists, in the words of the admin API, each consumer with its `credentials`
+//! nested in it;
 //! `global_rules` and `plugin_metadata` go by the name of the plugin, which is all that their objects say beside its
 //! configuration.
 
@@ -11,9 +13,11 @@ use gatewright_model::resource::consumer::{Consumer, Credential};
 use gatewright_model::resource::global_rule::GlobalRule;
 use gatewright_model::resource::group_object::{GroupObject, ObjectContent};
 use gatewright_model::resource::plugin_metadata::PluginMetadata;
+use gatewright_model::resource::proto::Proto;
 use gatewright_model::resource::ssl::Ssl;
 use gatewright_model::resource::{Labels, Plugins};
 use gatewright_model::validation::{Schema, Violations};
+use gatewright_plugins::protos;
 use serde_json::{Map, Value};
 
 use super::{OBJECTS_MAX, Reader};
@@ -31,6 +35,11 @@ impl Reader {
         let consumers = self.list(members, "consumers", "", OBJECTS_MAX);
         for (index, consumer) in consumers.into_iter().enumerate() {
             self.consumer(consumer, &format!("/consumers/{index}"), &mut objects);
+        }
+        let protos = self.list(members, "protos", "", OBJECTS_MAX);
+        for (index, proto) in protos.into_iter().enumerate() {
+            let object = self.proto(proto, index, &format!("/protos/{index}"));
+            objects.extend(object);
         }
         for (name, config) in self.by_plugin(members, "global_rules") {
             let plugins: Plugins = [(name.clone(), config)].into_iter().collect();
@@ -68,6 +77,17 @@ impl Reader {
         }
         self.violations.absorb(at, wrong);
         Some(GroupObject { id, content: ObjectContent::Ssl(ssl) })
+    }
+
+    fn proto(&mut self, proto: Value, index: usize, at: &str) -> Option<GroupObject> {
+        static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<Proto>);
+        let mut members = self.object(proto, at)?;
+        let id = self.id::<ObjectId>(&mut members, &format!("proto-{index:06}"), at)?;
+        let proto: Proto = self.checked(&SCHEMA, Value::Object(members), at)?;
+        if let Err(reason) = protos::Proto::compile(&proto.content) {
+            self.violations.add(format!("{at}/content"), reason);
+        }
+        Some(GroupObject { id, content: ObjectContent::Proto(proto) })
     }
 
     fn consumer(&mut self, consumer: Value, at: &str, objects: &mut Vec<GroupObject>) {
@@ -138,17 +158,21 @@ mod tests {
     fn consumers_rules_and_metadata_are_read_and_checked() {
         let file = parse(
             "consumers:\n- username: alice\n  credentials:\n  - {name: k, plugins: {key-auth: {key: secret}}}\n\
-             global_rules: {cors: {}}\n",
+             global_rules: {cors: {}}\nprotos: [{id: p, content: 'syntax = \"proto3\";'}]\n",
         )
         .unwrap();
         let keys: Vec<_> =
             file.objects.iter().map(|object| (object.key().kind, object.id.as_str())).collect();
-        use gatewright_model::resource::group_object::ObjectKind::{Consumer, Credential, GlobalRule};
-        assert_eq!(keys, [(Consumer, "alice"), (Credential, "credential-000000"), (GlobalRule, "cors")]);
+        use gatewright_model::resource::group_object::ObjectKind::{Consumer, Credential, GlobalRule, Proto};
+        assert_eq!(
+            keys,
+            [(Consumer, "alice"), (Credential, "credential-000000"), (Proto, "p"), (GlobalRule, "cors")]
+        );
 
         let wrong = parse(
             "consumers:\n- {username: a, credentials: [{name: k, plugins: {}}]}\n- {username: a}\n- {username: 'a b'}\n\
              global_rules: {no-such-plugin: {}}\nplugin_metadata: [x]\n\
+             protos: [{id: p, content: 'syntax = \"proto3\"; message {'}]\n\
              services: [{name: s, plugins: {key-auth: {hide_credentials: 7}}}]\n",
         );
         let wrong = wrong.unwrap_err().to_string();
@@ -158,6 +182,7 @@ mod tests {
             "/consumers/2/username",
             "plugin `no-such-plugin` cannot be run",
             "/plugin_metadata",
+            "/protos/0/content",
             "/services/0/plugins/key-auth",
         ] {
             assert!(wrong.contains(expected), "{expected}: {wrong}");
