@@ -35,7 +35,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Records every request and answers 200 with what it received, as JSON.
+    /// Records every request and answers with what it received, as JSON; with 200, unless the target says `status=`.
     #[must_use]
     pub fn echo() -> Self {
         let recorded = Arc::new(Mutex::new(Vec::new()));
@@ -54,8 +54,9 @@ impl Upstream {
                 .expect("no recorder failed")
                 .push(Recorded { head: head.clone(), body: body.clone() });
             let length = answer.len();
+            let status = status_in(head.word(1)).unwrap_or("200");
             let answer = format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{answer}"
+                "HTTP/1.1 {status} OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{answer}"
             );
             stream.get_mut().write_all(answer.as_bytes()).is_ok()
         });
@@ -117,6 +118,11 @@ impl Upstream {
     pub fn last(&self) -> Recorded {
         self.recorded().pop().expect("the upstream received a request")
     }
+}
+
+/// The status that a target asks for.
+fn status_in(target: &str) -> Option<&str> {
+    target.split_once("status=")?.1.get(..3)
 }
 
 /// Answers connections in threads of their own; `answer` says whether the connection is kept.
