@@ -29,7 +29,6 @@ mod live;
 
 pub mod rehearsal;
 pub mod router;
-
 pub mod upstream;
 
 mod handover;
@@ -184,10 +183,7 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
     };
     background.spawn(sweep(Arc::clone(&metrics)));
     background.spawn(serve_status(listeners.status, shown, stopping.clone()));
-    let (tls_too, shipments, denied) =
-        (Arc::clone(&tls), Arc::clone(&metrics.shipments), settings.denied.clone());
-    let plugin_dir = settings.plugin_dir.clone();
-    let outside = upstream::Outside { tls: tls_too, shipments, denied, plugin_dir };
+    let outside = upstream::Outside::of(&settings, &tls, &metrics.shipments);
     let (workers, lookup) = (settings.workers.get(), Arc::new(SystemDns::default()));
     let beside = upstream::Background::new(workers, background.clone(), lookup, outside);
     let (current_too, beside, shared) = (current.clone(), Arc::new(beside), Shared::new());

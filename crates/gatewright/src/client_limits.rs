@@ -118,6 +118,18 @@ impl ClientLimits {
     }
 }
 
+/// A network, or none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DeniedNetwork(pub(crate) Option<IpNet>);
+
+impl std::str::FromStr for DeniedNetwork {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" { Ok(Self(None)) } else { network(text).map(|one| Self(Some(one))) }
+    }
+}
+
 /// As many as there can be file descriptors for: each may need a second one, to a node.
 fn connections_max_default() -> NonZeroUsize {
     let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
@@ -154,7 +166,7 @@ fn seconds_or_none(text: &str) -> Result<Duration, String> {
 }
 
 /// A network, such as `10.0.0.0/8`, or a single address.
-pub(crate) fn network(text: &str) -> Result<IpNet, String> {
+fn network(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
     text.parse()
         .ok()

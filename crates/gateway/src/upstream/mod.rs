@@ -35,7 +35,7 @@ use gatewright_plugins::outbound::Outbound;
 use rustls::pki_types::ServerName;
 use tokio::runtime::Handle;
 
-use crate::config::DeniedNetworks;
+use crate::config::{DeniedNetworks, Settings};
 use crate::outbound::Http;
 use crate::outbound::shipments::Shipments;
 use crate::proxy::reject::RejectReason;
@@ -61,6 +61,14 @@ pub(crate) struct Outside {
     pub(crate) denied: DeniedNetworks,
     /// Where plugins keep things; none: nowhere.
     pub(crate) plugin_dir: Option<PathBuf>,
+}
+
+impl Outside {
+    /// As `settings` say.
+    pub(crate) fn of(settings: &Settings, tls: &Arc<tls::Shared>, shipments: &Arc<Shipments>) -> Self {
+        let (denied, plugin_dir) = (settings.denied.clone(), settings.plugin_dir.clone());
+        Self { tls: Arc::clone(tls), shipments: Arc::clone(shipments), denied, plugin_dir }
+    }
 }
 
 /// What outlives a configuration and works for every upstream and plugin of the process.

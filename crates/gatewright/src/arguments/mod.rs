@@ -353,7 +353,7 @@ pub(crate) struct TrafficListeners {
     /// Networks that no configuration makes the gateway connect to, for nodes, health checks or plugins; without: the
     /// addresses under which clouds tell their machines secrets. `none`: there are none.
     #[arg(long, env = "GATEWRIGHT_DENIED_NETWORKS", value_name = "NETWORK", value_delimiter = ',')]
-    denied_networks: Option<Vec<DeniedNetwork>>,
+    denied_networks: Option<Vec<crate::client_limits::DeniedNetwork>>,
     #[command(flatten)]
     pub(crate) access_log: AccessLog,
     /// Count how long each plugin takes; the metrics say so.
@@ -393,24 +393,6 @@ impl AccessLog {
             format: self.access_log_format.clone(),
             sample: self.access_log_sample,
         })
-    }
-}
-
-/// A network, or none.
-#[cfg(feature = "gateway")]
-#[derive(Clone, Copy, Debug)]
-struct DeniedNetwork(Option<ipnet::IpNet>);
-
-#[cfg(feature = "gateway")]
-impl std::str::FromStr for DeniedNetwork {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "none" {
-            Ok(Self(None))
-        } else {
-            crate::client_limits::network(text).map(|one| Self(Some(one)))
-        }
     }
 }
 
