@@ -4,12 +4,14 @@
 //! other JSON; where only a few words change, response-rewrite is cheaper.
 //!
 //! * [`decode`]: bodies as values.
-//! * [`template`]: templates; [`script`]: what stands in them; [`functions`]: what they may call; [`value`]: values.
+//! * [`template`]: templates; [`tokens`] and [`script`]: what stands in them.
+//! * [`functions`]: what they may call; [`value`]: values.
 
 mod decode;
 mod functions;
 mod script;
 mod template;
+mod tokens;
 mod value;
 
 use std::sync::Arc;

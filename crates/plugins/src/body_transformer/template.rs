@@ -5,7 +5,8 @@
 use std::rc::Rc;
 
 use super::functions::length;
-use super::script::{Expression, Operator, Parser, Statement, Token, tokens};
+use super::script::{Expression, Operator, Parser, Statement};
+use super::tokens::{Token, tokens};
 use super::value::{Table, Value};
 
 /// Steps one run may take.
