@@ -1,6 +1,6 @@
 # Names of commands, no logic: what takes more than one line is Rust, in crates/xtask.
 
-.PHONY: help run test lint ci bench openapi
+.PHONY: help run test lint kafka ci bench openapi
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\): ## /  make \1	/p' $(MAKEFILE_LIST)
@@ -19,9 +19,13 @@ lint: ## formatting, lints, documentation, and the gateway without a control pla
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 	cargo check --package gatewright --no-default-features --features gateway
 
+kafka: ## build the logger for Kafka, and test it against a cluster that its library simulates
+	cargo test --package gatewright-gateway --package gatewright-plugins --features gatewright-gateway/kafka --lib --test gateway kafka
+
 ci: ## exactly what CI runs
 	$(MAKE) lint
 	$(MAKE) test
+	$(MAKE) kafka
 
 bench: ## measure the release executable against its peers (bench/README.md)
 	cargo xtask bench --write

@@ -64,6 +64,12 @@ impl DeniedNetworks {
         Self(networks.into_iter().collect())
     }
 
+    /// Whether everything may be connected to.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether `address` is in one of the networks. The address that stands for none is one of this machine.
     pub(crate) fn cover(&self, address: IpAddr) -> bool {
         let address = match address.to_canonical() {

@@ -13,6 +13,7 @@
 pub mod chain;
 pub mod consumers;
 pub mod exchange;
+pub mod kafka;
 pub mod kind;
 pub mod outbound;
 pub mod protos;
@@ -54,6 +55,8 @@ mod hmac_auth;
 mod http_logger;
 mod ip_restriction;
 mod jwt_auth;
+#[cfg(feature = "kafka")]
+mod kafka_logger;
 mod key_auth;
 mod limit_conn;
 mod limit_count;
@@ -139,6 +142,8 @@ pub const ALL: &[&Kind] = &[
     &echo::KIND,
     &http_logger::KIND,
     &tcp_logger::KIND,
+    #[cfg(feature = "kafka")]
+    &kafka_logger::KIND,
     &syslog::KIND,
     &udp_logger::KIND,
     &file_logger::KIND,

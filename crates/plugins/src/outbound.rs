@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::kafka::Topic;
 use crate::redis::{Call, Redis};
 
 /// Bytes of the longest answer that is read unless a request says otherwise.
@@ -102,10 +103,12 @@ pub enum Destination {
     Datagram(Address),
     /// The end of a file, which is made if it is not there.
     File(PathBuf),
+    /// A topic of Kafka: one message, which counts as delivered once brokers have it.
+    Topic(Box<Topic>),
 }
 
 /// A name or an address, and a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
     /// The name or address.
     pub host: String,

@@ -24,6 +24,7 @@ pub(super) async fn deliver(
     destination: &Destination,
     bytes: Bytes,
     (tls, denied): (&tls::Shared, &DeniedNetworks),
+    #[cfg(feature = "kafka")] topics: &super::kafka::Producers,
 ) -> Result<(), Failure> {
     match destination {
         Destination::Stream { to, tls: over_tls, server_name, timeout } => {
@@ -39,6 +40,12 @@ pub(super) async fn deliver(
             let path = path.clone();
             let appending = tokio::task::spawn_blocking(move || append(&path, &bytes));
             appending.await.unwrap_or_else(|error| Err(unreachable(error)))
+        }
+        #[cfg(feature = "kafka")]
+        Destination::Topic(topic) => topics.write(topic, &bytes).await,
+        #[cfg(not(feature = "kafka"))]
+        Destination::Topic(_) => {
+            Err(Failure::Unsendable("this executable was built without the feature `kafka`".to_owned()))
         }
     }
 }

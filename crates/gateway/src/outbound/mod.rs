@@ -4,6 +4,8 @@
 //! Certificates are verified by the authorities that nodes are verified by, with the same TLS.
 
 mod delivery;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod redis;
 mod shelf;
 pub(crate) mod shipments;
@@ -44,6 +46,8 @@ pub(crate) struct Http {
     clients: Arc<Clients>,
     shipments: Arc<Shipments>,
     servers: Arc<Servers>,
+    #[cfg(feature = "kafka")]
+    topics: Arc<kafka::Producers>,
     /// Where plugins may keep something on disk.
     shelves: Option<PathBuf>,
 }
@@ -59,8 +63,18 @@ impl Http {
     pub(crate) fn new(runtime: Handle, outside: Outside) -> Self {
         let Outside { tls, shipments, denied, plugin_dir } = outside;
         let servers = Arc::new(Servers::new(denied.clone()));
+        #[cfg(feature = "kafka")]
+        let topics = Arc::new(kafka::Producers::new(&denied));
         let clients = Arc::new(Clients { tls, denied, known: Mutex::default() });
-        Self { runtime, clients, shipments, servers, shelves: plugin_dir }
+        Self {
+            runtime,
+            clients,
+            shipments,
+            servers,
+            #[cfg(feature = "kafka")]
+            topics,
+            shelves: plugin_dir,
+        }
     }
 }
 
@@ -98,7 +112,18 @@ impl Outbound for Http {
 
     fn deliver(&self, to: &Destination, bytes: Bytes) -> Waiting<Result<(), Failure>> {
         let (to, clients) = (to.clone(), Arc::clone(&self.clients));
-        let delivering = async move { delivery::deliver(&to, bytes, (&clients.tls, &clients.denied)).await };
+        #[cfg(feature = "kafka")]
+        let topics = Arc::clone(&self.topics);
+        let delivering = async move {
+            delivery::deliver(
+                &to,
+                bytes,
+                (&clients.tls, &clients.denied),
+                #[cfg(feature = "kafka")]
+                &topics,
+            )
+            .await
+        };
         let delivering = AbortOnDropHandle::new(self.runtime.spawn(delivering));
         Box::pin(async move {
             let broken = |error: tokio::task::JoinError| Err(Failure::Unreachable(error.to_string()));

@@ -171,3 +171,30 @@ fn what_nobody_takes_is_counted_and_holds_nobody_up() {
     let lost = "gatewright_plugin_entries_lost_total{plugin=\"tcp-logger\"} 3\n";
     until(|| world.status_text("/metrics").contains(lost), || world.status_text("/metrics"));
 }
+
+#[cfg(feature = "kafka")]
+#[test]
+fn entries_arrive_in_kafka() {
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+    use rdkafka::message::Message as _;
+
+    let cluster = rdkafka::mocking::MockCluster::new(1).unwrap();
+    cluster.create_topic("requests", 1, 1).unwrap();
+    let brokers = cluster.bootstrap_servers();
+    let (host, port) = brokers.split_once(':').unwrap();
+    let logger = json!({"brokers": [{"host": host, "port": port.parse::<u16>().unwrap()}], "kafka_topic": "requests",
+        "batch_max_size": 1, "producer_type": "sync", "timeout": 20, "log_format": {"uri": "$uri"}});
+    let (world, _node) = serving(&json!({ "kafka-logger": logger }));
+    assert_eq!(world.ask(REQUEST).status, 201);
+    let reading: BaseConsumer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", &brokers)
+        .set("group.id", "test")
+        .set("auto.offset.reset", "earliest")
+        .create()
+        .unwrap();
+    reading.subscribe(&["requests"]).unwrap();
+    let polled = std::iter::repeat_with(|| reading.poll(Duration::from_secs(1))).take(100);
+    let message = polled.flatten().next().expect("a message in time").unwrap();
+    let entry: Value = serde_json::from_slice(message.payload().unwrap()).unwrap();
+    assert_eq!((&entry["service_id"], entry["uri"].is_string()), (&json!("s"), true));
+}

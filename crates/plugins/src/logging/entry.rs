@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gatewright_model::expression::Variable;
-use gatewright_model::message::{Field, Fields};
+use gatewright_model::message::{Field, Fields, Version};
 use serde_json::{Map, Value, json};
 
 use super::bodies::Captured;
@@ -93,6 +93,22 @@ impl Format {
         }
         Value::Object(entry).to_string().into_bytes()
     }
+}
+
+/// The request as it came, with what of its body is in an entry; `quoted`: as a string of JSON.
+pub(super) fn original(exchange: &Exchange<'_>, captured: &Captured, quoted: bool) -> Vec<u8> {
+    let request = &*exchange.request;
+    let version: &[u8] = match request.version {
+        Version::Http10 => b"HTTP/1.0",
+        Version::Http11 => b"HTTP/1.1",
+        Version::Http2 => b"HTTP/2.0",
+    };
+    let mut text = [request.bytes(request.method_text), request.bytes(request.target), version].join(&b' ');
+    text.extend_from_slice(b"\r\n");
+    request.fields.write_to(&mut text);
+    text.extend_from_slice(b"\r\n");
+    text.extend_from_slice(captured.request.as_deref().unwrap_or_default());
+    if quoted { lossy(&text).to_string().into_bytes() } else { text }
 }
 
 impl Member {

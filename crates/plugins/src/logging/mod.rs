@@ -154,6 +154,8 @@ pub(crate) struct Logger {
     outbox: Outbox,
     /// Only exchanges that satisfy it are logged.
     condition: Option<Expression>,
+    /// Whether an entry is the request as it came; if so, whether that is written as a string of JSON.
+    original: Option<bool>,
 }
 
 /// Where the entries of a logger go.
@@ -196,12 +198,18 @@ impl Logger {
             },
         };
         let outbox = Outbox::new(way.plugin, settings, site.outbound, way.packing);
-        Ok(Self { format, bodies, outbox, condition: None })
+        Ok(Self { format, bodies, outbox, condition: None, original: None })
     }
 
     /// The same, for exchanges that satisfy `condition` alone.
     pub(crate) fn only(self, condition: Option<Expression>) -> Self {
         Self { condition, ..self }
+    }
+
+    /// The same, whose entries are requests as they came; `quoted`: as strings of JSON.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn of_requests_as_they_came(self, quoted: bool) -> Self {
+        Self { original: Some(quoted), ..self }
     }
 
     /// As a plugin.
@@ -225,7 +233,10 @@ impl Plugin for Logger {
             return;
         }
         let captured: Captured = self.bodies.captured(exchange);
-        self.outbox.put(self.format.write(exchange, outcome, &captured));
+        self.outbox.put(match self.original {
+            Some(quoted) => entry::original(exchange, &captured, quoted),
+            None => self.format.write(exchange, outcome, &captured),
+        });
     }
 }
 
