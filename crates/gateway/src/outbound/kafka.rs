@@ -35,8 +35,7 @@ impl Producers {
     /// Writes a message to `topic`, and waits until brokers have it.
     pub(super) async fn write(&self, topic: &Topic, message: &[u8]) -> Result<(), Failure> {
         if !self.may_connect {
-            let reason =
-                "networks are denied to this gateway, and the client of Kafka cannot be kept from them";
+            let reason = "networks are denied to this gateway, and the client of Kafka cannot be kept from them (--denied-networks none allows all)";
             return Err(Failure::Unsendable(reason.to_owned()));
         }
         let producer = self.producer(&topic.cluster)?;
@@ -144,7 +143,7 @@ mod tests {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let mock = MockCluster::new(1).unwrap();
         mock.create_topic("logs", 1, 1).unwrap();
-        let (producers, brokers) = (Producers::new(&DeniedNetworks::default()), mock.bootstrap_servers());
+        let (producers, brokers) = (Producers::new(&DeniedNetworks::new([])), mock.bootstrap_servers());
         let topic = |key: Option<&str>| Topic {
             cluster: cluster(&brokers),
             name: "logs".to_owned(),
@@ -177,9 +176,9 @@ mod tests {
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let cluster = Cluster { timeout: Duration::from_millis(500), ..cluster(&closed.to_string()) };
         let topic = Topic { cluster, name: "logs".to_owned(), key: None };
-        let written = runtime.block_on(Producers::new(&DeniedNetworks::default()).write(&topic, b"one"));
+        let written = runtime.block_on(Producers::new(&DeniedNetworks::new([])).write(&topic, b"one"));
         assert_eq!(written, Err(Failure::TimedOut));
-        let denied = Producers::new(&DeniedNetworks::new(["10.0.0.0/8".parse().unwrap()]));
+        let denied = Producers::new(&DeniedNetworks::default());
         let refused = runtime.block_on(denied.write(&topic, b"one"));
         assert!(matches!(refused, Err(Failure::Unsendable(_))), "{refused:?}");
     }
