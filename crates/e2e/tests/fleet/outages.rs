@@ -346,7 +346,7 @@ fn e9_one_object_that_does_not_compile_is_named_and_everything_else_moves_on() {
     let applied = admin.get("/api/gateway_groups/default/applied?wait=30s");
     assert_eq!(applied["value"]["complete"], false, "{applied}");
     let reasons = applied["value"]["instances"][0]["reasons"].to_string();
-    assert!(reasons.contains("`bad` does not compile"), "{applied}");
+    assert!(reasons.contains("`bad` is not served as it was published"), "{applied}");
 }
 
 #[test]
