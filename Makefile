@@ -20,7 +20,7 @@ lint: ## formatting, lints, documentation, and the gateway without a control pla
 	cargo check --package gatewright --no-default-features --features gateway
 
 kafka: ## build the logger for Kafka, and test it against a cluster that its library simulates
-	cargo test --package gatewright-gateway --package gatewright-plugins --features gatewright-gateway/kafka --lib --test gateway kafka
+	cargo xtask kafka
 
 ci: ## exactly what CI runs
 	$(MAKE) lint

@@ -8,6 +8,7 @@ mod cargo;
 mod contract;
 mod documented_operations;
 mod fuzz;
+mod kafka;
 mod openapi;
 mod test_dependencies;
 mod test_servers;
@@ -34,6 +35,8 @@ enum Chore {
     Contract(contract::Wish),
     /// Runs the fuzz targets, each for a minute; see docs/guides/fuzzing.md.
     Fuzz(fuzz::Wish),
+    /// Builds the logger for Kafka and tests it, after providing what it is built with.
+    Kafka,
     /// Checks what the tests need and, as root, installs what is missing through apt.
     TestDependencies,
 }
@@ -45,6 +48,7 @@ fn main() -> anyhow::Result<()> {
         Chore::RawRelay(wish) => bench::relay::run(&wish),
         Chore::Contract(wish) => contract::run(&repository(), &wish),
         Chore::Fuzz(wish) => fuzz::run(&repository(), &wish),
+        Chore::Kafka => kafka::run(&repository()),
         Chore::TestDependencies => {
             test_dependencies::provide(test_dependencies::FOR_TESTS)?;
             test_servers::provide(&repository())

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 /// A program and where it comes from.
 #[derive(Debug)]
 pub(crate) struct Dependency {
-    /// The names it goes by; any of them will do.
+    /// The names it goes by, or whole paths; any of them will do.
     programs: &'static [&'static str],
     /// The package of Debian and Ubuntu that brings it.
     package: &'static str,
@@ -50,6 +50,17 @@ pub(crate) const FOR_BENCH: &[Dependency] = &[Dependency {
     package: "python3-venv",
     purpose: "installs the peers of the bench",
 }];
+
+/// What `cargo xtask kafka` needs besides. Of a library, a header stands for it.
+pub(crate) const FOR_KAFKA: &[Dependency] = &[
+    Dependency { programs: &["make"], package: "make", purpose: "builds librdkafka" },
+    Dependency { programs: &["pkg-config", "pkgconf"], package: "pkg-config", purpose: "finds OpenSSL" },
+    Dependency {
+        programs: &["/usr/include/openssl/ssl.h"],
+        package: "libssl-dev",
+        purpose: "librdkafka speaks TLS with it",
+    },
+];
 
 /// What `cargo xtask fuzz` needs besides.
 pub(crate) const FOR_FUZZ: &[Dependency] =
@@ -116,5 +127,6 @@ mod tests {
     fn a_program_is_looked_for_on_the_path() {
         assert!(is_on_path("sh"));
         assert!(!is_on_path("a program that nobody has"));
+        assert!(is_on_path("/etc/passwd"), "a whole path is taken as it is");
     }
 }
