@@ -58,6 +58,9 @@ const EXPIRE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// How often what gateways say of themselves is written to the store.
 const INSTANCES_WRITE_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How often versions that come into groups under watch are looked at.
+const ROLLOUTS_DRIVE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How often it is noted how many cores gateways use.
 const CORES_RECORD_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -189,6 +192,7 @@ fn work_in_background(app: &App, audit_retention: Duration, stopping: &Stopping)
     stopping.tasks.spawn(instances_write(app.clone(), stopping.clone()));
     stopping.tasks.spawn(cores_record(app.clone(), stopping.clone()));
     stopping.tasks.spawn(standings_warm(app.clone(), stopping.clone()));
+    stopping.tasks.spawn(rollouts_drive(app.clone(), stopping.clone()));
 }
 
 /// Writes what gateways say of themselves, as long as they do.
@@ -212,6 +216,19 @@ async fn standings_warm(app: App, stopping: Stopping) {
             if let Err(refusal) = warmed {
                 tracing::warn!(%refusal, "what stands in the groups could not be read; it is when it is asked for");
             }
+        }
+    }
+}
+
+/// Watches the versions that come into groups.
+async fn rollouts_drive(app: App, stopping: Stopping) {
+    loop {
+        tokio::select! {
+            () = stopping.graceful.cancelled() => return,
+            () = tokio::time::sleep(ROLLOUTS_DRIVE_INTERVAL) => {}
+        }
+        if let Err(refusal) = app.rollouts_drive().await {
+            tracing::warn!(%refusal, "rollouts could not be looked at; nothing of them changes");
         }
     }
 }

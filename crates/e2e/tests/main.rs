@@ -21,6 +21,7 @@ mod openapi;
 mod plugins;
 mod preview;
 mod publish;
+mod rollout;
 mod templates;
 mod transforming;
 

@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use gatewright_gateway::router::{MatchSettings, Request, Router, ServiceRules};
+use gatewright_gateway::router::{Lot, MatchSettings, Request, Router, ServiceRules};
 use gatewright_model::expression::{Expression, NamedVariables, Value, Variable, Variables};
 use gatewright_model::message::Method;
 use gatewright_model::snapshot::PublishedService;
@@ -95,6 +95,7 @@ fn find_among(criterion: &mut Criterion, name: &str, different: usize) {
                     method: Method::Get,
                     remote_addr: None,
                     variables: &NoVariables,
+                    lot: Lot::of(0),
                 };
                 let found = router.find(black_box(&request)).expect("every request has a route");
                 black_box(found.route)

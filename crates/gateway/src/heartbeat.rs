@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use gatewright_model::id::InstanceId;
 use gatewright_model::protocol::{
-    HEARTBEAT_INTERVAL, HEARTBEAT_PATH, HEARTBEAT_TEXT_LENGTH_MAX, Heartbeat, TOKEN_HEADER,
+    COMPARED_HEARTBEAT_INTERVAL, HEARTBEAT_INTERVAL, HEARTBEAT_PATH, HEARTBEAT_TEXT_LENGTH_MAX, Heartbeat,
+    TOKEN_HEADER,
 };
+use gatewright_model::rollout::verdict::VersionCounts;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, StatusCode, header};
 use tokio::sync::watch;
 
 use crate::config::Settings;
+use crate::live::Compared;
 use crate::live::current::Current;
 use crate::source::connection::{ORIGIN, Shared};
 use crate::source::report::Reports;
@@ -68,7 +71,9 @@ pub(crate) async fn report(
             let sending = tokio::time::timeout(TIMEOUT, send(&shared, &settings, &heartbeat));
             let sent = sending.await.unwrap_or(Err(NotTaken::Silent));
             // Jitter keeps a thousand gateways from reporting in the same instant.
-            let pause = HEARTBEAT_INTERVAL.mul_f64(0.9 + 0.2 * fastrand::f64());
+            let is_compared = !heartbeat.versions.is_empty();
+            let interval = if is_compared { COMPARED_HEARTBEAT_INTERVAL } else { HEARTBEAT_INTERVAL };
+            let pause = interval.mul_f64(0.9 + 0.2 * fastrand::f64());
             tokio::time::sleep(SPACING).await;
             match sent {
                 Ok(()) => drop(tokio::time::timeout(pause, news.changed()).await),
@@ -88,7 +93,13 @@ pub(crate) async fn report(
 fn heartbeat(identity: &Identity, current: &Current, reports: &Reports) -> Heartbeat {
     let report = reports.now();
     // What was kept on disk is reported once it is served.
-    let is_live = current.load().revision.is_some();
+    let live = current.load();
+    let is_live = live.revision.is_some();
+    let counted = |one: &Compared| VersionCounts {
+        service_id: one.service_id.clone(),
+        version: one.version.clone(),
+        counts: one.series.counts().since(&one.before),
+    };
     Heartbeat {
         instance_id: identity.instance_id.clone(),
         hostname: identity.hostname.chars().take(HEARTBEAT_TEXT_LENGTH_MAX).collect(),
@@ -101,6 +112,7 @@ fn heartbeat(identity: &Identity, current: &Current, reports: &Reports) -> Heart
         quarantined: report.quarantined,
         plugins: gatewright_plugins::ALL.iter().map(|kind| kind.name.to_owned()).collect(),
         prepared: report.prepared,
+        versions: live.compared.iter().map(counted).collect(),
     }
 }
 

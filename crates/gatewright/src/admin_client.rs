@@ -269,6 +269,31 @@ impl AdminClient {
         Ok(self.call_within(WAIT_MAX, "GET", &path, None)?["value"].take())
     }
 
+    /// The rollout of a service that is under way, or the last one that was.
+    pub(crate) fn rollout_get(&self, gateway_group_id: &str, service_id: &str) -> Result<Value, AdminError> {
+        let path = format!("/api/gateway_groups/{gateway_group_id}/services/{service_id}/rollout");
+        match self.call("GET", &path, None) {
+            Ok(mut answer) => Ok(answer["value"].take()),
+            Err(AdminError::Refused { status: 404, method, url, message }) => {
+                let last = self.list(&format!("{path}s"))?.into_iter().next();
+                last.ok_or(AdminError::Refused { status: 404, method, url, message })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Does something to the rollout of a service: `action` is a path below it, or empty to begin one.
+    pub(crate) fn rollout_post(
+        &self,
+        gateway_group_id: &str,
+        service_id: &str,
+        action: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, AdminError> {
+        let path = format!("/api/gateway_groups/{gateway_group_id}/services/{service_id}/rollout{action}");
+        Ok(self.call("POST", &path, body)?["value"].take())
+    }
+
     fn list(&self, path: &str) -> Result<Vec<Value>, AdminError> {
         let answer = self.call("GET", path, None)?;
         let Value::Array(list) = answer["list"].clone() else {

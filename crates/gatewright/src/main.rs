@@ -70,6 +70,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         #[cfg(feature = "control-plane")]
         Command::Diff(arguments) => commands::diff::run(&arguments)?,
         #[cfg(feature = "control-plane")]
+        Command::Canary(arguments) => commands::canary::run(&arguments)?,
+        #[cfg(feature = "control-plane")]
         Command::Audit(arguments) => commands::audit::run(&arguments)?,
         #[cfg(feature = "control-plane")]
         Command::Import(arguments) => commands::openapi::import(&arguments)?,

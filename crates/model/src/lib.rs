@@ -11,6 +11,7 @@
 //! * [`snapshot`], [`protocol`], [`digest`]: what travels to gateways, and how both ends know that it arrived.
 //! * [`target`], [`matching`], [`path_pattern`], [`expression`]: what a matching rule means.
 //! * [`rehearsal`]: what would become of a request, without sending it.
+//! * [`rollout`]: a version on its way into a group, and whether it is worse than the one before.
 //! * [`sample`]: what is kept of requests that came.
 //! * [`conflict`]: which routes get in each other's way.
 //! * [`diff`]: what differs between two states of a service.
@@ -38,5 +39,6 @@ pub mod matching;
 pub mod openapi;
 pub mod path_pattern;
 pub mod rehearsal;
+pub mod rollout;
 pub mod sample;
 pub mod target;

@@ -22,6 +22,7 @@ use crate::digest::{ContentDigest, ItemKey, Ledger};
 use crate::id::{GatewayGroupId, InstanceId, ServiceId};
 use crate::matching::MatchSettings;
 use crate::resource::group_object::{GroupObject, ObjectKey};
+use crate::rollout::verdict::{LATENCY_ENDS, VersionCounts};
 use crate::snapshot::{PublishedService, Revision};
 
 /// Where a control plane serves the watch.
@@ -57,6 +58,12 @@ pub const MESSAGE_BYTES_MAX: usize = 1 << 30;
 
 /// How often a gateway sends a [`Heartbeat`] while nothing changes.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The same while versions are compared, so that a bad one is seen soon.
+pub const COMPARED_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Versions of one group that are compared at a time: two of each rollout.
+pub const COMPARED_VERSIONS_MAX: usize = 200;
 
 /// Bytes of one heartbeat that a control plane accepts.
 pub const HEARTBEAT_BYTES_MAX: usize = 256 << 10;
@@ -360,6 +367,9 @@ pub struct Heartbeat {
     /// What came of the last preparation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prepared: Option<Prepared>,
+    /// What it counted of the versions that somebody compares.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<VersionCounts>,
 }
 
 /// What came of a [`Message::Prepare`].
@@ -394,6 +404,13 @@ impl Heartbeat {
         }
         if self.plugins.iter().any(|name| is_long(name, HEARTBEAT_TEXT_LENGTH_MAX)) {
             return Some("the name of a plugin is longer than 255 characters");
+        }
+        let is_long_count = |one: &VersionCounts| {
+            is_long(&one.version, HEARTBEAT_TEXT_LENGTH_MAX)
+                || one.counts.latencies.len() > LATENCY_ENDS.len() + 1
+        };
+        if self.versions.len() > COMPARED_VERSIONS_MAX || self.versions.iter().any(is_long_count) {
+            return Some("more versions are counted than anybody compares, or with other buckets");
         }
         let is_large = |one: &Quarantined| {
             is_long(&one.id, HEARTBEAT_TEXT_LENGTH_MAX + 1) || is_long(&one.reason, REASON_LENGTH_MAX)
@@ -507,6 +524,7 @@ mod tests {
             quarantined: Vec::new(),
             plugins: Vec::new(),
             prepared: None,
+            versions: Vec::new(),
         };
         assert_eq!(fine.complaint(), None);
         let one = Quarantined { id: "s".to_owned(), reason: "x".repeat(501) };

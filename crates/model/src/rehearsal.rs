@@ -117,6 +117,8 @@ pub enum Exclusion {
     Path,
     /// The client's address is not listed.
     RemoteAddress,
+    /// Two versions of the service stand side by side, and the request gets the other one.
+    Version,
     /// The expression is false.
     Vars {
         /// The first rule that is false, counted from 0, if the expression is a plain list.

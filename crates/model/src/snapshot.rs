@@ -18,6 +18,7 @@ use crate::resource::Plugins;
 use crate::resource::group_object::{GroupObject, ObjectKey};
 use crate::resource::service::ServiceKind;
 use crate::resource::upstream::Upstream;
+use crate::rollout::Canary;
 
 /// The rising number of a gateway group's intent; every change of what the group's gateways serve raises it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -56,6 +57,12 @@ pub struct PublishedService {
     /// the default one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub upstreams: BTreeMap<ObjectId, Upstream>,
+    /// A version that serves a share of the requests beside this one, under the same runtime configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Box<Canary>>,
+    /// The number of the version that was active before, while this one is compared with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared_with: Option<String>,
     /// What the group may change.
     #[serde(flatten)]
     pub runtime: RuntimeConfiguration,
@@ -74,8 +81,55 @@ impl PublishedService {
             plugins: version.plugins,
             routes: version.routes,
             upstreams: BTreeMap::new(),
+            canary: None,
+            compared_with: None,
             runtime,
         }
+    }
+
+    /// The candidate of its canary, as the published service that it is for the requests it gets.
+    #[must_use]
+    pub fn candidate(&self) -> Option<Self> {
+        let canary = self.canary.as_deref()?;
+        Some(Self {
+            service_id: self.service_id.clone(),
+            service_version_id: Some(canary.service_version_id.clone()),
+            version: Some(canary.version.clone()),
+            name: canary.name.clone(),
+            kind: canary.kind,
+            plugins: canary.plugins.clone(),
+            routes: canary.routes.clone(),
+            upstreams: self.upstreams.clone(),
+            canary: None,
+            compared_with: None,
+            runtime: self.runtime.clone(),
+        })
+    }
+
+    /// The plugins of the service and of each route, and those of a candidate.
+    pub fn each_plugins(&self) -> impl Iterator<Item = &Plugins> {
+        let candidate = self.canary.iter().flat_map(|canary| {
+            std::iter::once(&canary.plugins).chain(canary.routes.iter().map(|route| &route.route.plugins))
+        });
+        let own = self.routes.iter().map(|route| &route.route.plugins);
+        std::iter::once(&self.plugins).chain(own).chain(candidate)
+    }
+
+    /// The same, to be changed.
+    pub fn each_plugins_mut(&mut self) -> impl Iterator<Item = &mut Plugins> {
+        let candidate = self.canary.iter_mut().flat_map(|canary| {
+            let routes = canary.routes.iter_mut().map(|route| &mut route.route.plugins);
+            std::iter::once(&mut canary.plugins).chain(routes)
+        });
+        let own = self.routes.iter_mut().map(|route| &mut route.route.plugins);
+        std::iter::once(&mut self.plugins).chain(own).chain(candidate)
+    }
+
+    /// The numbers of the versions whose requests somebody compares; none: nobody does.
+    pub fn compared_versions(&self) -> impl Iterator<Item = &str> {
+        let other = self.canary.as_deref().map(|canary| &canary.version).or(self.compared_with.as_ref());
+        let own = self.version.as_ref().filter(|_| other.is_some());
+        own.into_iter().chain(other).map(String::as_str)
     }
 
     /// The same without spare room in its lists. Parsing leaves a third of a published service's memory unused, and
@@ -87,6 +141,9 @@ impl PublishedService {
             version.route.methods.shrink_to_fit();
         }
         self.routes.shrink_to_fit();
+        if let Some(canary) = &mut self.canary {
+            canary.routes.shrink_to_fit();
+        }
         self
     }
 }

@@ -44,6 +44,14 @@ impl Violations {
         self.0.extend(others.0.into_iter().map(|v| Violation { path: format!("{at}{}", v.path), ..v }));
     }
 
+    /// The same, found at a deeper place.
+    #[must_use]
+    pub fn below(self, at: &str) -> Self {
+        let mut moved = Self::default();
+        moved.absorb(at, self);
+        moved
+    }
+
     /// Whether nothing is wrong.
     #[must_use]
     pub fn is_empty(&self) -> bool {

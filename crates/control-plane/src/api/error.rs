@@ -94,6 +94,7 @@ impl ApiError {
                 | Refusal::VersionImmutable { .. }
                 | Refusal::Unversioned { .. }
                 | Refusal::Duplicate { .. }
+                | Refusal::RolloutRuns { .. }
                 | Refusal::GroupInUse { .. }
                 | Refusal::Conflict => StatusCode::CONFLICT,
                 Refusal::NoRehearsal => StatusCode::NOT_IMPLEMENTED,

@@ -28,6 +28,7 @@ mod preview;
 mod published_service;
 mod release_set;
 mod role;
+mod rollout;
 mod route_template;
 mod runtime_configuration;
 mod service_diff;

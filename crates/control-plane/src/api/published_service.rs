@@ -5,6 +5,7 @@ use axum::extract::State;
 use gatewright_model::resource::service::ServiceKind;
 use gatewright_model::resource::upstream::Upstream;
 use gatewright_model::resource::{Labels, Plugins};
+use gatewright_model::rollout::Share;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -12,7 +13,7 @@ use super::error::Refusals;
 use super::request::{HistoryParameters, Ids, ListParameters, ListQuery};
 use super::{Many, ManyAnswer, Nothing, Single, SingleAnswer, TaggedAnswer, many, single, tagged};
 use crate::app::{App, Caller};
-use crate::store::{Order, PublicationRow, PublishedServiceRow};
+use crate::store::{Order, PublicationRow, PublishedServiceRow, RolloutSummary};
 
 /// A service as it is active in a gateway group.
 #[derive(Serialize, ToSchema)]
@@ -58,6 +59,30 @@ pub(super) struct PublishedServiceView {
     updated_at: i64,
     /// When the version became active in this group.
     publish_time: i64,
+    /// The version that is on its way there; absent: none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    rollout: Option<RolloutSummaryView>,
+}
+
+/// A version that comes into the group under watch.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RolloutSummaryView {
+    id: String,
+    /// `canary`: beside the active version; `guarded_publish`: it is the active version.
+    kind: &'static str,
+    /// Its number.
+    version: String,
+    /// The share of requests it gets, in percent.
+    #[schema(value_type = f64)]
+    percent: Share,
+}
+
+impl From<RolloutSummary> for RolloutSummaryView {
+    fn from(summary: RolloutSummary) -> Self {
+        let RolloutSummary { id, kind, version, share } = summary;
+        Self { id, kind: kind.name(), version, percent: share }
+    }
 }
 
 impl From<PublishedServiceRow> for PublishedServiceView {
@@ -84,6 +109,7 @@ impl From<PublishedServiceRow> for PublishedServiceView {
             gateway_group_name: row.gateway_group_name,
             updated_at: row.updated_at,
             publish_time: row.publish_time,
+            rollout: row.rollout.map(Into::into),
         }
     }
 }
@@ -114,6 +140,10 @@ pub(super) struct PublicationView {
     publish_time: i64,
     /// Who published it.
     published_by: String,
+    /// Why, where that was said: a guarded publish that went back by itself says what it had seen (our extension).
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
+    note: String,
 }
 
 impl From<PublicationRow> for PublicationView {
@@ -132,6 +162,7 @@ impl From<PublicationRow> for PublicationView {
             created_at: version.created_at,
             publish_time: row.publish_time,
             published_by: row.published_by,
+            note: row.note,
         }
     }
 }

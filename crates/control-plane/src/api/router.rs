@@ -20,7 +20,7 @@ use super::{
     access_token, audit_log, ca_certificate, canary, certificate, conflict_check, consumer, core_usage,
     credential, explain, gateway_group, global_rule, group_route, group_service, instance,
     instance_certificate, instance_token, label, license, metrics, openapi, plugin, plugin_metadata, preview,
-    proto, published_service, release_set, role, route_template, runtime_configuration, schema,
+    proto, published_service, release_set, role, rollout, route_template, runtime_configuration, schema,
     secret_provider, service_diff, service_publish, service_template, service_upstream, service_version,
     session, sni, ssl, stream_route, stream_route_template, user, validate, variable, version,
 };
@@ -149,9 +149,20 @@ fn renamed(
     (schemas, paths, methods)
 }
 
+/// Versions that come into a gateway group under watch.
+fn rollout_operations() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(rollout::rollout_get, rollout::rollout_start))
+        .routes(routes!(rollout::rollout_list))
+        .routes(routes!(rollout::rollout_share_put))
+        .routes(routes!(rollout::rollout_promote))
+        .routes(routes!(rollout::rollout_abort))
+}
+
 /// What is written straight to a gateway group.
 fn group_operations() -> OpenApiRouter<App> {
     OpenApiRouter::new()
+        .merge(rollout_operations())
         .routes(routes!(group_service::group_service_list, group_service::group_service_create))
         .routes(routes!(
             group_service::group_service_get,

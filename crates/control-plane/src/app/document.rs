@@ -22,6 +22,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::RouteTemplate;
+use super::rollout::wish::BakeWish;
 
 /// Fields that the system manages; sending them back is no mistake.
 const MANAGED: [&str; 14] = [
@@ -135,6 +136,11 @@ pub(crate) struct PublishWish {
     /// What to publish.
     #[schema(min_items = 1, max_items = 1000)]
     pub(crate) services: Vec<ServicePublishWish>,
+    /// How long the services are watched, and go back to the versions before by themselves when they are worse (our
+    /// extension); absent: they are not.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    pub(crate) guard: Option<BakeWish>,
     /// How this publish is told from another that asks for the same. It stands in a header.
     #[serde(skip)]
     pub(crate) idempotency: Option<Idempotency>,

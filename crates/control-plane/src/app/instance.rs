@@ -19,7 +19,7 @@ use crate::store::{AuditRow, Call, InstanceRow, Reading};
 const NOUN: &str = "gateway instance";
 
 /// Seconds of silence after which the connection to an instance counts as lost (documented).
-const LOST_AFTER: i64 = 30;
+pub(super) const LOST_AFTER: i64 = 30;
 
 /// Seconds of silence after which it counts as offline (documented).
 const OFFLINE_AFTER: i64 = 2 * 60 * 60;
@@ -355,6 +355,7 @@ mod tests {
                 quarantined: Vec::new(),
                 plugins: Vec::new(),
                 prepared: None,
+                versions: Vec::new(),
             },
             certificate_expires_at: None,
             behind_since,

@@ -3,6 +3,7 @@
 use gatewright_model::id::{GatewayGroupId, ServiceId};
 use gatewright_model::snapshot::Revision;
 
+use super::rollout::rollout_overtake;
 use super::{Action, App, Caller, Refusal, gateway_group, must_be_as_expected, persistently};
 use crate::distribution::DELTA_REVISIONS_MAX;
 use crate::store::{Direction, ListFilter, Listed, ObjectKind, PublicationRow, PublishedServiceRow, Reading};
@@ -70,13 +71,20 @@ impl App {
         service: &ServiceId,
     ) -> Result<(), Refusal> {
         caller.must(Action::DeletePublishedService, group.as_str())?;
-        persistently(|| self.unpublish(group, service)).await
+        persistently(|| self.unpublish(caller, group, service)).await
     }
 
-    async fn unpublish(&self, group: &GatewayGroupId, service: &ServiceId) -> Result<(), Refusal> {
+    async fn unpublish(
+        &self,
+        caller: &Caller,
+        group: &GatewayGroupId,
+        service: &ServiceId,
+    ) -> Result<(), Refusal> {
         let mut tx = self.store().write().await?;
         let before = published_service(&mut tx, group, service).await?;
         must_be_as_expected(NOUN, service.as_str(), Some(before.change_number))?;
+        let stamp = tx.stamp(self.world().now()).await?;
+        rollout_overtake(&mut tx, stamp, group, service, caller.username()).await?;
         let revision = tx.gateway_group_raise(group).await?;
         tx.published_service_delete(group, service, revision, forgotten(revision)).await?;
         tx.group_object_delete_owned(group, ObjectKind::ServiceUpstream, service.as_str(), revision).await?;

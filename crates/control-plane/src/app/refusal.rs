@@ -193,6 +193,20 @@ pub(crate) enum Refusal {
         /// The group.
         group: String,
     },
+    /// A version is on its way there already.
+    #[error(
+        "service `{service}` has {kind} of version `{version}` in gateway group `{group}`; promote or abort it first"
+    )]
+    RolloutRuns {
+        /// The service.
+        service: String,
+        /// The group.
+        group: String,
+        /// The version that is tried.
+        version: String,
+        /// Of what kind, with its article.
+        kind: &'static str,
+    },
     /// Another object has what only one may have.
     #[error("{noun} `{by}` of this gateway group has the same {what}; use that one, or delete it first")]
     Duplicate {

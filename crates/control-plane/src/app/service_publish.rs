@@ -15,6 +15,7 @@ use gatewright_model::lifecycle::{RuntimeConfiguration, ServiceVersion};
 use gatewright_model::limits;
 use gatewright_model::resource::Plugins;
 use gatewright_model::resource::service::ServiceKind;
+use gatewright_model::rollout::Share;
 use gatewright_model::snapshot::Revision;
 use gatewright_model::validation::Violations;
 use serde::{Deserialize, Serialize};
@@ -23,10 +24,15 @@ use super::document::{Idempotency, PublishWish, ServicePublishWish};
 use super::group_service::group_service_version;
 use super::instance::instances_must_run;
 use super::published_service::{group_must_exist, published_service};
+use super::rollout::wish::BakeWish;
+use super::rollout::{rollout_insert, rollout_overtake};
 use super::runtime_configuration::runtime_default;
 use super::service_template::service_template;
 use super::{Action, App, Caller, Refusal, Warnings, persistently};
-use crate::store::{Call, Placement, PublishReceipt, PublishedServiceRow, Reading, Stamp, Writing};
+use crate::store::{
+    Call, NumberedVersion, Placement, PublishReceipt, PublishedServiceRow, Reading, RolloutKind, RolloutRow,
+    Stamp, Writing,
+};
 
 /// What is active after a publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +59,8 @@ struct Plan {
     /// Whether the version has to be written first.
     is_new: bool,
     runtime: RuntimeConfiguration,
+    /// The version that is active until now.
+    before: Option<NumberedVersion>,
     /// Where the service was without a version until now.
     unversioned: Option<PublishedServiceRow>,
 }
@@ -91,8 +99,13 @@ impl App {
         let stamp = tx.stamp(self.world().now()).await?;
         let revision = tx.gateway_group_raise(group).await?;
         for plan in &plans {
-            Call::concerns(plan.version.service_id.as_str(), &plan.version.name);
+            let service = &plan.version.service_id;
+            Call::concerns(service.as_str(), &plan.version.name);
             self.place(&mut tx, stamp, group, revision, plan, caller).await?;
+            if let Some(bake) = &wish.guard {
+                let row = self.guarded(stamp, caller, group, (plan, bake))?;
+                rollout_insert(&mut tx, stamp, &row).await?;
+            }
         }
         let sources: BTreeSet<_> = plans
             .iter()
@@ -121,6 +134,27 @@ impl App {
         Ok(PublishOutcome { revision, versions, warnings, is_repeated: false })
     }
 
+    /// The watch over what was just published.
+    fn guarded(
+        &self,
+        stamp: Stamp,
+        caller: &Caller,
+        group: &GatewayGroupId,
+        (plan, bake): (&Plan, &BakeWish),
+    ) -> Result<RolloutRow, Refusal> {
+        let (service, version) = (&plan.version.service_id, &plan.version);
+        let nothing = || {
+            let message =
+                format!("nothing of service `{service}` ran there before: there is no version to go back to");
+            Violations::one("/guard", message)
+        };
+        let before = plan.before.clone().filter(|before| before.id != version.id).ok_or_else(nothing)?;
+        let mut row = self.rollout_row(stamp, caller, (group, service), RolloutKind::GuardedPublish);
+        (row.plan, row.share, row.baseline) = (bake.plan(), Share::ALL, before);
+        row.candidate = NumberedVersion { id: version.id.clone(), number: version.version.clone() };
+        Ok(row)
+    }
+
     /// What an earlier sending was answered, and what is true of it now.
     async fn repeated(&self, group: &GatewayGroupId, receipt: Receipt) -> PublishOutcome {
         let Receipt { revision, versions } = receipt;
@@ -138,7 +172,9 @@ impl App {
         let group = &wish.gateway_group_id;
         let active = tx.published_service_get(group, &service.service_id).await?;
         if let Some(source) = &service.source_gateway_group_id {
-            return self.plan_sync(tx, (source, group), active, service).await;
+            let before = numbered(active.as_ref());
+            let plan = self.plan_sync(tx, (source, group), active, service).await?;
+            return Ok(Plan { before, ..plan });
         }
         if active.as_ref().is_some_and(|row| row.version.is_none()) {
             return Err(Refusal::Unversioned {
@@ -154,17 +190,19 @@ impl App {
                 let active = active.and_then(|active| Some(active.version?.number));
                 return Err(Refusal::VersionTaken { service: row.template.name, version: number, active });
             }
+            let before = numbered(active.as_ref());
             let base = active.map(|active| active.runtime);
             let base = base.unwrap_or_else(|| RuntimeConfiguration::of_template(&row.template));
             let runtime = service.runtime.clone().over(base);
             let service_id = service.service_id.clone();
             let version =
                 ServiceVersion::of_template(self.world().id(), service_id, number, &row.template, routes);
-            return Ok(Plan { version, is_new: true, runtime, unversioned: None });
+            return Ok(Plan { version, is_new: true, runtime, before, unversioned: None });
         }
         let version = existing_version(tx, group, service).await?;
+        let before = numbered(active.as_ref());
         let runtime = runtime_there(tx, active, service).await?;
-        Ok(Plan { version, is_new: false, runtime, unversioned: None })
+        Ok(Plan { version, is_new: false, runtime, before, unversioned: None })
     }
 
     /// The plan to publish what runs in another group; without a version, it becomes one.
@@ -188,7 +226,7 @@ impl App {
                 return Err(Violations::one("/services", message).into());
             }
             let version = tx.service_version_get(&version.id).await?.ok_or(Refusal::Conflict)?;
-            return Ok(Plan { version, is_new: false, runtime, unversioned: None });
+            return Ok(Plan { version, is_new: false, runtime, before: None, unversioned: None });
         }
         let missing =
             || Violations::one("/services", "property \"version\" is missing: the service has none yet");
@@ -198,7 +236,7 @@ impl App {
             return Err(Refusal::VersionTaken { service, version: number, active: None });
         }
         let version = group_service_version(tx, &running, self.world().id(), number).await?;
-        Ok(Plan { version, is_new: true, runtime, unversioned: Some(running) })
+        Ok(Plan { version, is_new: true, runtime, before: None, unversioned: Some(running) })
     }
 
     async fn place(
@@ -240,8 +278,10 @@ impl App {
         placement: &Placement<'_>,
         caller: &Caller,
     ) -> Result<(), Refusal> {
+        let (group, service) = (placement.gateway_group_id, placement.service_id);
+        rollout_overtake(tx, stamp, group, service, caller.username()).await?;
         tx.published_service_put(stamp, placement).await?;
-        Ok(tx.publication_insert(stamp, &self.world().id(), placement, caller.username()).await?)
+        Ok(tx.publication_insert(stamp, &self.world().id(), placement, (caller.username(), "")).await?)
     }
 }
 
@@ -258,6 +298,12 @@ async fn runtime_there(
             Ok(wish.runtime.clone().over(runtime_default(template.as_ref())))
         }
     }
+}
+
+/// The version that is active, if there is one.
+fn numbered(active: Option<&PublishedServiceRow>) -> Option<NumberedVersion> {
+    let version = active?.version.as_ref()?;
+    Some(NumberedVersion { id: version.id.clone(), number: version.number.clone() })
 }
 
 fn stream_warning(plan: &Plan) -> String {

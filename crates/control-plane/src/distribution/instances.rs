@@ -151,6 +151,7 @@ mod tests {
             quarantined: Vec::new(),
             plugins: Vec::new(),
             prepared: None,
+            versions: Vec::new(),
         }
     }
 

@@ -46,6 +46,7 @@ mod publication;
 mod publish_receipt;
 mod published_service;
 mod release_set;
+mod rollout;
 mod route;
 mod route_template;
 mod service_template;
@@ -79,6 +80,7 @@ pub(crate) use published_service::{
 pub(crate) use release_set::{
     NumberedVersion, ReleaseSet, ReleaseSetRow, ReleasedGroup, ReleasedService, RolledBack,
 };
+pub(crate) use rollout::{End, Outcome, Plan, RolloutKind, RolloutRow, RolloutSummary};
 pub(crate) use route::{RouteRow, RouteWrite};
 pub(crate) use sealed::SecretKey;
 use serde::Serialize;

@@ -14,6 +14,8 @@ pub(crate) struct PublicationRow {
     pub(crate) version: VersionSummary,
     pub(crate) published_by: String,
     pub(crate) publish_time: i64,
+    /// Why, where that was said.
+    pub(crate) note: String,
 }
 
 impl Reading {
@@ -44,7 +46,7 @@ impl Reading {
             Direction::Descending => "DESC",
         };
         let all = query(format!(
-            "SELECT {SUMMARY_COLUMNS}, h.published_by, h.publish_time \
+            "SELECT {SUMMARY_COLUMNS}, h.published_by, h.publish_time, h.note \
              FROM publication h JOIN service_version v ON v.id = h.service_version_id \
              WHERE h.gateway_group_id = $1 AND h.service_id = $2 ORDER BY h.change_number {direction}"
         ));
@@ -55,6 +57,7 @@ impl Reading {
                 version: read_summary(row, &members)?,
                 published_by: row.text("published_by")?,
                 publish_time: row.integer("publish_time")?,
+                note: row.text("note")?,
             })
         };
         rows.iter().map(read).collect()
@@ -67,17 +70,17 @@ impl Writing {
         stamp: Stamp,
         id: &PublicationId,
         placement: &super::Placement<'_>,
-        published_by: &str,
+        (published_by, note): (&str, &str),
     ) -> Result<(), StoreError> {
         let insert = query(
             "INSERT INTO publication (id, gateway_group_id, service_id, service_version_id, revision, published_by, \
-             publish_time, change_number) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+             publish_time, change_number, note) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         );
         let insert = insert.bind(id.as_str()).bind(placement.gateway_group_id.as_str());
         let insert = insert.bind(placement.service_id.as_str()).bind(placement.service_version_id.as_str());
         let Revision(revision) = placement.revision;
         let insert = insert.bind(i64::try_from(revision).unwrap_or(i64::MAX)).bind(published_by);
-        self.tx.execute_one(insert.bind(stamp.at).bind(stamp.number)).await?;
+        self.tx.execute_one(insert.bind(stamp.at).bind(stamp.number).bind(note)).await?;
         let note = query(
             "UPDATE service_template SET last_published = $2 \
              WHERE id = $1 AND (last_published IS NULL OR last_published < $2)",

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use super::database::{Row, query};
 use super::list::{self, ListFilter, Listed, Scope, Source};
 use super::object_count::{Counted, PUBLISHED_SERVICE};
+use super::rollout::{self, OnGateways, RolloutSummary};
 use super::sealed_members::Members;
 use super::service_version::Content;
 use super::witness::Subject;
@@ -37,6 +38,8 @@ pub(crate) struct PublishedServiceRow {
     pub(crate) updated_at: i64,
     /// Rises with every change of the service, not with those of its routes and further upstreams.
     pub(crate) change_number: i64,
+    /// What is under way.
+    pub(crate) rollout: Option<RolloutSummary>,
 }
 
 /// The version that is active.
@@ -79,10 +82,14 @@ pub(crate) struct ServiceWrite<'a> {
 const COLUMNS: &str = "p.gateway_group_id, g.name AS gateway_group_name, p.service_id, p.name, p.labels, p.content, \
     p.runtime_configuration, p.publish_time, p.created_at, p.updated_at, p.change_number, \
     COALESCE(p.service_version_id, '') AS version_id, COALESCE(v.version, '') AS version, \
-    COALESCE(v.created_at, 0) AS version_created_at";
+    COALESCE(v.created_at, 0) AS version_created_at, \
+    COALESCE(ro.id, '') AS rollout_id, COALESCE(ro.kind, '') AS rollout_kind, \
+    COALESCE(ro.share, 0) AS rollout_share, COALESCE(cv.version, '') AS rollout_version";
 
 const TABLES: &str = "published_service p JOIN gateway_group g ON g.id = p.gateway_group_id \
-    LEFT JOIN service_version v ON v.id = p.service_version_id";
+    LEFT JOIN service_version v ON v.id = p.service_version_id \
+    LEFT JOIN rollout ro ON ro.gateway_group_id = p.gateway_group_id AND ro.service_id = p.service_id \
+    AND ro.ended_at IS NULL LEFT JOIN service_version cv ON cv.id = ro.service_version_id";
 
 const SOURCE: Source = Source { columns: COLUMNS, tables: TABLES, object: "p", named: "p", id: "service_id" };
 
@@ -106,6 +113,7 @@ fn read(row: &Row, members: &Members) -> Result<PublishedServiceRow, StoreError>
         created_at: row.integer("created_at")?,
         updated_at: row.integer("updated_at")?,
         change_number: row.integer("change_number")?,
+        rollout: rollout::read_summary(row)?,
     })
 }
 
@@ -131,6 +139,8 @@ fn read_whole(row: &Row, members: &Members) -> Result<PublishedService, StoreErr
         plugins: content.plugins,
         routes: members.open(&row.text("service_id")?, &row.text("routes")?)?,
         upstreams: BTreeMap::new(),
+        canary: None,
+        compared_with: None,
         runtime: read_runtime(row, members)?,
     })
 }
@@ -214,7 +224,13 @@ impl Reading {
         let mut services = rows.iter().map(|row| read_whole(row, &members)).collect::<Result<Vec<_>, _>>()?;
         let mut routes = self.group_route_changes(group, since).await?;
         let mut upstreams = self.service_upstream_changes(group, since).await?;
+        let mut rollouts = self.rollout_changes(group, since).await?;
         for service in &mut services {
+            match rollouts.remove(&service.service_id) {
+                Some(OnGateways::Canary(canary)) => service.canary = Some(canary),
+                Some(OnGateways::ComparedWith(version)) => service.compared_with = Some(version),
+                None => {}
+            }
             service.upstreams = upstreams.remove(&service.service_id).unwrap_or_default();
             if service.service_version_id.is_none() {
                 service.routes = routes.remove(&service.service_id).unwrap_or_default();

@@ -114,7 +114,7 @@ async fn publish(store: &Store, service: &str, number: &str) -> Revision {
     };
     tx.published_service_put(stamp, &placement).await.unwrap();
     let id = format!("{service}-{number}").parse().unwrap();
-    tx.publication_insert(stamp, &id, &placement, "somebody").await.unwrap();
+    tx.publication_insert(stamp, &id, &placement, ("somebody", "")).await.unwrap();
     tx.commit().await.unwrap();
     revision
 }
@@ -271,7 +271,7 @@ async fn lists_are_ordered_and_searched_alike(Fixture { store, .. }: Fixture) {
         runtime: &runtime,
         revision: Revision(1),
     };
-    tx.publication_insert(stamp, &"p".parse().unwrap(), &placement, "somebody").await.unwrap();
+    tx.publication_insert(stamp, &"p".parse().unwrap(), &placement, ("somebody", "")).await.unwrap();
     let by_name = ListFilter { order: Order::Name, direction: Direction::Ascending, ..ListFilter::default() };
     let search = |text: &str| ListFilter { search: Some(text.to_owned()), ..by_name.clone() };
     let label = |value: &str| ListFilter { labels: vec![("team".into(), value.into())], ..by_name.clone() };

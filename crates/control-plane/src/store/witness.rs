@@ -42,6 +42,7 @@ pub(super) enum Subject {
     InstanceCertificate(String),
     User(String),
     AccessToken(String),
+    Rollout(String),
 }
 
 /// What a transaction has named so far, as it was.
@@ -92,6 +93,7 @@ impl Subject {
             Self::InstanceCertificate(_) => "instance_certificate",
             Self::User(_) => "user",
             Self::AccessToken(_) => "access_token",
+            Self::Rollout(_) => "rollout",
         }
     }
 
@@ -102,7 +104,7 @@ impl Subject {
             Self::RouteTemplate(id) => id.as_str(),
             Self::GroupRoute(_, _, id) | Self::GroupObject { id, .. } => id,
             Self::InstanceToken(id) | Self::InstanceCertificate(id) => id,
-            Self::User(id) | Self::AccessToken(id) => id,
+            Self::User(id) | Self::AccessToken(id) | Self::Rollout(id) => id,
         }
     }
 
@@ -237,6 +239,16 @@ impl Reading {
                 };
                 row.map(read).transpose()?
             }
+            Subject::Rollout(id) => self.rollout_get(id).await?.map(|row| {
+                let end = row
+                    .end
+                    .as_ref()
+                    .map(|end| json!({ "outcome": end.outcome.name(), "reason": end.reason }));
+                json!({
+                    "kind": row.kind.name(), "version": row.candidate.number, "before": row.baseline.number,
+                    "percent": row.share, "step": row.step, "plan": row.plan, "end": end,
+                })
+            }),
             Subject::User(id) => self.user_document(id).await?,
             Subject::AccessToken(id) => {
                 let one = query("SELECT name, expires_at, token_sha256 FROM access_token WHERE id = $1");

@@ -29,12 +29,19 @@ const EXCEPTIONS: &[(&str, &str, u16, &str)] = &[
     ("DELETE", "/api/gateway_groups/{gateway_group_id}", 409, "the group holds one of everything"),
     ("DELETE", "/apisix/admin/certificates/{certificate_id}", 409, "an SNI refers to it"),
     ("DELETE", "/api/services/template/{service_id}", 409, "the service is published"),
+    (
+        "POST",
+        "/api/gateway_groups/{gateway_group_id}/services/{service_id}/rollout",
+        409,
+        "the service has a canary already",
+    ),
 ];
 
 /// What stands for a name in a path, a query or a body.
 fn known(world: &Known, path: &str, name: &str) -> Option<Value> {
     Some(match name {
         "gateway_group_id" => json!("default"),
+        "service_id" if path.contains("/rollout") => json!("tried"),
         "service_id" => json!("orders"),
         "service_version_id" if path.contains("/stream_routes") => world.stream_version.clone(),
         "service_version_id" => world.version.clone(),
@@ -98,6 +105,8 @@ fn body(method: &str, path: &str) -> Option<Value> {
         ("POST", "/api/export/services") => {
             json!({ "service_ids": ["orders"], "info": { "title": "t", "version": "1" } })
         }
+        ("PUT", path) if path.ends_with("/rollout/share") => json!({"percent": 5}),
+        ("POST", path) if path.ends_with("/rollout") => json!({"version": "1", "percent": 5}),
         ("POST", path) if path.ends_with("/credentials") => credential(),
         ("PUT", path) if path.ends_with("/{credential_id}") => credential(),
         ("PUT", "/api/password") => {
@@ -288,6 +297,10 @@ async fn furnished() -> (World, Known) {
     }
     world.publish("default", "stream", "1").await;
     let stream_version = world.published("default", "stream").await["service_version_id"].clone();
+    world.design("tried").await;
+    world.publish("default", "tried", "1").await;
+    let canary = json!({"version": "2", "create_new_version": true, "percent": 5});
+    world.value("POST", "/api/gateway_groups/default/services/tried/rollout", Some(canary)).await;
     let token = world.value("POST", "/api/tokens", Some(json!({"name": "one", "expires_at": 0}))).await;
     let user = json!({"username": "jill", "password": "a password"});
     let user = world.value("POST", "/api/invites", Some(user)).await;

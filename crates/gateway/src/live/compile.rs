@@ -10,16 +10,21 @@ use std::sync::Arc;
 
 use gatewright_model::id::{ObjectId, ServiceId};
 use gatewright_model::lifecycle::Status;
+use gatewright_model::protocol::COMPARED_VERSIONS_MAX;
 use gatewright_model::resource::Plugins;
 use gatewright_model::resource::group_object::{ObjectKey, ObjectKind};
 use gatewright_model::resource::service::ServiceKind;
+use gatewright_model::rollout::verdict::Counts;
 use gatewright_model::snapshot::{Objects, PublishedService, Snapshot};
 use gatewright_model::validation::Violations;
+use gatewright_plugins::chain::Layer;
 
 use super::plugins::{GroupPlugins, ServicePlugins, unknown};
+use super::services::Numbers;
 use super::upstreams::{self, ServiceUpstreams};
-use super::{LiveConfig, LiveRoute, LiveService, secrets};
+use super::{Compared, LiveConfig, LiveRoute, LiveService, secrets};
 use crate::proxy::reject::RejectReason;
+use crate::router::choice::{Arm, Choice, asks_for_consumers};
 use crate::router::{MatchSettings, Router, ServiceRules};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::server_names::ServerNames;
@@ -124,42 +129,81 @@ fn compile_resolved(
         unusable.map(|(id, reason)| Quarantined::new(What::Ssl(id), reason)).collect();
     let refused = live.plugins.refused().iter().cloned();
     quarantined.extend(refused.map(|(key, reason)| Quarantined::new(What::Object(key), reason)));
-    for (id, service) in before.services.iter() {
+    for (id, _) in before.services.iter() {
         if !snapshot.services.contains_key(id) {
-            live.router.replace(placed(service).as_ref(), None);
+            before.services.versions(id).for_each(|known| live.router.replace(placed(known).as_ref(), None));
             live.services.remove(id);
         }
     }
     for (id, published) in &snapshot.services {
-        let known = before.services.get(id);
-        let same = |known: &Arc<LiveService>| {
-            Arc::ptr_eq(&known.published, published)
-                && !group.changed.iter().any(|plugin| uses(published, plugin))
-                && known.upstreams.show_certificates_of(published, &snapshot.objects)
+        let known: Vec<&Arc<LiveService>> = before.services.versions(id).collect();
+        let shows_same = |known: &&Arc<LiveService>| {
+            known.upstreams.show_certificates_of(&known.published, &snapshot.objects)
         };
-        if let Some(known) = known.filter(|known| !rematched && same(known)) {
-            quarantined.extend(Quarantined::for_flaws(id, known));
+        let is_same = known.first().is_some_and(|known| Arc::ptr_eq(&known.published, published))
+            && !group.changed.iter().any(|plugin| uses(published, plugin))
+            && known.iter().all(shows_same);
+        if !rematched && is_same {
+            quarantined.extend(known.first().and_then(|known| Quarantined::for_flaws(id, known)));
             continue;
         }
         let (objects, metrics) = (&snapshot.objects, &*live.metrics);
         let ground =
             Ground { settings, group: &live.plugins, changed: &group.changed, objects, background, metrics };
-        let number = live.services.number_of(id);
-        match caught(|| compile_service((published, number), known, ground)) {
-            Ok(service) => {
-                quarantined.extend(Quarantined::for_flaws(id, &service));
-                live.router.replace(known.and_then(placed).as_ref(), service.rules.as_ref());
-                live.services.insert(id, Arc::new(service));
+        let numbers = live.services.numbers_of(id);
+        match caught(|| compile_versions((published, numbers), &known, ground)) {
+            Ok(Versions { running, candidate }) => {
+                quarantined.extend(Quarantined::for_flaws(id, &running));
+                quarantined.extend(candidate.as_ref().and_then(|tried| Quarantined::for_flaws(id, tried)));
+                known.iter().for_each(|known| live.router.replace(placed(known).as_ref(), None));
+                let rules = [Some(&running), candidate.as_ref()].into_iter().flatten();
+                rules.for_each(|version| live.router.replace(None, version.rules.as_ref()));
+                live.services.insert(id, Arc::new(running), candidate.map(Arc::new));
             }
             Err(reason) => {
                 if rematched {
-                    live.router.replace(None, known.and_then(|known| known.rules.as_ref()));
+                    known.iter().for_each(|known| live.router.replace(None, known.rules.as_ref()));
                 }
                 quarantined.push(Quarantined::new(What::Service(id.clone()), reason));
             }
         }
     }
+    live.compared = compared(before, &live);
+    live.identifying = identifying(&live);
     (live, quarantined)
+}
+
+/// What finds out who calls, of the services whose canaries ask for that.
+fn identifying(live: &LiveConfig) -> Arc<Layer> {
+    let asks = |service: &LiveService| {
+        service.published.canary.as_deref().is_some_and(|canary| asks_for_consumers(&canary.audience))
+    };
+    let asking = live.services.iter().filter(|(_, service)| asks(service));
+    let versions = asking.flat_map(|(id, _)| live.services.versions(id));
+    Arc::new(Layer::identifying(
+        versions.flat_map(|version| version.plugins.chains.iter().map(|chain| &**chain)),
+    ))
+}
+
+/// Where the versions are counted that somebody compares. What they did before does not count, but for a version that
+/// has ended: it is all that is known of it.
+fn compared(before: &LiveConfig, live: &LiveConfig) -> Arc<[Compared]> {
+    let services = live.services.iter().flat_map(|(id, service)| {
+        let versions = service.published.compared_versions();
+        versions.map(move |version| {
+            let series = live.metrics.versions.series_of_its_own(id.as_str(), version);
+            let known =
+                before.compared.iter().find(|known| known.service_id == *id && known.version == version);
+            let has_ended = service.published.compared_with.as_deref() == Some(version);
+            let counted = match known {
+                Some(known) => known.before.clone(),
+                None if has_ended => Counts::default(),
+                None => series.counts(),
+            };
+            Compared { service_id: id.clone(), version: version.to_owned(), series, before: counted }
+        })
+    });
+    services.take(COMPARED_VERSIONS_MAX).collect()
 }
 
 /// What `compiling` comes to; a panic is a refusal like any other, and the rest moves on.
@@ -175,10 +219,9 @@ fn caught<T>(compiling: impl FnOnce() -> Result<T, Violations>) -> Result<T, Vio
     })
 }
 
-/// Whether the service or one of its routes uses `plugin`.
+/// Whether the service or one of its routes, or its candidate, uses `plugin`.
 fn uses(published: &PublishedService, plugin: &str) -> bool {
-    published.plugins.contains_key(plugin)
-        || published.routes.iter().any(|route| route.route.plugins.contains_key(plugin))
+    published.each_plugins().any(|plugins| plugins.contains_key(plugin))
 }
 
 /// What services are compiled from, beside themselves.
@@ -193,28 +236,75 @@ struct Ground<'g> {
     metrics: &'g Metrics,
 }
 
-/// Compiles a service; what is wrong with its plugins is a flaw where it has no good form to keep.
+/// A service and the candidate beside it, compiled.
+struct Versions {
+    running: LiveService,
+    candidate: Option<LiveService>,
+}
+
+/// Compiles a service and its candidate. What each of them was before, whether running or on trial, is taken over, so
+/// that a candidate that becomes the running version keeps what it has learnt.
+fn compile_versions(
+    (published, numbers): (&Arc<PublishedService>, Numbers),
+    known: &[&Arc<LiveService>],
+    ground: Ground<'_>,
+) -> Result<Versions, Violations> {
+    let known: Vec<&LiveService> = known.iter().map(|known| &***known).collect();
+    let before = |published: &PublishedService| {
+        let id = &published.service_version_id;
+        let same = known.iter().filter(|known| known.published.service_version_id == *id);
+        same.chain(&known).copied().collect::<Vec<_>>()
+    };
+    let choice = published.canary.as_deref().map(Choice::compile).transpose();
+    let choice = choice.map_err(|wrong| wrong.below("/canary/vars"))?;
+    let (arm, other) = choice.map(Choice::arms).unzip();
+    let wanted = Wanted { published, number: numbers.running, arm };
+    let running = compile_service(wanted, &before(published), ground)?;
+    let Some(candidate) = published.candidate().map(Arc::new) else {
+        return Ok(Versions { running, candidate: None });
+    };
+    let wanted = Wanted { published: &candidate, number: numbers.candidate, arm: other };
+    let mut before = before(&candidate);
+    // Limits of the service hold for both versions together, and so do its upstreams.
+    before.retain(|known| known.published.service_version_id == candidate.service_version_id);
+    before.push(&running);
+    let candidate = compile_service(wanted, &before, ground).map_err(|wrong| wrong.below("/canary"))?;
+    Ok(Versions { running, candidate: Some(candidate) })
+}
+
+/// What is compiled: a version, its number, and which requests get it.
+struct Wanted<'w> {
+    published: &'w Arc<PublishedService>,
+    number: usize,
+    arm: Option<Arm>,
+}
+
+/// Compiles a service; what is wrong with its plugins is a flaw where it has no good form to keep. `known` is what there
+/// was before, the closest first.
 fn compile_service(
-    (published, number): (&Arc<PublishedService>, usize),
-    known: Option<&Arc<LiveService>>,
+    Wanted { published, number, arm }: Wanted<'_>,
+    known: &[&LiveService],
     ground: Ground<'_>,
 ) -> Result<LiveService, Violations> {
     let Ground { background, metrics, .. } = ground;
     let takes_requests = published.kind == ServiceKind::Http && published.runtime.status == Status::Enabled;
     let rules = match takes_requests {
-        true => Some(Arc::new(ServiceRules::compile(published, ground.settings)?.numbered(number))),
+        true => {
+            let rules = ServiceRules::compile(published, ground.settings)?;
+            Some(Arc::new(rules.numbered(number).for_arm(arm)))
+        }
         false => None,
     };
     let service_id = published.service_id.as_str();
-    let before = known.map(|known| (&*known.published, &known.plugins));
+    let before = known.first().map(|known| (&*known.published, &known.plugins));
     let built = ServicePlugins::compile(published, before, ground.group, ground.changed, background);
     let (plugins, unbuilt) = match built {
         Ok(plugins) => (plugins, Violations::default()),
-        Err(wrong) if known.is_some() => return Err(wrong),
+        Err(wrong) if !known.is_empty() => return Err(wrong),
         Err(wrong) => (ServicePlugins::unbuilt(published), wrong),
     };
-    let known = known.map(|known| (&*known.published, &known.upstreams));
-    let written = upstreams::Ground { objects: ground.objects, known, background };
+    let known: Vec<_> = known.iter().map(|known| (&*known.published, &known.upstreams)).collect();
+    let written = upstreams::Ground { objects: ground.objects, known: &known, background };
     let upstreams = ServiceUpstreams::compile(published, plugins.upstreams(), written);
     let refusal = |own: &Plugins| match [&published.plugins, own]
         .map(|plugins| (unknown(plugins).next().is_some(), plugins.is_empty()))
@@ -364,6 +454,7 @@ mod tests {
                 method: gatewright_model::message::Method::Get,
                 remote_addr: None,
                 variables: &variables,
+                lot: crate::router::Lot::of(0),
             };
             live.router.find(&request).is_some()
         };
@@ -401,6 +492,66 @@ mod tests {
         let (after, _) = compile(&before, &next(&first, 2, true, Vec::new()), &Background::idle(1));
         assert_eq!(after.services.len(), 0);
         assert!(after.services.numbered(0).is_none());
+    }
+
+    #[test]
+    fn a_candidate_shares_upstreams_and_plugins_and_keeps_them_when_it_is_promoted() {
+        let limit =
+            json!({"limit-count": {"count": 5, "time_window": 60, "key": "remote_addr", "key_type": "var"}});
+        let canary = |percent: u16| {
+            json!({"plugins": limit.clone(), "canary": {"id": "c", "percent": percent, "service_version_id": "2",
+                "version": "2", "name": "a", "type": "http", "plugins": limit.clone(),
+                "routes": [{"route_id": "r", "name": "r", "paths": ["/*"]}]}})
+        };
+        let a = "a".parse().unwrap();
+        let first = next(
+            &Snapshot::default(),
+            1,
+            true,
+            vec![service("a", "1", canary(5)), service("b", "1", json!({}))],
+        );
+        let (trying, quarantined) = compile(&LiveConfig::empty(), &first, &Background::idle(1));
+        assert!(quarantined.is_empty(), "{quarantined:?}");
+        let (running, candidate) = (&trying.services[&a], trying.services.candidate(&a).unwrap());
+        assert_eq!(candidate.published.version.as_deref(), Some("2"));
+        let upstream = |service: &LiveService| Arc::clone(service.upstreams.own().as_ref().unwrap());
+        assert!(Arc::ptr_eq(&upstream(running), &upstream(candidate)));
+        let limits =
+            |service: &LiveService| std::ptr::from_ref(service.plugins.chains[0].iter().next().unwrap());
+        assert!(std::ptr::eq(limits(running), limits(candidate)), "one limit for both versions");
+        let numbers: Vec<_> =
+            trying.services.versions(&a).map(|it| it.rules.as_ref().unwrap().number()).collect();
+        assert_ne!(numbers[0], numbers[1]);
+        for version in trying.services.versions(&a) {
+            let found = trying.services.numbered(version.rules.as_ref().unwrap().number()).unwrap();
+            assert!(Arc::ptr_eq(found, version));
+        }
+        let compared: Vec<_> = trying.compared.iter().map(|one| one.version.as_str()).collect();
+        assert_eq!(compared, ["1", "2"]);
+
+        let second = next(&first, 2, false, vec![service("a", "2", json!({"plugins": limit}))]);
+        let (after, quarantined) = compile(&trying, &second, &Background::idle(1));
+        assert!(quarantined.is_empty() && after.compared.is_empty());
+        assert!(after.services.candidate(&a).is_none());
+        assert!(Arc::ptr_eq(&upstream(&after.services[&a]), &upstream(candidate)));
+        assert!(
+            std::ptr::eq(limits(&after.services[&a]), limits(candidate)),
+            "what was counted is not forgotten"
+        );
+        let freed = after.services.numbers_of(&"new".parse().unwrap()).running;
+        assert!(numbers.contains(&freed), "the number of the candidate is free again");
+    }
+
+    #[test]
+    fn a_candidate_that_does_not_compile_is_quarantined_and_the_running_version_goes_on_alone() {
+        let first = next(&Snapshot::default(), 1, true, vec![service("a", "1", json!({}))]);
+        let (before, _) = compile(&LiveConfig::empty(), &first, &Background::idle(1));
+        let canary = json!({"canary": {"id": "c", "percent": 5, "service_version_id": "2", "version": "2", "name": "a",
+            "type": "http", "routes": [{"route_id": "r", "name": "r", "paths": [""]}]}});
+        let second = next(&first, 2, false, vec![service("a", "1", canary)]);
+        let (after, quarantined) = compile(&before, &second, &Background::idle(1));
+        assert!(quarantined[0].reason.to_string().contains("/canary/routes/0/paths/0"), "{quarantined:?}");
+        assert_eq!(after.services.versions(&"a".parse().unwrap()).count(), 1);
     }
 
     #[test]

@@ -17,8 +17,11 @@ pub(crate) mod upstreams;
 
 use std::sync::Arc;
 
+use gatewright_model::id::ServiceId;
+use gatewright_model::rollout::verdict::Counts;
 use gatewright_model::snapshot::{PublishedService, Revision};
 use gatewright_model::validation::Violations;
+use gatewright_plugins::chain::Layer;
 
 use self::plugins::{GroupPlugins, ServicePlugins};
 use self::secrets::Holders;
@@ -44,6 +47,19 @@ pub(crate) struct LiveConfig {
     pub(crate) plugins: Arc<GroupPlugins>,
     /// What was resolved before it was compiled.
     pub(crate) secrets: Arc<Holders>,
+    /// The versions that somebody compares.
+    pub(crate) compared: Arc<[Compared]>,
+    /// What finds out who calls, where that decides about the version a request gets.
+    pub(crate) identifying: Arc<Layer>,
+}
+
+/// A version whose requests are counted for somebody who compares it with another one.
+pub(crate) struct Compared {
+    pub(crate) service_id: ServiceId,
+    pub(crate) version: String,
+    pub(crate) series: Arc<Series<VersionCounts>>,
+    /// What had been counted of it before somebody compared it.
+    pub(crate) before: Counts,
 }
 
 impl LiveConfig {
@@ -57,6 +73,8 @@ impl LiveConfig {
             server_names: Arc::default(),
             plugins: Arc::default(),
             secrets: Arc::default(),
+            compared: Arc::default(),
+            identifying: Arc::default(),
         }
     }
 

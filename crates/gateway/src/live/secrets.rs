@@ -171,8 +171,7 @@ fn in_plugins(plugins: &Plugins, found: &mut BTreeSet<String>) {
 
 fn service_references(service: &PublishedService) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    in_plugins(&service.plugins, &mut found);
-    service.routes.iter().for_each(|route| in_plugins(&route.route.plugins, &mut found));
+    service.each_plugins().for_each(|plugins| in_plugins(plugins, &mut found));
     found
 }
 
@@ -196,8 +195,7 @@ fn object_references(object: &GroupObject) -> BTreeSet<String> {
 }
 
 fn fill_service(service: &mut PublishedService, fill: &dyn Fn(&mut Value)) {
-    service.plugins.values_mut().for_each(fill);
-    service.routes.iter_mut().for_each(|route| route.route.plugins.values_mut().for_each(fill));
+    service.each_plugins_mut().flat_map(|plugins| plugins.values_mut()).for_each(fill);
 }
 
 /// Leaves out what cannot be checked without its secrets.
@@ -207,8 +205,7 @@ fn drop_open(service: &mut PublishedService) {
         plugins::collect(config, &mut found);
         found.is_empty()
     };
-    service.plugins.retain(|_, config| is_closed(config));
-    service.routes.iter_mut().for_each(|route| route.route.plugins.retain(|_, config| is_closed(config)));
+    service.each_plugins_mut().for_each(|plugins| plugins.retain(|_, config| is_closed(config)));
 }
 
 fn fill_object(object: &mut GroupObject, fill: &dyn Fn(&mut Value)) {

@@ -38,8 +38,8 @@ struct LiveUpstream {
 #[derive(Clone, Copy)]
 pub(super) struct Ground<'g> {
     pub(super) objects: &'g Objects,
-    /// The service and its upstreams before, to take over what did not change.
-    pub(super) known: Option<(&'g PublishedService, &'g ServiceUpstreams)>,
+    /// Services and their upstreams before, to take over what did not change.
+    pub(super) known: &'g [(&'g PublishedService, &'g ServiceUpstreams)],
     pub(super) background: &'g Background,
 }
 
@@ -115,7 +115,8 @@ impl LiveUpstream {
         let same = |(known, live): &(&resource::Upstream, &Self)| {
             *known == written && live.shows(client_certificate)
         };
-        if let Some((_, live)) = ground.known.and_then(|(before, known)| known.each(before).find(same)) {
+        if let Some((_, live)) = ground.known.iter().find_map(|(before, known)| known.each(before).find(same))
+        {
             return live.clone();
         }
         let object = client_certificate.map(|object| &**object);
@@ -166,7 +167,8 @@ mod tests {
         let written = |value: &Value| Arc::new(serde_json::from_value(value.clone()).unwrap());
         let inline: Vec<Arc<resource::Upstream>> = inline.iter().map(written).collect();
         let choices = inline.iter().cloned().map(UpstreamChoice::Inline).collect();
-        let ground = Ground { objects: &objects, known, background: &background };
+        let known: Vec<_> = known.into_iter().collect();
+        let ground = Ground { objects: &objects, known: &known, background: &background };
         (ServiceUpstreams::compile(published, inline, ground), choices)
     }
 

@@ -2,6 +2,7 @@
 //!
 //! The service says so, unless a plugin decided otherwise for this request.
 
+use gatewright_model::expression::Variables;
 use gatewright_model::lifecycle::RouteVersion;
 use gatewright_model::message::RequestHead;
 use gatewright_model::resource::upstream::PassHost;
@@ -10,12 +11,13 @@ use gatewright_model::target;
 use gatewright_plugins::exchange::{State, UpstreamChoice};
 
 use super::body::Body;
+use super::caller::Identified;
 use super::client::Client;
 use super::reject::RejectReason;
 use super::variables::RequestVariables;
 use crate::live::plugins::GroupPlugins;
 use crate::live::{LiveConfig, LiveService};
-use crate::router;
+use crate::router::{self, Lot};
 use crate::telemetry::record::Record;
 use crate::tls::client_certificate::admit;
 use crate::upstream::node::Node;
@@ -46,12 +48,21 @@ pub(super) fn find<'l>(
     }
     admit(&live.server_names, client.address.session.as_deref(), request.bytes(request.host))?;
     let variables = RequestVariables { request, client: client.address, body };
+    let identified;
+    let variables: &dyn Variables = match live.identifying.is_empty() {
+        true => &variables,
+        false => {
+            identified = Identified::new(variables, live);
+            &identified
+        }
+    };
     let wanted = router::Request {
         host: request.bytes(request.host),
         path: request.bytes(request.path),
         method: request.method,
         remote_addr: Some(client.address.peer.ip()),
-        variables: &variables,
+        variables,
+        lot: Lot::drawn_by(|| fastrand::u64(..)),
     };
     let matched = live.router.find(&wanted).ok_or(RejectReason::RouteNotFound)?;
     let service = live.services.numbered(matched.rules.number()).ok_or(RejectReason::RouteNotFound)?;
@@ -133,10 +144,10 @@ pub(super) struct Destination<'l> {
 impl Destination<'_> {
     /// Whether its route is still there, and open to WebSockets, in `live`.
     pub(super) fn is_served(&self, live: &LiveConfig) -> bool {
-        let service = live.services.get(&self.service.service_id).filter(|service| service.rules.is_some());
         let is_route =
             |route: &RouteVersion| route.route_id == self.route.route_id && route.route.enable_websocket;
-        service.is_some_and(|service| service.published.routes.iter().any(is_route))
+        let mut versions = live.services.versions(&self.service.service_id).filter(|it| it.rules.is_some());
+        versions.any(|service| service.published.routes.iter().any(is_route))
     }
 
     /// The `Host` that the node sees.

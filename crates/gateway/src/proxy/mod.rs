@@ -3,6 +3,7 @@
 //! * [`connection`]: one client connection, request after request.
 //! * [`multiplexed`]: one that speaks HTTP/2: many requests at a time.
 //! * [`client`]: the client's end of one exchange, whichever protocol it speaks.
+//! * [`caller`]: who that is, where it decides about the version of a service.
 //! * [`exchange`]: one request matched and forwarded to one upstream; [`destination`]: by which route, and where to.
 //! * [`phases`]: the plugins of one request.
 //! * [`attempt`]: one try of it on one connection.
@@ -17,6 +18,7 @@
 mod answer;
 mod attempt;
 pub(crate) mod body;
+mod caller;
 mod client;
 mod connection;
 mod destination;

@@ -88,10 +88,17 @@ pub(crate) struct Ended<'e> {
 }
 
 /// What plugins ask of the gateway about one client.
-struct View<'v> {
+pub(super) struct View<'v> {
     address: &'v ClientAddress,
     spent: Option<&'v Spent>,
     ended: Option<&'v Ended<'v>>,
+}
+
+impl<'v> View<'v> {
+    /// What is known of a client before anything has run for it.
+    pub(super) fn of(address: &'v ClientAddress) -> Self {
+        Self { address, spent: None, ended: None }
+    }
 }
 
 fn uptime() -> Duration {

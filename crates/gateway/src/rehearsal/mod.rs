@@ -24,7 +24,8 @@ use serde_json::Value as Json;
 
 use crate::http1::request::{self, Composition};
 use crate::proxy::variables::variable_of_head;
-use crate::router::{Request, Router, ServiceRules};
+use crate::router::choice::Choice;
+use crate::router::{Lot, Request, Router, ServiceRules};
 
 /// Services that requests can be rehearsed with.
 #[derive(Clone, Debug)]
@@ -41,8 +42,13 @@ impl Stage {
         let mut router = Router::new(settings);
         let mut violations = Violations::default();
         for (index, service) in services.iter().enumerate() {
-            match ServiceRules::compile(service, settings) {
-                Ok(rules) => router.replace(None, Some(&Arc::new(rules))),
+            match compile(service, settings) {
+                Ok(versions) => {
+                    versions
+                        .into_iter()
+                        .flatten()
+                        .for_each(|rules| router.replace(None, Some(&Arc::new(rules))));
+                }
                 Err(wrong) => violations.absorb(&format!("/services/{index}"), wrong),
             }
         }
@@ -78,6 +84,20 @@ impl Stage {
     }
 }
 
+/// The rules of a service and of the candidate of its canary.
+fn compile(
+    service: &Arc<PublishedService>,
+    settings: MatchSettings,
+) -> Result<[Option<ServiceRules>; 2], Violations> {
+    let rules = ServiceRules::compile(service, settings)?;
+    let (Some(canary), Some(candidate)) = (&service.canary, service.candidate()) else {
+        return Ok([Some(rules), None]);
+    };
+    let (running, other) = Choice::compile(canary)?.arms();
+    let candidate = ServiceRules::compile(&Arc::new(candidate), settings)?;
+    Ok([Some(rules.for_arm(Some(running))), Some(candidate.for_arm(Some(other)))])
+}
+
 /// What would serve a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Served {
@@ -105,6 +125,8 @@ fn with_request<A>(
         method: head.method,
         remote_addr: request.remote_addr.as_deref().and_then(|address| address.parse().ok()),
         variables: &variables,
+        // Who nothing speaks for gets the running version, whatever the share of a candidate.
+        lot: Lot::of(u64::MAX),
     }))
 }
 
@@ -176,7 +198,8 @@ fn may_match(service: &PublishedService, settings: MatchSettings, path: &[u8]) -
     if !path.starts_with(prefix.trim_end_matches('/').as_bytes()) {
         return false;
     }
-    let mut paths = service.routes.iter().flat_map(|version| &version.route.paths);
+    let candidate = service.canary.iter().flat_map(|canary| &canary.routes);
+    let mut paths = service.routes.iter().chain(candidate).flat_map(|version| &version.route.paths);
     paths.any(|written| match PathPattern::parse(prefix, written, settings.path_parameters) {
         Ok(pattern) => path.starts_with(pattern.literal()),
         Err(_) => true,

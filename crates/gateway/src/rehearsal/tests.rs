@@ -136,6 +136,7 @@ fn serves(snapshot: &Snapshot, head: &RequestHead) -> Option<rehearsal::Served> 
             method: head.method,
             remote_addr: Some([192, 0, 2, 1].into()),
             variables: &OfHead(head),
+            lot: crate::router::Lot::of(0),
         },
     )
 }

@@ -6,6 +6,7 @@
 //! A router is immutable to those who read it. [`Router::replace`] on a clone copies what leads to the routes of one
 //! service and shares the rest.
 
+pub(crate) mod choice;
 mod explain;
 mod names;
 mod rules;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use gatewright_model::expression::Variables;
 use gatewright_model::message::Method;
 
+pub use choice::Lot;
 pub use gatewright_model::matching::{MatchOrder, MatchSettings};
 pub use gatewright_model::rehearsal::{Considered, Exclusion, Explanation, Outcome};
 pub use rules::ServiceRules;
@@ -44,6 +46,8 @@ pub struct Request<'a> {
     pub remote_addr: Option<IpAddr>,
     /// What expressions read.
     pub variables: &'a dyn Variables,
+    /// What decides about shares, where a version is tried beside another one.
+    pub lot: Lot,
 }
 
 /// The route that serves a request.

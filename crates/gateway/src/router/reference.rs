@@ -10,7 +10,7 @@ use gatewright_model::path_pattern::PathPattern;
 use gatewright_model::snapshot::PublishedService;
 use serde_json::{Value as Json, json};
 
-use super::{Request, Router, ServiceRules};
+use super::{Lot, Request, Router, ServiceRules};
 
 /// Services of a table that is read from text; more only make a run slower.
 const SERVICES_MAX: usize = 32;
@@ -114,6 +114,7 @@ pub(crate) fn route_table(text: &str) {
             method: Method::of(method.as_bytes()),
             remote_addr: None,
             variables: &variables,
+            lot: Lot::of(0),
         };
         let names = router.find(&request).map(|found| {
             found.params(path.as_bytes()).for_each(drop);

@@ -16,6 +16,7 @@ use gatewright_model::snapshot::PublishedService;
 use gatewright_model::validation::Violations;
 
 use super::Request;
+use super::choice::Arm;
 
 /// One service's matching rules, compiled once per published service and shared between routers.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct ServiceRules {
     number: usize,
     hosts: Box<[HostPattern]>,
     rules: Box<[Rule]>,
+    /// Which requests get this version, if another one stands beside it.
+    arm: Option<Arm>,
 }
 
 /// What one route demands.
@@ -72,13 +75,24 @@ impl ServiceRules {
             ));
         }
         violations.into_result()?;
-        Ok(Self { service: Arc::clone(service), number: 0, hosts: hosts.into(), rules: rules.into() })
+        Ok(Self {
+            service: Arc::clone(service),
+            number: 0,
+            hosts: hosts.into(),
+            rules: rules.into(),
+            arm: None,
+        })
     }
 
     /// The same with a number, by which a match leads to what belongs to the service beside its rules.
     #[must_use]
     pub fn numbered(self, number: usize) -> Self {
         Self { number, ..self }
+    }
+
+    /// The same for the requests that get this one of two versions.
+    pub(crate) fn for_arm(self, arm: Option<Arm>) -> Self {
+        Self { arm, ..self }
     }
 
     /// The number that was given to them; 0: none was.
@@ -215,6 +229,8 @@ const CHECK_BARE_PREFIX: u8 = 2;
 const CHECK_FURTHER: u8 = 4;
 /// The host names a port.
 const CHECK_AUTHORITY: u8 = 8;
+/// There are two versions of the service, and the request gets one of them.
+const CHECK_ARM: u8 = 16;
 
 impl Candidate {
     fn new(rules: &Arc<ServiceRules>, route: usize, path: usize, host: Option<&HostPattern>) -> Self {
@@ -233,6 +249,9 @@ impl Candidate {
         }
         if host.is_some_and(|host| host.authority().is_some()) {
             checks |= CHECK_AUTHORITY;
+        }
+        if rules.arm.is_some() {
+            checks |= CHECK_ARM;
         }
         #[allow(
             clippy::cast_possible_truncation,
@@ -297,6 +316,9 @@ impl Candidate {
 
     /// The first condition that the request does not satisfy.
     pub(super) fn first_failure(&self, request: &Request<'_>) -> Option<Exclusion> {
+        if self.checks & CHECK_ARM != 0 && self.rules.arm.as_ref().is_some_and(|arm| !arm.takes(request)) {
+            return Some(Exclusion::Version);
+        }
         if self.methods != 0 && self.methods & bit(request.method) == 0 {
             return Some(Exclusion::Method);
         }

@@ -33,6 +33,7 @@ fn serve(router: &Router, request: &str, variables: &Json) -> String {
         method: Method::of(method.as_bytes()),
         remote_addr: words.next().and_then(|word| word.parse().ok()),
         variables: &variables,
+        lot: Lot::of(0),
     };
     let Some(found) = router.find(&request) else { return "-".to_owned() };
     let mut text =
@@ -196,6 +197,7 @@ fn a_path_prefix_ends_at_a_segment_and_stands_for_itself_with_a_slash() {
         method: Method::Get,
         remote_addr: None,
         variables: &variables,
+        lot: Lot::of(0),
     };
     assert_eq!(router.find(&request).map(|found| found.prefix_length), Some(4));
 }
@@ -281,6 +283,7 @@ fn an_explanation_names_the_winner_and_what_excluded_the_others() {
             method: Method::Get,
             remote_addr: None,
             variables: &variables,
+            lot: Lot::of(0),
         };
         let explanation = router(settings, &services).explain(&request);
         let outcome = |route: &str| {
@@ -325,6 +328,7 @@ fn a_match_allocates_nothing() {
             method: Method::Get,
             remote_addr: None,
             variables: &Fixed,
+            lot: Lot::of(0),
         };
         let allocations = allocation_counter::measure(|| {
             let found = router.find(&request).expect("a match");
@@ -402,7 +406,7 @@ proptest! {
         for (host, path, is_get) in requests {
             let path = if path.is_empty() { "/" } else { &path };
             let method = if is_get { "GET" } else { "POST" };
-            let request = Request { host: host.as_bytes(), path: path.as_bytes(), method: Method::of(method.as_bytes()), remote_addr: None, variables: &variables };
+            let request = Request { host: host.as_bytes(), path: path.as_bytes(), method: Method::of(method.as_bytes()), remote_addr: None, variables: &variables, lot: Lot::of(0) };
             let found = router.find(&request);
             let names = found.map(|found| {
                 let service = found.rules.service();
@@ -414,8 +418,100 @@ proptest! {
             prop_assert_eq!(winner, names);
         }
         rules.iter().for_each(|rules| router.replace(rules.as_ref(), None));
-        let request = Request { host: b"a", path: b"/a", method: Method::Get, remote_addr: None, variables: &variables };
+        let request = Request { host: b"a", path: b"/a", method: Method::Get, remote_addr: None, variables: &variables, lot: Lot::of(0) };
         prop_assert!(router.explain(&request).considered.is_empty());
+    }
+}
+
+fn canary(audience: Json, percent: u16) -> (choice::Arm, choice::Arm) {
+    let mut fields = json!({"id": "c", "percent": percent, "service_version_id": "v", "version": "2", "name": "s",
+        "type": "http", "routes": []});
+    fields.as_object_mut().unwrap().extend(audience.as_object().unwrap().clone());
+    let canary = serde_json::from_value(fields).expect("a canary");
+    choice::Choice::compile(&canary).expect("a choice").arms()
+}
+
+/// A router of two versions of one service, and one of each alone.
+fn versions(settings: MatchSettings, one: Json, two: Json, arms: (choice::Arm, choice::Arm)) -> [Router; 3] {
+    let services = [one, two].map(|fields| service("s", fields));
+    let mut both = Router::new(settings);
+    for (service, arm) in services.iter().zip([arms.0, arms.1]) {
+        let rules = ServiceRules::compile(service, settings).expect("rules").for_arm(Some(arm));
+        both.replace(None, Some(&Arc::new(rules)));
+    }
+    let [one, two] = services.map(|service| router(settings, &[service]));
+    [both, one, two]
+}
+
+#[test]
+fn a_version_is_chosen_by_its_audience_first_and_then_by_its_share() {
+    let routes = |path: &str| json!({"routes": [{"id": "r", "paths": [path]}]});
+    let audience =
+        json!({"vars": [["http_x_tester", "==", "yes"]], "consumers": ["ann"], "sticky": "remote_addr"});
+    let [both, ..] = versions(HOST_FIRST, routes("/one"), routes("/two"), canary(audience, 0));
+    for (variables, expected) in [
+        (json!({}), ["s/r", "-"]),
+        (json!({"http_x_tester": "yes"}), ["-", "s/r"]),
+        (json!({"consumer_name": "ann"}), ["-", "s/r"]),
+        (json!({"consumer_name": "bob", "http_x_tester": "no"}), ["s/r", "-"]),
+    ] {
+        let served = ["GET h /one", "GET h /two"].map(|request| serve(&both, request, &variables));
+        assert_eq!(served, expected, "{variables}");
+    }
+    let [quarter, ..] =
+        versions(HOST_FIRST, routes("/one"), routes("/two"), canary(json!({"sticky": "remote_addr"}), 25));
+    let gets_two = |number: usize| {
+        let variables = json!({"remote_addr": format!("10.0.{}.{}", number / 250, number % 250)});
+        serve(&quarter, "GET h /two", &variables) != "-"
+    };
+    let count = (0..4000).filter(|number| gets_two(*number)).count();
+    assert!((880..1120).contains(&count), "{count} of 4000 clients");
+    assert!((0..100).all(|number| gets_two(number) == gets_two(number)), "a client keeps its version");
+}
+
+#[test]
+fn an_explanation_names_the_version_that_the_request_does_not_get() {
+    let routes = json!({"routes": [{"id": "r", "paths": ["/a"]}]});
+    let [both, ..] = versions(HOST_FIRST, routes.clone(), routes, canary(json!({}), 50));
+    let variables = NamedVariables::default();
+    for lot in [0, u64::MAX] {
+        let request = Request {
+            host: b"h",
+            path: b"/a",
+            method: Method::Get,
+            remote_addr: None,
+            variables: &variables,
+            lot: Lot::of(lot),
+        };
+        let explanation = both.explain(&request);
+        let other = Outcome::Excluded { condition: Exclusion::Version };
+        assert_eq!(explanation.considered.len(), 2);
+        assert!(explanation.considered.iter().any(|considered| considered.outcome == other));
+        assert!(explanation.winner().is_some());
+    }
+}
+
+proptest! {
+    #[test]
+    fn two_versions_side_by_side_never_mix(
+        path_first in any::<bool>(),
+        one in any_service(),
+        two in any_service(),
+        percent in 0..=100_u16,
+        requests in proptest::collection::vec(("(a|b)(\\.b)?|c", "(/(a|b|ab)){0,4}/?", any::<u64>()), 1..20),
+    ) {
+        let settings = if path_first { PATH_FIRST } else { HOST_FIRST };
+        let [both, one, two] = versions(settings, one, two, canary(json!({}), percent));
+        let variables = NamedVariables::default();
+        for (host, path, lot) in requests {
+            let path = if path.is_empty() { "/" } else { &path };
+            let find = |router: &Router| {
+                let request = Request { host: host.as_bytes(), path: path.as_bytes(), method: Method::Get, remote_addr: None, variables: &variables, lot: Lot::of(lot) };
+                router.find(&request).map(|found| (found.route, found.path, found.prefix_length))
+            };
+            let chosen = if gatewright_model::rollout::Share::of_hundredths(percent * 100).holds(lot) { &two } else { &one };
+            prop_assert_eq!(find(&both), find(chosen), "{} {}", host, path);
+        }
     }
 }
 

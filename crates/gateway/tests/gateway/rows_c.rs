@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use gatewright_gateway::router::{MatchSettings, Request, Router, ServiceRules};
+use gatewright_gateway::router::{Lot, MatchSettings, Request, Router, ServiceRules};
 use gatewright_model::expression::NamedVariables;
 use gatewright_model::message::Method;
 use gatewright_model::snapshot::PublishedService;
@@ -269,6 +269,7 @@ fn c12_in_a_large_table_a_request_costs_no_memory_and_a_change_costs_the_service
             method: Method::Get,
             remote_addr: None,
             variables: &variables,
+            lot: Lot::of(0),
         };
         let mut version = None;
         let find = allocation_counter::measure(|| {

@@ -40,6 +40,8 @@ use tracing_subscriber::EnvFilter;
 #[cfg(feature = "control-plane")]
 use crate::commands::audit::Audit;
 #[cfg(feature = "control-plane")]
+use crate::commands::canary::Canary;
+#[cfg(feature = "control-plane")]
 use crate::commands::diff::Diff;
 #[cfg(feature = "control-plane")]
 use crate::commands::openapi::{Export, Import};
@@ -94,6 +96,9 @@ pub(crate) enum Command {
     /// Say what differs between two versions of a service, its template, or what gateway groups have.
     #[cfg(feature = "control-plane")]
     Diff(Diff),
+    /// Try a version beside the running one, for a share of the requests.
+    #[cfg(feature = "control-plane")]
+    Canary(Canary),
     /// Check that the audit log is as it was written.
     #[cfg(feature = "control-plane")]
     Audit(Audit),

@@ -172,6 +172,7 @@ fn describe(outcome: &Outcome) -> String {
         Exclusion::Method => "the method is not listed".to_owned(),
         Exclusion::Path => "the path goes on differently".to_owned(),
         Exclusion::RemoteAddress => "the client's address is not listed".to_owned(),
+        Exclusion::Version => "the request gets the other version of the service".to_owned(),
         Exclusion::Vars { rule: Some(rule) } => format!("`vars` is false: rule {rule}, counted from 0"),
         Exclusion::Vars { rule: None } => "`vars` is false".to_owned(),
     }

@@ -5,6 +5,8 @@
 
 #[cfg(feature = "control-plane")]
 pub(crate) mod audit;
+#[cfg(feature = "control-plane")]
+pub(crate) mod canary;
 pub(crate) mod completions;
 #[cfg(feature = "control-plane")]
 pub(crate) mod control_plane;
@@ -58,6 +60,10 @@ pub(crate) enum Failure {
     #[cfg(feature = "control-plane")]
     #[error("it is published, but {lagging} instances do not serve all of it (--wait)")]
     NotServed { lagging: usize },
+    /// The steps of a canary cannot be read.
+    #[cfg(feature = "control-plane")]
+    #[error("--steps: {reason}")]
+    Steps { reason: String },
     /// The audit log is not what was written.
     #[cfg(feature = "control-plane")]
     #[error("the chain of the audit log is broken: {reason}")]

@@ -215,6 +215,33 @@ impl Layer {
         Self(self.0.iter().filter(|instance| !instance.meta.disable).cloned().collect())
     }
 
+    /// The instances of all these layers that find out who calls, each once.
+    #[must_use]
+    pub fn identifying<'l>(layers: impl Iterator<Item = &'l Self>) -> Self {
+        let mut found: Vec<Arc<Instance>> = Vec::new();
+        for instance in layers.flat_map(|layer| &*layer.0) {
+            let is_known = found.iter().any(|known| Arc::ptr_eq(known, instance));
+            if instance.kind.category == Category::Authentication && !is_known {
+                found.push(Arc::clone(instance));
+            }
+        }
+        Self::sorted(found)
+    }
+
+    /// Finds out who calls, if one of these instances can tell by the head alone; `exchange` is good for nothing else
+    /// afterwards.
+    pub fn identify(&self, exchange: &mut Exchange<'_>) {
+        for instance in &self.0 {
+            if instance.enter(exchange) {
+                // Whatever it would answer: somebody else may know.
+                let _ = instance.plugin.rewrite(exchange);
+            }
+            if exchange.state.consumer.is_some() {
+                return;
+            }
+        }
+    }
+
     /// Whether there is nothing to run.
     #[must_use]
     pub fn is_empty(&self) -> bool {

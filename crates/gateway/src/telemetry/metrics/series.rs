@@ -6,11 +6,13 @@
 //! [`OTHER`]. What was removed from the configuration stays for a while, so that its last numbers are scraped.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::counter::{Counter, Histogram};
+use gatewright_model::rollout::verdict::Counts;
+
+use super::counter::{Counter, Distribution, Histogram};
 use crate::telemetry::record::Outcome;
 
 /// The label of what has no series of its own.
@@ -19,6 +21,11 @@ pub(crate) const OTHER: &str = "~other~";
 /// Routes, and versions, with series of their own. A route has up to 70 series, so this is a scrape of some ten
 /// megabytes at most.
 pub(crate) const SERIES_MAX: usize = 2000;
+
+/// Whether series have numbers of their own: nobody knows yet, they do, or they share.
+const UNDECIDED: u8 = 0;
+const OWN: u8 = 1;
+const SHARED: u8 = 2;
 
 /// How long series are kept after what they are about has gone.
 const KEPT: Duration = Duration::from_secs(600);
@@ -30,7 +37,7 @@ pub(crate) type Labels = (Box<str>, Box<str>);
 pub(crate) struct Series<C> {
     labels: Labels,
     /// Whether it has series of its own; decided by its first request.
-    admitted: OnceLock<bool>,
+    admission: AtomicU8,
     counts: Box<[OnceLock<Box<C>>]>,
     /// Who shares; absent: this is the shared one.
     other: Option<Arc<Series<C>>>,
@@ -84,24 +91,61 @@ impl VersionCounts {
     }
 }
 
+impl Series<VersionCounts> {
+    /// What all workers counted.
+    pub(crate) fn counts(&self) -> Counts {
+        let sum = |class: usize| self.read().map(|counts| counts.by_class[class].get()).sum::<u64>();
+        let ends = Distribution::of(self.read().map(|counts| &counts.total)).cumulative;
+        let before = std::iter::once(0).chain(ends);
+        Counts {
+            requests: (0..CLASSES.len()).map(sum).sum(),
+            failures: sum(CLASSES.len() - 1),
+            latencies: ends.iter().zip(before).map(|(end, before)| end.saturating_sub(before)).collect(),
+        }
+    }
+}
+
 impl<C: Default> Series<C> {
     fn new(labels: Labels, workers: usize, other: Option<Arc<Self>>, admissions: &Arc<AtomicUsize>) -> Self {
         let counts = (0..workers.max(1)).map(|_| OnceLock::new()).collect();
-        Self { labels, admitted: OnceLock::new(), counts, other, admissions: Arc::clone(admissions) }
+        Self {
+            labels,
+            admission: AtomicU8::new(UNDECIDED),
+            counts,
+            other,
+            admissions: Arc::clone(admissions),
+        }
     }
 
     /// What `worker` counts; only for the thread of that worker.
     pub(crate) fn of(&self, worker: usize) -> &C {
         let series = match &self.other {
-            Some(other) if !*self.admitted.get_or_init(|| self.admit()) => other,
+            Some(other) if self.admission.load(Ordering::Relaxed) != OWN && !self.admit() => other,
             _ => self,
         };
         series.counts[worker % series.counts.len()].get_or_init(Box::default)
     }
 
     fn admit(&self) -> bool {
+        if self.admission.load(Ordering::Relaxed) == SHARED {
+            return false;
+        }
         let more = |admitted| (admitted < SERIES_MAX).then_some(admitted + 1);
-        self.admissions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        let is_room = self.admissions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        let decision = if is_room { OWN } else { SHARED };
+        let decided =
+            self.admission.compare_exchange(UNDECIDED, decision, Ordering::Relaxed, Ordering::Relaxed);
+        if decided.is_err() && is_room {
+            self.admissions.fetch_sub(1, Ordering::Relaxed);
+        }
+        decided.map_or_else(|other| other, |_| decision) == OWN
+    }
+
+    /// Has series of its own from now on, whether or not there is room: somebody relies on them.
+    fn insist(&self) {
+        if self.admission.swap(OWN, Ordering::Relaxed) != OWN {
+            self.admissions.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// The service and the route or version.
@@ -117,7 +161,7 @@ impl<C: Default> Series<C> {
 
 impl<C> Drop for Series<C> {
     fn drop(&mut self) {
-        if self.other.is_some() && self.admitted.get() == Some(&true) {
+        if self.other.is_some() && *self.admission.get_mut() == OWN {
             self.admissions.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -156,12 +200,19 @@ impl<C: Default> Registry<C> {
         Arc::clone(&entry.series)
     }
 
+    /// The same, with numbers of their own however many series there are.
+    pub(crate) fn series_of_its_own(&self, service: &str, what: &str) -> Arc<Series<C>> {
+        let series = self.series(service, what);
+        series.insist();
+        series
+    }
+
     /// Forgets what has been gone for long at `now`.
     pub(crate) fn sweep(&self, now: Instant) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, known| {
             // A route that never had a request has no number that anybody could miss.
-            let used = known.series.admitted.get().is_some();
+            let used = known.series.admission.load(Ordering::Relaxed) != UNDECIDED;
             let gone = Arc::strong_count(&known.series) == 1;
             let since = if gone { *known.gone_since.get_or_insert(now) } else { now };
             !gone || (used && now.saturating_duration_since(since) < KEPT)
@@ -218,6 +269,29 @@ mod tests {
         registry.sweep(now + KEPT * 2);
         assert_eq!(labels(&registry), [""; 0]);
         assert_eq!(registry.admissions.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_somebody_relies_on_has_numbers_of_its_own_beyond_the_limit() {
+        let registry = Registry::<VersionCounts>::new(1);
+        let all: Vec<_> = (0..SERIES_MAX).map(|route| registry.series("s", &route.to_string())).collect();
+        all.iter().for_each(|series| series.of(0).by_class[1].add(1));
+        let late = registry.series("s", "late");
+        late.of(0).by_class[1].add(1);
+        assert_eq!(late.counts().requests, 0, "counted together with others");
+        let late = registry.series_of_its_own("s", "late");
+        late.of(0).by_class[1].add(1);
+        late.of(0).by_class[4].add(1);
+        late.of(0).total.observe(Duration::from_micros(700));
+        let counts = late.counts();
+        assert_eq!((counts.requests, counts.failures, counts.latencies[2]), (2, 1, 1));
+        assert_eq!(counts.latencies.iter().sum::<u64>(), 1);
+    }
+
+    #[test]
+    fn buckets_are_those_that_versions_are_compared_by() {
+        let ends = super::super::counter::BUCKETS.map(|(end, _)| end);
+        assert_eq!(ends, gatewright_model::rollout::verdict::LATENCY_ENDS);
     }
 
     #[test]

@@ -142,6 +142,7 @@ async fn open(
         quarantined: Vec::new(),
         plugins: Vec::new(),
         prepared: None,
+        versions: Vec::new(),
     };
     let mut lines = connection.watch(site, &query).await?;
     connection.beat(site, &heartbeat).await?;

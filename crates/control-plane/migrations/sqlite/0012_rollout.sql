@@ -1,0 +1,35 @@
+-- Versions that come into a group under watch: beside the running one, or in its place.
+CREATE TABLE rollout (
+    id                  TEXT NOT NULL PRIMARY KEY,
+    gateway_group_id    TEXT NOT NULL REFERENCES gateway_group (id) ON DELETE CASCADE,
+    service_id          TEXT NOT NULL,
+    -- `canary` or `guarded_publish`.
+    kind                TEXT NOT NULL,
+    service_version_id  TEXT NOT NULL REFERENCES service_version (id),
+    baseline_version_id TEXT NOT NULL REFERENCES service_version (id),
+    -- What was asked for, as JSON; secrets in conditions are sealed.
+    plan                TEXT NOT NULL,
+    -- In hundredths of a percent.
+    share               BIGINT NOT NULL,
+    step                BIGINT NOT NULL,
+    step_since          BIGINT NOT NULL,
+    -- What gateways had counted when the step began, as JSON.
+    marks               TEXT NOT NULL,
+    started_by          TEXT NOT NULL,
+    started_at          BIGINT NOT NULL,
+    started_number      BIGINT NOT NULL,
+    -- Null: it is under way.
+    ended_at            BIGINT,
+    ended_by            TEXT NOT NULL,
+    outcome             TEXT NOT NULL,
+    reason              TEXT NOT NULL,
+    -- What had been counted by its end, as JSON.
+    evidence            TEXT NOT NULL,
+    change_number       BIGINT NOT NULL
+);
+-- One at a time, whatever the rules say.
+CREATE UNIQUE INDEX rollout_under_way ON rollout (gateway_group_id, service_id) WHERE ended_at IS NULL;
+CREATE INDEX rollout_by_service ON rollout (gateway_group_id, service_id, started_number);
+
+-- Why a version was published, where somebody or something said so.
+ALTER TABLE publication ADD COLUMN note TEXT NOT NULL DEFAULT '';
