@@ -57,6 +57,36 @@ fn rotating_the_access_log_under_traffic_loses_no_line() {
     assert_eq!(status["access_log_lines_lost"], 0);
 }
 
+#[test]
+fn who_shows_the_debug_token_is_told_what_the_access_log_says() {
+    let directory = TempDir::new().unwrap();
+    let log = directory.path().join("access.log");
+    let upstream = Upstream::echo();
+    let token = "a-token-that-only-we-know";
+    let world = World::start_with(&["--debug-token", token, "--access-log", log.to_str().unwrap()]);
+    let template = json!({"upstream": {"nodes": upstream.nodes()}});
+    world.serve("pets", "1.4.0", &template, &[json!({"paths": ["/*"]})]);
+    let ask = |token| client::request(world.proxy, "GET", "s.test", "/a", &[("Gatewright-Debug", token)], b"");
+    assert_eq!(ask("a-token-that-others-guess").header("Gatewright-Served-By"), None);
+    let answer = ask(token);
+    let said = answer.header("Gatewright-Served-By").expect("what served it").to_owned();
+    assert!(upstream.recorded().iter().all(|one| one.head.header("Gatewright-Debug").is_none()));
+    wait::until_true("two lines", || targets(&log).len() == 2);
+    let lines = std::fs::read_to_string(&log).unwrap();
+    let line: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    let told = |name: &str| line[name].as_str().map_or_else(|| line[name].to_string(), str::to_owned);
+    let expected = format!(
+        "service=pets; version=1.4.0; route=pets-0; group=default; revision={}; instance={}",
+        told("revision"),
+        told("instance_id")
+    );
+    assert_eq!(said, expected);
+    let logged = ["service_id", "service_version", "route_id", "gateway_group_id"].map(told);
+    assert_eq!(logged, ["pets", "1.4.0", "pets-0", "default"]);
+    let metrics = client::get(world.status, "status.test", "/metrics").text();
+    assert!(metrics.contains(&format!("instance_id=\"{}\"", told("instance_id"))), "{metrics}");
+}
+
 /// The value of every counter that is scraped.
 fn counters(world: &World) -> BTreeMap<String, f64> {
     let text = client::get(world.status, "status.test", "/metrics").text();

@@ -1,14 +1,19 @@
 //! Startup settings of a gateway: read once by the executable, never changed while running.
 
+use std::fmt;
 use std::fs::DirBuilder;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gatewright_model::id::{GatewayGroupId, InstanceId};
+use gatewright_model::message::{Fields, Known};
+use gatewright_plugins::is_same_secret;
 use ipnet::IpNet;
 
 use crate::http1::{FIELDS_MAX, HEAD_BYTES_MAX};
@@ -42,6 +47,8 @@ pub struct Settings {
     pub access_log: Option<access_log::Settings>,
     /// Whether it is counted how long each plugin takes.
     pub measures_plugins: bool,
+    /// What callers show to be told what served them; absent: nobody is told.
+    pub debug_token: Option<DebugToken>,
     /// What clients may use of it.
     pub limits: Limits,
     /// How much memory there is; absent: nobody said so.
@@ -112,6 +119,43 @@ impl Default for DeniedNetworks {
             IpAddr::from(Ipv4Addr::new(169, 254, 169, 254)).into(),
             IpAddr::from(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)).into(),
         ])
+    }
+}
+
+/// What callers show to be told what served them. Compared in constant time, and never written.
+#[derive(Clone)]
+pub struct DebugToken(Arc<str>);
+
+impl DebugToken {
+    /// Whether a request with these fields shows it, once.
+    pub(crate) fn is_shown(&self, fields: &Fields) -> bool {
+        let mut shown = fields.known(Known::GatewrightDebug);
+        let only = shown.next().filter(|_| shown.next().is_none());
+        only.is_some_and(|shown| is_same_secret(shown, self.0.as_bytes()))
+    }
+}
+
+/// So short, it could be guessed; so long, it would fill a head.
+const DEBUG_TOKEN_BYTES: RangeInclusive<usize> = 16..=256;
+
+impl FromStr for DebugToken {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_sendable = text.bytes().all(|byte| byte.is_ascii_graphic());
+        match is_sendable && DEBUG_TOKEN_BYTES.contains(&text.len()) {
+            true => Ok(Self(text.into())),
+            false => {
+                let (least, most) = DEBUG_TOKEN_BYTES.into_inner();
+                Err(format!("a debug token has {least} to {most} letters, digits and signs of ASCII, without blanks"))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for DebugToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DebugToken(…)")
     }
 }
 

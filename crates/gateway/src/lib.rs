@@ -66,7 +66,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use config::{Limits, Settings, StartError, Trust};
+pub use config::{DebugToken, Limits, Settings, StartError, Trust};
 pub use handover::Inheritance;
 pub use memory::MemoryLimit;
 pub use source::{Connector, Io, Source};
@@ -170,7 +170,7 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
     }
     let (opening, opened) = watch::channel(!takes_over);
     background.spawn(open_once_configured(current.clone(), opening));
-    let teller = Arc::new(Teller::new(settings.gateway_group_id.as_str()));
+    let teller = Arc::new(Teller::new(&settings));
     let access_log = settings.access_log.clone().map(AccessLog::start).transpose()?;
     let shown = status::Shown {
         current: current.clone(),

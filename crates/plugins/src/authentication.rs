@@ -89,7 +89,8 @@ pub(crate) fn remove_cookie(exchange: &mut Exchange<'_>, name: &str) {
 }
 
 /// Whether two secrets are equal, in a time that does not tell where they differ.
-pub(crate) fn is_same_secret(one: &[u8], other: &[u8]) -> bool {
+#[must_use]
+pub fn is_same_secret(one: &[u8], other: &[u8]) -> bool {
     let difference = one.iter().zip(other).fold(0, |sum, (one, other)| sum | (one ^ other));
     one.len() == other.len() && std::hint::black_box(difference) == 0
 }

@@ -94,6 +94,7 @@ use std::sync::LazyLock;
 use gatewright_model::validation::Violations;
 use serde_json::Value;
 
+pub use authentication::is_same_secret;
 pub use kind::{Category, Kind};
 use kind::{Schemas, Site};
 

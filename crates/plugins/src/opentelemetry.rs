@@ -20,7 +20,7 @@ use crate::schema;
 use crate::shipping::{self, Outbox, Parcel, Settings};
 use crate::template::text_of;
 use crate::tracing::w3c::{Context, FIELD};
-use crate::tracing::{SpanId, TraceId};
+use crate::tracing::{SpanId, TraceId, serving};
 use gatewright_model::expression::Variables as _;
 
 pub(crate) const KIND: Kind = Kind {
@@ -344,6 +344,7 @@ impl OpenTelemetry {
                 attributes.push(attribute(name, value.into()));
             }
         }
+        attributes.extend(serving(exchange).map(|(name, value)| attribute(name, value.into())));
         self.further(exchange, &mut attributes);
         let mut span = json!({
             "traceId": traced.context.trace.text(),
@@ -443,6 +444,7 @@ mod tests {
             ("http.status_code", "500"),
             ("http.route", "/*"),
             ("apisix.route_id", "r1"),
+            ("gatewright.revision", "17"),
             ("arg_x", "1"),
             ("x-tag-one", "1"),
         ] {

@@ -18,7 +18,7 @@ use crate::outbound::Request;
 use crate::schema;
 use crate::shipping::{self, Outbox, Parcel, Settings};
 use crate::tracing::b3::Context;
-use crate::tracing::{SpanId, TraceId};
+use crate::tracing::{SpanId, TraceId, serving};
 
 pub(crate) const KIND: Kind = Kind {
     name: "zipkin",
@@ -164,6 +164,9 @@ impl Zipkin {
                 "http.status_code": outcome.status.to_string(),
             },
         });
+        for (name, value) in serving(exchange) {
+            span["tags"][name] = value.into();
+        }
         if let Some(parent) = traced.parent {
             span["parentId"] = parent.text().into();
         }
@@ -248,6 +251,7 @@ mod tests {
         assert_eq!((&request["kind"], &proxy["kind"]), (&json!("SERVER"), &json!("CLIENT")));
         assert_eq!((&request["duration"], &proxy["duration"]), (&json!(500_000), &json!(400_000)));
         assert_eq!(request["tags"]["http.status_code"], "201");
+        assert_eq!(request["tags"]["gatewright.revision"], "17");
         assert_eq!(
             request["localEndpoint"],
             json!({"ipv4": "10.0.0.1", "port": 9080, "serviceName": "APISIX"})

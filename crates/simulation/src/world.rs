@@ -358,6 +358,7 @@ fn settings(number: usize, disk: Option<&Path>) -> Settings {
         memory: None,
         trust: Trust::default(),
         denied: DeniedNetworks::default(),
+        debug_token: None,
         measures_plugins: false,
     }
 }

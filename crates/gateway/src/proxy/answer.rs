@@ -210,6 +210,7 @@ impl Answer<'_, '_, '_, '_, '_> {
             return Err(RejectReason::UpstreamMalformed.into());
         };
         headers::remove_hop_by_hop(&mut head.fields);
+        tell(head, self.record);
         write::response_start(head, reply);
         headers::write_upgrade(reply);
         write::end(reply);
@@ -342,6 +343,7 @@ impl<'a, 's> Recipient<'a, '_, 's> {
     ) -> Result<(Option<Sink<'a, 's>>, bool), Trouble> {
         let Self { client, limit, reply, asked } = self;
         let persists = asked.wish.persists;
+        tell(head, record);
         match client {
             Outgoing::Http1(writer) => {
                 let needs_framing = matches!(framing, Framing::Chunked | Framing::UntilClose);
@@ -369,6 +371,13 @@ impl<'a, 's> Recipient<'a, '_, 's> {
                 Ok((sink, persists))
             }
         }
+    }
+}
+
+/// Tells a caller who may know what served the request.
+fn tell(head: &mut ResponseHead, record: &Record<'_>) {
+    if let Some(said) = record.served_by() {
+        head.fields.set(headers::SERVED_BY, said.as_bytes());
     }
 }
 

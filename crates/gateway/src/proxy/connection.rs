@@ -328,9 +328,10 @@ async fn reject(
     let persists = persists && ended && !reason.is_about_the_connection();
     let head_only = workspace.request.client_method() == Method::Head;
     workspace.reply.clear();
+    let served_by = record.served_by();
     match reason {
-        RejectReason::PluginAnswered(_) => phases::write_composed(workspace, !persists),
-        _ => reason.write(!persists, head_only, &mut workspace.reply),
+        RejectReason::PluginAnswered(_) => phases::write_composed(workspace, !persists, served_by),
+        _ => reason.write((!persists, head_only), served_by, &mut workspace.reply),
     }
     record.head_written(memchr::memmem::find(&workspace.reply, b"\r\n\r\n").map_or(0, |end| end + 4));
     tracing::debug!(reason = reason.name(), status = reason.status(), client = %client.address.peer, "rejected");

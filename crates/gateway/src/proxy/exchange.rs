@@ -79,6 +79,7 @@ pub(super) async fn forward<'l>(
     mut wish: Wish,
     record: &Record<'l>,
 ) -> Result<bool, Failure> {
+    worker.recorder.heed(record, &workspace.request.fields);
     bear(worker, *unread)?;
     headers::remove_claims(&mut workspace.request.fields, client.address.is_trusted);
     let mut body = Body::unread();

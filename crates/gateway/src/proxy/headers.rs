@@ -64,11 +64,16 @@ pub(crate) fn remove_hop_by_hop(fields: &mut Fields) -> ConnectionOptions {
     options
 }
 
-/// Removes what a client must not claim: what only the gateway says of a caller, unless the client is trusted, and
+/// The field that tells callers who show a debug token what served them.
+pub(crate) const SERVED_BY: &str = "Gatewright-Served-By";
+
+/// Removes what a client must not claim, and what is meant for the gateway alone: what only the gateway says of a caller, unless the client is trusted, and
 /// twins of whatever the gateway acts on. To be called before anything reads the fields.
 pub(crate) fn remove_claims(fields: &mut Fields, is_trusted: bool) {
     fields.remove_if(|field, name| match field.known {
         Known::Other => is_twin(name),
+        // A secret of whoever runs this gateway, or of another one.
+        Known::GatewrightDebug => true,
         Known::XConsumerUsername | Known::XConsumerCustomId | Known::XCredentialIdentifier => !is_trusted,
         _ => false,
     });

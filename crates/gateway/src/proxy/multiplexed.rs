@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use gatewright_model::message::Known;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
-use http::Request;
+use http::{Request, Response};
 use http::request::Parts;
 
 use super::client::{Client, Incoming, Outgoing};
@@ -276,13 +276,23 @@ fn expire(outlet: &mut Outlet, record: &Record<'_>) {
         record.cut(reason);
         outlet.send_trailers(reason.grpc_status())
     } else {
-        let head = reason.grpc_answer();
+        let mut head = reason.grpc_answer();
+        tell(&mut head, record);
         record.rejected(reason);
         record.head_written(http2::bytes(head.headers()));
         outlet.send_head(head, true)
     };
     if told.is_err() {
         outlet.reset(Reason::CANCEL);
+    }
+}
+
+/// Tells a caller who may know what served the request.
+fn tell(head: &mut Response<()>, record: &Record<'_>) {
+    if let Some(said) = record.served_by() {
+        let fields = head.headers_mut();
+        fields.remove(headers::SERVED_BY);
+        http2::append_to(fields, headers::SERVED_BY.as_bytes(), said.as_bytes());
     }
 }
 
@@ -295,15 +305,17 @@ async fn reject(
 ) -> Result<(), Closed> {
     // A gRPC client makes nothing of another body.
     if grpc::is_call(&parts.headers) && reason.status() >= 400 {
-        let head = reason.grpc_answer();
+        let mut head = reason.grpc_answer();
+        tell(&mut head, record);
         record.head_written(http2::bytes(head.headers()));
         return outlet.borrow_mut().send_head(head, true);
     }
     let head_only = parts.method == http::Method::HEAD;
-    let (head, body) = match reason {
+    let (mut head, body) = match reason {
         RejectReason::PluginAnswered(_) => phases::composed(workspace).ok_or(Closed)?,
         _ => reason.answer(),
     };
+    tell(&mut head, record);
     record.head_written(http2::bytes(head.headers()));
     let bodiless = head_only || body.is_empty();
     outlet.borrow_mut().send_head(head, bodiless)?;

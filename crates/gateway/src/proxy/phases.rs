@@ -26,7 +26,7 @@ use super::client::Client;
 use super::connection::Unread;
 use super::destination::Found;
 use super::exchange::{Failure, Wish, read_body};
-use super::headers::ClientAddress;
+use super::headers::{self, ClientAddress};
 use super::reject::RejectReason;
 use super::variables::RequestVariables;
 use crate::http1::framing::Framing;
@@ -419,9 +419,12 @@ fn replace_body(workspace: &mut Workspace, unread: &mut Unread, body: &Bytes) {
 }
 
 /// Writes the answer of a plugin that was composed in `workspace`.
-pub(super) fn write_composed(workspace: &mut Workspace, close: bool) {
+pub(super) fn write_composed(workspace: &mut Workspace, close: bool, served_by: Option<String>) {
     let body = settle_length(workspace);
     let Workspace { request, response: head, reply, .. } = workspace;
+    if let Some(said) = served_by {
+        head.fields.set(headers::SERVED_BY, said.as_bytes());
+    }
     write::response_start(head, reply);
     if close {
         write::field(b"Connection", b"close", reply);

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
+use super::headers::SERVED_BY;
 use crate::http1::Malformed;
 use crate::http1::write;
 
@@ -265,7 +266,12 @@ impl RejectReason {
     }
 
     /// Writes the whole answer.
-    pub(crate) fn write(self, close: bool, head_only: bool, out: &mut Vec<u8>) {
+    pub(crate) fn write(
+        self,
+        (close, head_only): (bool, bool),
+        served_by: Option<String>,
+        out: &mut Vec<u8>,
+    ) {
         let body = self.body();
         let status = self.status();
         out.extend_from_slice(b"HTTP/1.1 ");
@@ -277,6 +283,9 @@ impl RejectReason {
         write::field(b"Content-Length", body.len().to_string().as_bytes(), out);
         if status == 405 {
             write::field(b"Allow", METHODS.as_bytes(), out);
+        }
+        if let Some(said) = served_by {
+            write::field(SERVED_BY.as_bytes(), said.as_bytes(), out);
         }
         if close {
             write::field(b"Connection", b"close", out);
@@ -304,7 +313,7 @@ mod tests {
 
     fn answer(reason: RejectReason, close: bool, head_only: bool) -> String {
         let mut out = Vec::new();
-        reason.write(close, head_only, &mut out);
+        reason.write((close, head_only), None, &mut out);
         String::from_utf8(out).unwrap()
     }
 

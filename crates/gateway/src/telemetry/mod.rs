@@ -17,9 +17,10 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
-use gatewright_model::message::RequestHead;
+use gatewright_model::message::{Fields, RequestHead};
 use gatewright_plugins::exchange::Counted;
 
+use crate::config::{DebugToken, Settings};
 use crate::proxy::ClientAddress;
 use crate::proxy::phases::Ended;
 use access_log::Lines;
@@ -34,13 +35,25 @@ use sampler::Sampler;
 #[derive(Clone, Debug)]
 pub(crate) struct Teller {
     pub(crate) gateway_group_id: String,
+    pub(crate) instance_id: String,
     pub(crate) hostname: String,
+    /// What callers show to be told what served them.
+    pub(crate) debug_token: Option<DebugToken>,
 }
 
 impl Teller {
-    pub(crate) fn new(gateway_group_id: &str) -> Self {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            debug_token: settings.debug_token.clone(),
+            ..Self::named(settings.gateway_group_id.as_str(), settings.instance_id.as_str())
+        }
+    }
+
+    /// The instance of this id, of the group of that id, which tells no callers.
+    pub(crate) fn named(gateway_group_id: &str, instance_id: &str) -> Self {
         let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Self { gateway_group_id: gateway_group_id.to_owned(), hostname }
+        let (gateway_group_id, instance_id) = (gateway_group_id.to_owned(), instance_id.to_owned());
+        Self { gateway_group_id, instance_id, hostname, debug_token: None }
     }
 }
 
@@ -84,7 +97,7 @@ impl Recorder {
     /// One that tells nobody, for tests.
     #[cfg(test)]
     pub(crate) fn silent() -> Self {
-        let (metrics, teller) = (Arc::new(Metrics::new(1)), Arc::new(Teller::new("default")));
+        let (metrics, teller) = (Arc::new(Metrics::new(1)), Arc::new(Teller::named("default", "i")));
         Self::new(0, metrics, &teller, None, Arc::new(Sampler::new()))
     }
 
@@ -98,6 +111,17 @@ impl Recorder {
     pub(crate) fn sample(&self, record: &Record<'_>, request: &RequestHead) {
         if let Some(head) = self.sampler.begin(request) {
             record.sample(head);
+        }
+    }
+
+    /// Takes note of a caller who may be told what serves the request. To be asked while the request has the fields
+    /// that came.
+    #[inline]
+    pub(crate) fn heed(&self, record: &Record<'_>, fields: &Fields) {
+        if let Some(token) = &self.teller.debug_token
+            && token.is_shown(fields)
+        {
+            record.tell(Arc::clone(&self.teller));
         }
     }
 

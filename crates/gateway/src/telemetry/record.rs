@@ -3,8 +3,10 @@
 //! Numbers and references only: what the configuration says is referred to, and nothing is copied or allocated.
 //! The values are cells because both directions of an exchange have something to say, side by side.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
+use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gatewright_model::lifecycle::RouteVersion;
@@ -14,6 +16,7 @@ use gatewright_model::sample::SampledHead;
 use crate::live::{LiveConfig, LiveRoute, LiveService};
 use crate::proxy::phases::Phases;
 use crate::proxy::reject::RejectReason;
+use crate::telemetry::Teller;
 
 /// The status of a request whose client left before it was answered, as nginx has it.
 pub(crate) const CLIENT_CLOSED: u16 = 499;
@@ -27,6 +30,8 @@ pub(crate) struct Record<'l> {
     phases: Cell<Option<Box<Phases<'l>>>>,
     /// The head, if it is one of the few that are kept.
     sample: Cell<Option<Box<SampledHead>>>,
+    /// Who tells the caller what serves the request; absent: nobody does.
+    teller: OnceCell<Arc<Teller>>,
     status: Cell<u16>,
     reject_reason: Cell<Option<RejectReason>>,
     cut_reason: Cell<Option<RejectReason>>,
@@ -65,6 +70,7 @@ impl<'l> Record<'l> {
             service: Cell::new(None),
             phases: Cell::new(None),
             sample: Cell::new(None),
+            teller: OnceCell::new(),
             status: Cell::new(0),
             reject_reason: Cell::new(None),
             cut_reason: Cell::new(None),
@@ -103,6 +109,39 @@ impl<'l> Record<'l> {
     /// The head, if it is to be kept.
     pub(crate) fn take_sample(&self) -> Option<Box<SampledHead>> {
         self.sample.take()
+    }
+
+    /// The caller may be told what serves the request.
+    pub(crate) fn tell(&self, teller: Arc<Teller>) {
+        // Who has been noted already says the same.
+        let _ = self.teller.set(teller);
+    }
+
+    /// What serves the request, for a caller who may be told.
+    pub(crate) fn served_by(&self) -> Option<String> {
+        let teller = self.teller.get()?;
+        let mut said = String::new();
+        if let Some(place) = self.service.get() {
+            let published = &place.service.published;
+            let _ = write!(said, "service={}; ", published.service_id);
+            if let Some(version) = &published.version {
+                let _ = write!(said, "version={}; ", sendable(version));
+            }
+            // Only beside a candidate there are two sides.
+            if let Some(candidate) = self.live.services.candidate(&published.service_id) {
+                let is_candidate = std::ptr::eq(&**candidate, place.service);
+                said.push_str(if is_candidate { "side=candidate; " } else { "side=running; " });
+            }
+            if let Some(route) = published.routes.get(place.route) {
+                let _ = write!(said, "route={}; ", route.route_id);
+            }
+        }
+        let _ = write!(said, "group={}; ", teller.gateway_group_id);
+        if let Some(revision) = self.live.revision {
+            let _ = write!(said, "revision={revision}; ");
+        }
+        let _ = write!(said, "instance={}", teller.instance_id);
+        Some(said)
     }
 
     /// A try begins.
@@ -262,6 +301,12 @@ impl<'l> Outcome<'l> {
     pub(crate) fn gateway(&self) -> Duration {
         self.total.saturating_sub(self.upstream.unwrap_or_default())
     }
+}
+
+/// A version as a field can carry it: people choose its letters.
+fn sendable(version: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_graphic() && letter != ';';
+    version.chars().map(|letter| if is_plain(letter) { letter } else { '?' }).collect()
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ mod redis;
 mod rows_a;
 mod rows_c;
 mod rows_d;
+mod served_by;
 mod shipping;
 mod tls;
 mod tls_nodes;

@@ -46,6 +46,7 @@ fn a_line_says_what_was_asked_what_was_answered_and_what_served_it() {
     let told = |name: &str| line[name].clone();
     for (name, expected) in [
         ("gateway_group_id", json!("default")),
+        ("instance_id", json!("instance")),
         ("revision", json!(1)),
         ("remote_addr", json!("127.0.0.1")),
         ("server_protocol", json!("HTTP/1.1")),

@@ -127,6 +127,7 @@ impl World {
             workers: NonZeroUsize::new(2).unwrap(),
             limits: Limits::default(),
             access_log: None,
+            debug_token: None,
             measures_plugins: false,
             memory: None,
             trust: Trust::default(),

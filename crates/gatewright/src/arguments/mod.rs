@@ -364,6 +364,9 @@ pub(crate) struct TrafficListeners {
     /// Count how long each plugin takes; the metrics say so.
     #[arg(long, env = "GATEWRIGHT_MEASURE_PLUGINS")]
     pub(crate) measure_plugins: bool,
+    /// Tell who sends this in the header `Gatewright-Debug` what served the request; without: nobody is told.
+    #[arg(long, env = "GATEWRIGHT_DEBUG_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub(crate) debug_token: Option<gatewright_gateway::DebugToken>,
     #[command(flatten)]
     pub(crate) clients: crate::client_limits::ClientLimits,
 }

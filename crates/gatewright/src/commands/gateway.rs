@@ -92,6 +92,7 @@ pub(super) fn settings(
         workers: traffic.workers(),
         access_log: traffic.access_log.settings(),
         measures_plugins: traffic.measure_plugins,
+        debug_token: traffic.debug_token.clone(),
         limits: traffic.clients.limits(),
         memory: traffic.clients.memory(),
         trust: traffic.clients.trust(),

@@ -79,6 +79,7 @@ pub enum Known {
     XConsumerUsername,
     XConsumerCustomId,
     XCredentialIdentifier,
+    GatewrightDebug,
 }
 
 impl Known {
@@ -95,6 +96,7 @@ impl Known {
             14 => &[("content-length", Self::ContentLength)],
             15 => &[("x-forwarded-for", Self::XForwardedFor)],
             16 => &[
+                ("gatewright-debug", Self::GatewrightDebug),
                 ("x-forwarded-host", Self::XForwardedHost),
                 ("x-forwarded-port", Self::XForwardedPort),
                 ("proxy-connection", Self::ProxyConnection),
@@ -272,6 +274,7 @@ mod tests {
         assert_eq!(Known::of(b"Content-Length"), Known::ContentLength);
         assert_eq!(Known::of(b"TRANSFER-ENCODING"), Known::TransferEncoding);
         assert_eq!(Known::of(b"x-forwarded-Host"), Known::XForwardedHost);
+        assert_eq!(Known::of(b"Gatewright-Debug"), Known::GatewrightDebug);
         assert_eq!(Known::of(b"content-lengthy"), Known::Other);
     }
 }

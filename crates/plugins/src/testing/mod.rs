@@ -68,7 +68,11 @@ impl Surroundings for World {
     }
 
     fn variable<'a>(&'a self, _: &'a RequestHead, _: &'a Body, variable: &Variable) -> Option<Value<'a>> {
-        (*variable == Variable::Hostname).then(|| Value::text(b"gateway-1"))
+        match variable {
+            Variable::Hostname => Some(Value::text(b"gateway-1")),
+            Variable::Other(name) if **name == *"revision" => Some(Value::text(b"17")),
+            _ => None,
+        }
     }
 }
 

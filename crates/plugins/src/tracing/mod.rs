@@ -6,7 +6,25 @@
 pub(crate) mod b3;
 pub(crate) mod w3c;
 
-use crate::exchange::Surroundings;
+use gatewright_model::expression::Variable;
+
+use crate::exchange::{Exchange, Surroundings};
+
+/// What served a request, beside route and service: attributes, and the variables that hold their values.
+const SERVING: [(&str, &str); 4] = [
+    ("gatewright.service.version", "service_version"),
+    ("gatewright.gateway_group.id", "gateway_group_id"),
+    ("gatewright.revision", "revision"),
+    ("gatewright.instance.id", "instance_id"),
+];
+
+/// What served a request that is over, as far as it is known, by the names that spans give it.
+pub(crate) fn serving(exchange: &Exchange<'_>) -> impl Iterator<Item = (&'static str, String)> {
+    SERVING.into_iter().filter_map(|(name, variable)| {
+        let value = exchange.text(&Variable::Other(variable.into()))?;
+        Some((name, String::from_utf8_lossy(&value).into_owned()))
+    })
+}
 
 /// Sixteen bytes that a trace is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

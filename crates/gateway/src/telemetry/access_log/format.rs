@@ -48,6 +48,7 @@ pub const JSON_FIELDS: &[&str] = &[
     "upstream_response_time",
     "http_user_agent",
     "http_referer",
+    "instance_id",
 ];
 
 /// The format that web servers have shared for decades. The gateway knows no user of HTTP authentication.

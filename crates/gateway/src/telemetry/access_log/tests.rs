@@ -17,7 +17,7 @@ fn line(format: &str, head: &[u8]) -> String {
     let mut request = RequestHead::default();
     crate::http1::request::parse(head, &mut request).expect("a request");
     let client = ClientAddress::new("10.0.0.9:5000".parse().unwrap(), "10.0.0.1:9080".parse().unwrap(), None);
-    let teller = Teller { gateway_group_id: "default".to_owned(), hostname: "gw-1".to_owned() };
+    let teller = Teller { hostname: "gw-1".to_owned(), ..Teller::named("default", "i-1") };
     let mut moment = Moment::default();
     moment.set(Duration::from_millis(1_700_000_000_250));
     let live = LiveConfig::empty();
@@ -45,7 +45,7 @@ fn text_holds_values_where_the_variables_were() {
         ("$reject_reason $upstream_addr $cut_reason", "not_configured - -"),
         ("$request_length $bytes_sent $body_bytes_sent", "100 250 50"),
         ("$msec $time_iso8601", "1700000000.250000 2023-11-14T22:13:20+00:00"),
-        ("[$time_local] $hostname $gateway_group_id", "[14/Nov/2023:22:13:20 +0000] gw-1 default"),
+        ("[$time_local] $hostname $gateway_group_id $instance_id", "[14/Nov/2023:22:13:20 +0000] gw-1 default i-1"),
         ("", ""),
     ] {
         assert_eq!(line(format, HEAD), format!("{expected}\n"), "{format}");

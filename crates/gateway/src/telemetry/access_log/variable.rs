@@ -46,6 +46,7 @@ enum Over {
     ServiceVersion,
     GatewayGroupId,
     Revision,
+    InstanceId,
 }
 
 /// A variable that only the access log has.
@@ -94,6 +95,7 @@ pub(crate) const NAMES: &[Name] = &[
     named("service_version", Over::ServiceVersion, "version of the matched service"),
     named("gateway_group_id", Over::GatewayGroupId, "id of the gateway's group"),
     named("revision", Over::Revision, "revision of the configuration the request ran on"),
+    named("instance_id", Over::InstanceId, "id of the gateway instance"),
 ];
 
 impl Variable {
@@ -210,6 +212,7 @@ impl<'a> Told<'a> {
             Over::ServiceVersion => text(outcome.service()?.published.version.as_ref()?.as_bytes()),
             Over::GatewayGroupId => text(self.teller.gateway_group_id.as_bytes()),
             Over::Revision => Shown::Number(outcome.live.revision?.0),
+            Over::InstanceId => text(self.teller.instance_id.as_bytes()),
         })
     }
 

@@ -65,6 +65,7 @@ fn gateway(scraped: &Scraped<'_>, text: &mut Text) {
         ("version", env!("CARGO_PKG_VERSION")),
         ("gateway_group", teller.gateway_group_id.as_str()),
         ("hostname", teller.hostname.as_str()),
+        ("instance_id", teller.instance_id.as_str()),
     ];
     text.family("gatewright_info", Kind::Gauge, "The gateway itself; always 1.").sample(&labels, 1);
 }
