@@ -39,6 +39,17 @@ pub(crate) enum AdminError {
     Answer { method: &'static str, url: String, reason: String },
 }
 
+/// What of the life of a gateway group is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// What stands.
+    Now,
+    /// What stood in this revision.
+    Revision(u64),
+    /// What stood then, in seconds since 1970.
+    Time(u64),
+}
+
 /// A certificate with which gateways join, in PEM.
 pub(crate) struct IssuedCertificate {
     pub(crate) certificate: String,
@@ -174,24 +185,33 @@ impl AdminClient {
         self.call("PATCH", &path, Some(changes)).map(drop)
     }
 
-    /// What would serve `request` in a gateway group, with the named versions (`service@version`) in place.
+    /// What would serve `request` in a gateway group at that moment, with the named versions (`service@version`) in
+    /// place; and in which revision.
     pub(crate) fn explain(
         &self,
         gateway_group_id: &str,
         request: &RehearsedRequest,
         versions: &[(String, String)],
-    ) -> Result<Explanation, AdminError> {
+        at: Moment,
+    ) -> Result<(Explanation, u64), AdminError> {
         let path = format!("/api/gateway_groups/{gateway_group_id}/explain");
         let services =
             versions.iter().map(|(service, version)| json!({ "service_id": service, "version": version }));
         let mut wish = json!(request);
         wish["services"] = services.collect();
+        match at {
+            Moment::Now => {}
+            Moment::Revision(revision) => wish["revision"] = revision.into(),
+            Moment::Time(seconds) => wish["time"] = seconds.into(),
+        }
         let answer = self.call("POST", &path, Some(&wish))?;
-        serde_json::from_value(answer["value"].clone()).map_err(|error| AdminError::Answer {
+        let explanation = serde_json::from_value(answer["value"].clone());
+        let explanation = explanation.map_err(|error| AdminError::Answer {
             method: "POST",
             url: format!("{}{path}", self.base),
             reason: error.to_string(),
-        })
+        })?;
+        Ok((explanation, answer["value"]["revision"].as_u64().unwrap_or_default()))
     }
 
     /// The id of the service template with this id or, if there is none, with this name; else what was given, for a

@@ -78,7 +78,7 @@ impl ApiError {
                 Refusal::ChangedMeanwhile { .. } => StatusCode::PRECONDITION_FAILED,
                 Refusal::IdempotencyKeyReused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
                 Refusal::StoreFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
-                Refusal::NotFound { .. } => StatusCode::NOT_FOUND,
+                Refusal::NotFound { .. } | Refusal::PastForgotten { .. } => StatusCode::NOT_FOUND,
                 Refusal::IdTaken { .. }
                 | Refusal::NameTaken { .. }
                 | Refusal::VersionTaken { .. }

@@ -1,25 +1,25 @@
 //! Explaining requests.
 
 use axum::extract::State;
-use gatewright_model::rehearsal::Explanation;
 
 use super::error::{ErrorBody, Refusals};
 use super::request::{Ids, Json};
 use super::{Single, SingleAnswer, warned};
 use crate::app::document::{ExplainWish, explain_parse};
-use crate::app::{App, Caller};
+use crate::app::{App, Caller, Explained};
 
-/// Explains which route of a gateway group would serve a request, and why no other (our extension).
+/// Explains which route of a gateway group would serve a request, or would have served it, and why no other (our
+/// extension).
 #[utoipa::path(post, path = "/api/gateway_groups/{gateway_group_id}/explain", tag = "gateway group",
     params(("gateway_group_id" = String, Path)), request_body = ExplainWish,
-    responses((status = 200, body = Single<Explanation>), Refusals,
+    responses((status = 200, body = Single<Explained>), Refusals,
         (status = 501, description = "The control plane was built without the gateway.", body = ErrorBody)))]
 pub(super) async fn explain(
     caller: Caller,
     State(app): State<App>,
     ids: Ids,
     Json(body): Json,
-) -> SingleAnswer<Explanation> {
+) -> SingleAnswer<Explained> {
     let document = explain_parse(body)?;
     let explanation = app.explain(&caller, &ids.id("gateway_group_id")?, document.content).await?;
     Ok(warned(explanation, &document.warnings))

@@ -213,6 +213,14 @@ pub(crate) struct ExplainWish {
     #[serde(default)]
     #[schema(max_items = 1000)]
     pub(crate) services: Vec<ExplainedVersion>,
+    /// The revision of the group to explain it with; absent: the newest.
+    #[serde(default)]
+    #[schema(nullable = false)]
+    pub(crate) revision: Option<u64>,
+    /// The moment to explain it with, in unix seconds, instead of a revision.
+    #[serde(default)]
+    #[schema(nullable = false, minimum = 0)]
+    pub(crate) time: Option<i64>,
     #[serde(flatten)]
     pub(crate) request: RehearsedRequest,
 }

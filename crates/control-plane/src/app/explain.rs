@@ -1,16 +1,29 @@
-//! Explaining a request: which route of a group would serve it, with the published versions or with others.
+//! Explaining a request: which route of a group would serve it, with the published versions or with others, now or in
+//! the past.
 
 use std::sync::Arc;
 
 use gatewright_model::id::GatewayGroupId;
 use gatewright_model::rehearsal::{Explanation, RehearsalError};
-use gatewright_model::snapshot::PublishedService;
+use gatewright_model::snapshot::{PublishedService, Revision};
 use gatewright_model::validation::Violations;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::document::ExplainWish;
 use super::runtime_configuration::runtime_default;
 use super::{Action, App, Caller, Refusal};
-use crate::distribution::Standing;
+use crate::distribution::{Services, Standing};
+use crate::store::{Past, Reading};
+
+/// Which route serves a request, and in which revision of the group.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Explained {
+    /// The revision of the group that the request was explained with.
+    pub(crate) revision: u64,
+    #[serde(flatten)]
+    pub(crate) explanation: Explanation,
+}
 
 impl App {
     /// Explains a request in a group. A version that is named takes the place of the published one and keeps the
@@ -20,10 +33,13 @@ impl App {
         caller: &Caller,
         group: &GatewayGroupId,
         wish: ExplainWish,
-    ) -> Result<Explanation, Refusal> {
+    ) -> Result<Explained, Refusal> {
         caller.must(Action::GetPublishedService, group.as_str())?;
         let rehearsal = Arc::clone(self.parts.rehearsal.as_ref().ok_or(Refusal::NoRehearsal)?);
-        let (mut tx, settings, mut services) = self.standing(group).await?;
+        let (mut tx, mut settings, mut services) = self.standing(group).await?;
+        let (revision, past) = past(&mut tx, group, &wish).await?;
+        settings = past.settings.unwrap_or(settings);
+        go_back(&mut services, past);
         for named in wish.services {
             let id = named.service_id;
             let version = tx.service_version_numbered(&id, &named.version).await?;
@@ -48,10 +64,64 @@ impl App {
         });
         let explained =
             rehearsing.await.map_err(|error| Refusal::Unavailable { reason: error.to_string() })?;
-        explained.map_err(|error| match error {
+        let explanation = explained.map_err(|error| match error {
             RehearsalError::Target(wrong) => Violations::one("/uri", wrong.to_string()).into(),
             RehearsalError::Head(wrong) => Violations::one("", wrong).into(),
-            RehearsalError::Services(violations) => violations.into(),
-        })
+            RehearsalError::Services(violations) => Refusal::from(violations),
+        })?;
+        Ok(Explained { revision: revision.0, explanation })
+    }
+}
+
+/// The revision that is asked about, and how the group differed in it from what it is now.
+async fn past(
+    tx: &mut Reading,
+    group: &GatewayGroupId,
+    wish: &ExplainWish,
+) -> Result<(Revision, Past), Refusal> {
+    let not_found = || Refusal::NotFound { noun: "gateway group", id: group.to_string() };
+    let reach = tx.past_reach(group).await?.ok_or_else(not_found)?;
+    let forgotten = |asked: String| Refusal::PastForgotten {
+        group: group.to_string(),
+        asked,
+        oldest: reach.oldest.0,
+        oldest_since: reach.oldest_since,
+        newest: reach.newest.0,
+    };
+    let revision = match (wish.revision, wish.time) {
+        (None, None) => reach.newest,
+        (Some(_), Some(_)) => {
+            return Err(Violations::one("/time", "name a revision or a time, not both").into());
+        }
+        (Some(asked), None) if asked > reach.newest.0 => {
+            let newest = reach.newest;
+            let message = format!("revision {asked} is not there yet; the newest of the group is {newest}");
+            return Err(Violations::one("/revision", message).into());
+        }
+        (Some(asked), None) if asked < reach.oldest.0 => return Err(forgotten(format!("revision {asked}"))),
+        (Some(asked), None) => Revision(asked),
+        (None, Some(time)) if time < reach.oldest_since => {
+            return Err(forgotten(format!("what stood at {time}")));
+        }
+        (None, Some(time)) => tx.past_revision_at(group, time, reach).await?.max(reach.oldest),
+    };
+    let past = match revision == reach.newest {
+        true => Past::default(),
+        false => tx.past_state(group, revision).await?,
+    };
+    Ok((revision, past))
+}
+
+/// Makes of what stands what stood.
+fn go_back(services: &mut Services, past: Past) {
+    if past.services.is_empty() {
+        return;
+    }
+    let services = Arc::make_mut(services);
+    for (id, service) in past.services {
+        match service {
+            Some(service) => drop(services.insert(id, Standing::imagined(Arc::new(service)))),
+            None => drop(services.remove(&id)),
+        }
     }
 }

@@ -73,6 +73,7 @@ pub(crate) use caller::{ADMIN, Action, Caller, Credentials, SUPER_ADMIN};
 pub(crate) use canary::CanaryEnd;
 pub(crate) use core_schema::core_schema;
 pub(crate) use document::Warnings;
+pub(crate) use explain::Explained;
 pub(crate) use group_object::{GroupObject, Object, Shelf};
 pub(crate) use group_route::RouteContent;
 pub(crate) use instance::{

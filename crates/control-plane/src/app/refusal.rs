@@ -144,6 +144,23 @@ pub(crate) enum Refusal {
         /// The set.
         id: String,
     },
+    /// What a group was then is not kept any more.
+    #[error(
+        "{asked} of gateway group `{group}` is not kept any more: the oldest that is kept is revision {oldest}, which \
+         stood from {oldest_since} (unix seconds) on, and the newest is {newest}"
+    )]
+    PastForgotten {
+        /// The group.
+        group: String,
+        /// Which revision or moment.
+        asked: String,
+        /// The oldest revision that is kept.
+        oldest: u64,
+        /// Since when it stood, in unix seconds.
+        oldest_since: i64,
+        /// The newest revision.
+        newest: u64,
+    },
     /// Nobody in this process knows how gateways match.
     #[error(
         "this control plane was built without the gateway and cannot explain requests; ask one that was built with it, \

@@ -134,6 +134,7 @@ impl Writing {
         group: &GatewayGroup,
     ) -> Result<(), StoreError> {
         self.witness(Subject::GatewayGroup(id.clone())).await?;
+        self.past_group_keep(id).await?;
         let update = query(
             "UPDATE gateway_group SET name = $2, labels = $3, content = $4, updated_at = $5, change_number = $6 \
              WHERE id = $1",
@@ -155,7 +156,10 @@ impl Writing {
             query("UPDATE gateway_group SET revision = revision + 1 WHERE id = $1 RETURNING revision");
         let row = self.tx.row(raise.bind(id.as_str())).await?;
         self.tx.announce(id.as_str()).await?;
-        revision(row.as_ref().ok_or(StoreError::NotFound)?)
+        let revision = revision(row.as_ref().ok_or(StoreError::NotFound)?)?;
+        self.making_revision(id, revision);
+        self.past_prune(id, revision).await?;
+        Ok(revision)
     }
 }
 

@@ -76,6 +76,7 @@ impl Writing {
         write: &RouteWrite<'_, T>,
     ) -> Result<(), StoreError> {
         self.witness(Subject::group_route(key)).await?;
+        self.past_route_keep(key).await?;
         let put = query(
             "INSERT INTO group_route (gateway_group_id, kind, id, service_id, name, labels, content, created_at, \
              updated_at, created_number, change_number) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8, $9, $9) \
@@ -102,6 +103,7 @@ impl Writing {
             let routes = routes.bind(group.as_str()).bind(kind).bind(service.as_str());
             self.witness_all(routes, |id| Some(Subject::GroupRoute(group.clone(), kind, id))).await?;
         }
+        self.past_routes_keep(group, service).await?;
         let delete = query("DELETE FROM group_route WHERE gateway_group_id = $1 AND service_id = $2");
         self.tx.execute(delete.bind(group.as_str()).bind(service.as_str())).await?;
         Ok(())
@@ -109,6 +111,7 @@ impl Writing {
 
     pub(crate) async fn group_route_delete(&mut self, key: RouteKey<'_>) -> Result<(), StoreError> {
         self.witness(Subject::group_route(key)).await?;
+        self.past_route_keep(key).await?;
         let delete = query("DELETE FROM group_route WHERE gateway_group_id = $1 AND kind = $2 AND id = $3");
         let delete = delete.bind(key.group.as_str()).bind(kind_text(key.kind)).bind(key.id.as_str());
         self.tx.execute_one(delete).await

@@ -42,6 +42,7 @@ mod group_route;
 mod instance;
 mod instance_token;
 mod label;
+mod past_state;
 mod publication;
 mod publish_receipt;
 mod published_service;
@@ -71,6 +72,7 @@ pub(crate) use group_route::RouteKey;
 pub(crate) use instance::InstanceRow;
 pub(crate) use instance_token::InstanceTokenRow;
 pub(crate) use label::LabelledKind;
+pub(crate) use past_state::{Past, PastReach};
 pub(crate) use list::{Direction, ListFilter, Listed, Order, Page};
 pub(crate) use publication::PublicationRow;
 pub(crate) use publish_receipt::PublishReceipt;
@@ -92,6 +94,7 @@ pub(crate) use user::{KnownUser, PasswordState, UserRow, UserSummary};
 
 use database::{Database, Transaction, query};
 use database_url::Place;
+use past_state::Making;
 use postgres::Postgres;
 use sqlite::Sqlite;
 use witness::Witnessed;
@@ -180,7 +183,7 @@ impl Store {
     pub(crate) async fn write(&self) -> Result<Writing, StoreError> {
         let tx = self.database.begin_writing().await?;
         let reading = Reading { tx, secret_key: self.secret_key.clone() };
-        Ok(Writing { reading, witnessed: Witnessed::default() })
+        Ok(Writing { reading, witnessed: Witnessed::default(), making: Making::default() })
     }
 
     /// Waits for transactions in progress and closes the database.
@@ -200,6 +203,8 @@ pub(crate) struct Writing {
     reading: Reading,
     /// What it is about to change, as it was before.
     witnessed: Witnessed,
+    /// What it makes of groups.
+    making: Making,
 }
 
 impl Deref for Writing {
@@ -230,6 +235,7 @@ impl Writing {
     pub(crate) async fn stamp(&mut self, now: i64) -> Result<Stamp, StoreError> {
         let raise = query("UPDATE change_counter SET value = value + 1 WHERE id = 1 RETURNING value");
         let number = self.tx.row(raise).await?.ok_or(StoreError::NotFound)?.integer("value")?;
+        self.making_now(now);
         Ok(Stamp { at: now, number })
     }
 

@@ -339,6 +339,7 @@ impl Writing {
         let Placement { gateway_group_id, service_id, .. } = *placement;
         self.witness(Subject::PublishedService(gateway_group_id.clone(), service_id.clone())).await?;
         let (group, service) = (placement.gateway_group_id, placement.service_id);
+        self.past_service_keep(group, service).await?;
         self.removed_service_forget(group, service).await?;
         let put = query(
             "INSERT INTO published_service (gateway_group_id, service_id, service_version_id, name, labels, content, \
@@ -366,6 +367,7 @@ impl Writing {
     ) -> Result<(), StoreError> {
         let (group, service) = (write.gateway_group_id.clone(), write.service_id.clone());
         self.witness(Subject::PublishedService(group, service)).await?;
+        self.past_service_keep(write.gateway_group_id, write.service_id).await?;
         self.removed_service_forget(write.gateway_group_id, write.service_id).await?;
         let insert = query(
             "INSERT INTO published_service (gateway_group_id, service_id, name, labels, content, \
@@ -387,6 +389,7 @@ impl Writing {
     ) -> Result<(), StoreError> {
         let (group, service) = (write.gateway_group_id.clone(), write.service_id.clone());
         self.witness(Subject::PublishedService(group, service)).await?;
+        self.past_service_keep(write.gateway_group_id, write.service_id).await?;
         let update = query(
             "UPDATE published_service SET name = $3, labels = $4, content = $5, runtime_configuration = $6, \
              revision = $7, updated_at = $8, change_number = $9 WHERE gateway_group_id = $1 AND service_id = $2",
@@ -405,6 +408,7 @@ impl Writing {
         service: &ServiceId,
         revision: Revision,
     ) -> Result<(), StoreError> {
+        self.past_service_keep(group, service).await?;
         let touch = query(
             "UPDATE published_service SET revision = $3 WHERE gateway_group_id = $1 AND service_id = $2",
         );
@@ -422,6 +426,8 @@ impl Writing {
         forgotten: Revision,
     ) -> Result<(), StoreError> {
         self.witness(Subject::PublishedService(group.clone(), service.clone())).await?;
+        self.past_service_keep(group, service).await?;
+        self.past_routes_keep(group, service).await?;
         let delete = query("DELETE FROM published_service WHERE gateway_group_id = $1 AND service_id = $2");
         self.tx.execute_one(delete.bind(group.as_str()).bind(service.as_str())).await?;
         let tombstone =

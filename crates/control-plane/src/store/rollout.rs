@@ -152,7 +152,11 @@ pub(super) fn read_summary(row: &Row) -> Result<Option<RolloutSummary>, StoreErr
 }
 
 fn share(row: &Row, column: &str) -> Result<Share, StoreError> {
-    Ok(Share::of_hundredths(u16::try_from(row.integer(column)?).unwrap_or(u16::MAX)))
+    Ok(hundredths(row.integer(column)?))
+}
+
+fn hundredths(share: i64) -> Share {
+    Share::of_hundredths(u16::try_from(share).unwrap_or(u16::MAX))
 }
 
 const COLUMNS: &str = "r.id, r.gateway_group_id, r.service_id, r.kind, r.service_version_id, c.version, \
@@ -257,20 +261,40 @@ impl Reading {
         group: &GatewayGroupId,
         since: Revision,
     ) -> Result<HashMap<ServiceId, OnGateways>, StoreError> {
-        let changed = query(
-            "SELECT r.service_id, r.kind, r.id AS rollout_id, r.share, r.plan, b.version AS baseline_version, \
-             c.id AS version_id, c.version, c.name, c.labels, c.content, c.routes \
-             FROM rollout r CROSS JOIN published_service p JOIN service_version c ON c.id = r.service_version_id \
+        let changed = query(format!(
+            "SELECT {ON_GATEWAYS} FROM rollout r CROSS JOIN published_service p JOIN service_version c ON c.id = r.service_version_id \
              JOIN service_version b ON b.id = r.baseline_version_id \
              WHERE r.gateway_group_id = $1 AND r.ended_at IS NULL \
              AND p.gateway_group_id = r.gateway_group_id AND p.service_id = r.service_id AND p.revision > $2",
-        );
+        ));
         let members = self.members();
         let rows = self.tx.rows(changed.bind(group.as_str()).bind(number(since))).await?;
         let read = |row: &Row| Ok((row.parsed("service_id")?, on_gateways(row, &members)?));
         rows.iter().map(read).collect()
     }
+
+    /// The canary that a rollout was for gateways while its candidate had this share, in hundredths of a percent.
+    pub(super) async fn rollout_canary(
+        &mut self,
+        id: &str,
+        share: i64,
+    ) -> Result<Option<Box<Canary>>, StoreError> {
+        let one = query(format!(
+            "SELECT {ON_GATEWAYS} FROM rollout r JOIN service_version c ON c.id = r.service_version_id \
+             JOIN service_version b ON b.id = r.baseline_version_id WHERE r.id = $1"
+        ));
+        let members = self.members();
+        let row = self.tx.row(one.bind(id)).await?;
+        Ok(match row.map(|row| on_gateways(&row, &members)).transpose()? {
+            Some(OnGateways::Canary(canary)) => Some(Box::new(Canary { share: hundredths(share), ..*canary })),
+            Some(OnGateways::ComparedWith(_)) | None => None,
+        })
+    }
 }
+
+/// The columns that [`on_gateways`] reads.
+const ON_GATEWAYS: &str = "r.service_id, r.kind, r.id AS rollout_id, r.share, r.plan, \
+    b.version AS baseline_version, c.id AS version_id, c.version, c.name, c.labels, c.content, c.routes";
 
 /// What a rollout is for gateways.
 pub(super) enum OnGateways {
@@ -304,6 +328,7 @@ impl Writing {
     /// Begins a rollout. Another one of this service in this group is refused by constraint.
     pub(crate) async fn rollout_insert(&mut self, stamp: Stamp, row: &RolloutRow) -> Result<(), StoreError> {
         self.witness(Subject::Rollout(row.id.clone())).await?;
+        self.past_service_keep(&row.gateway_group_id, &row.service_id).await?;
         let insert = query(
             "INSERT INTO rollout (id, gateway_group_id, service_id, kind, service_version_id, baseline_version_id, \
              plan, share, step, step_since, marks, started_by, started_at, started_number, ended_by, outcome, reason, \
@@ -328,6 +353,7 @@ impl Writing {
         after: &RolloutRow,
     ) -> Result<bool, StoreError> {
         self.witness(Subject::Rollout(before.id.clone())).await?;
+        self.past_service_keep(&before.gateway_group_id, &before.service_id).await?;
         let update = query(
             "UPDATE rollout SET plan = $3, share = $4, step = $5, step_since = $6, marks = $7, change_number = $8 \
              WHERE id = $1 AND change_number = $2 AND ended_at IS NULL",
@@ -347,6 +373,7 @@ impl Writing {
         end: &End,
     ) -> Result<bool, StoreError> {
         self.witness(Subject::Rollout(before.id.clone())).await?;
+        self.past_service_keep(&before.gateway_group_id, &before.service_id).await?;
         let update = query(
             "UPDATE rollout SET ended_at = $3, ended_by = $4, outcome = $5, reason = $6, evidence = $7, \
              change_number = $8 WHERE id = $1 AND change_number = $2 AND ended_at IS NULL",

@@ -7,7 +7,7 @@ use gatewright_model::id::{GatewayGroupId, ServiceId};
 use gatewright_model::lifecycle::{RouteVersion, RuntimeConfiguration, ServiceVersion};
 use gatewright_model::resource::Labels;
 use gatewright_model::resource::service::{ServiceKind, ServiceTemplate};
-use gatewright_model::snapshot::Revision;
+use gatewright_model::snapshot::{PublishedService, Revision};
 use gatewright_test_postgres::Server;
 use serde_json::json;
 use tempfile::TempDir;
@@ -67,6 +67,7 @@ contract![
     p6_a_version_cannot_be_changed_or_numbered_twice,
     names_are_unique_and_what_is_not_there_is_not_changed,
     changes_since_a_revision_are_those_and_no_others,
+    what_stood_in_a_past_revision_is_known_until_it_is_forgotten,
     tombstones_are_kept_as_long_as_they_are_asked_for,
     changes_made_at_once_follow_one_another,
     what_a_change_has_read_still_holds_when_it_writes,
@@ -214,6 +215,56 @@ async fn changes_since_a_revision_are_those_and_no_others(Fixture { store, .. }:
     assert_eq!(since(&store, 4).await.1, []);
     publish(&store, "b", "2").await;
     assert_eq!(since(&store, 3).await, (vec!["b-2".to_owned()], vec![]));
+}
+
+/// The versions that stood at a revision, of what has changed since.
+async fn past(store: &Store, revision: u64) -> Vec<String> {
+    let past = store.read().await.unwrap().past_state(&group(), Revision(revision)).await.unwrap();
+    let told = |(id, service): (ServiceId, Option<PublishedService>)| match service {
+        Some(service) => format!("{id}@{} {}", service.version.unwrap(), service.routes.len()),
+        None => format!("no {id}"),
+    };
+    past.services.into_iter().map(told).collect()
+}
+
+async fn what_stood_in_a_past_revision_is_known_until_it_is_forgotten(Fixture { store, .. }: Fixture) {
+    publish(&store, "a", "1").await;
+    publish(&store, "b", "1").await;
+    publish(&store, "a", "2").await;
+    remove(&store, "b", 0).await;
+    publish(&store, "b", "2").await;
+    for (revision, expected) in [
+        (0, &["no a", "no b"][..]),
+        (1, &["a@1 1", "no b"]),
+        (2, &["a@1 1", "b@1 1"]),
+        (3, &["b@1 1"]),
+        (4, &["no b"]),
+        (5, &[]),
+    ] {
+        assert_eq!(past(&store, revision).await, expected, "revision {revision}");
+    }
+    let reach = async || store.read().await.unwrap().past_reach(&group()).await.unwrap().unwrap();
+    assert_eq!((reach().await.oldest, reach().await.newest), (Revision(0), Revision(5)));
+
+    // A change that is dropped leaves nothing, and of two in one transaction the first one says what was before.
+    let mut tx = store.write().await.unwrap();
+    tx.gateway_group_raise(&group()).await.unwrap();
+    let b = "b".parse().unwrap();
+    tx.published_service_delete(&group(), &b, Revision(6), Revision(0)).await.unwrap();
+    drop(tx);
+    assert_eq!(past(&store, 4).await, ["no b"]);
+    let mut tx = store.write().await.unwrap();
+    tx.group_service_touch(&group(), &b, Revision(6)).await.unwrap();
+    tx.gateway_group_raise(&group()).await.unwrap();
+    tx.published_service_delete(&group(), &b, Revision(6), Revision(0)).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(past(&store, 5).await, ["b@2 1"]);
+
+    let mut tx = store.write().await.unwrap();
+    tx.past_prune_to(&group(), 2).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!((reach().await.oldest, reach().await.newest), (Revision(4), Revision(6)));
+    assert_eq!(past(&store, 4).await, ["no b"], "the oldest that is kept is kept whole");
 }
 
 async fn tombstones_are_kept_as_long_as_they_are_asked_for(Fixture { store, .. }: Fixture) {
@@ -373,8 +424,9 @@ async fn a_store_moves_whole_and_only_to_a_place_that_holds_nothing() {
         remove(&from.store, "b", 0).await;
         let target = Store::open(&to).await.unwrap();
         let rows = transfer(&from.store, &target).await.unwrap();
-        // The counter, the epoch, both ends of the audit chain, the group, the removal, what is active; and the versions and their publications.
-        assert_eq!(rows, 1 + 1 + 1 + 1 + 1 + 1 + 2 * 251);
+        // The counter, the epoch, both ends of the audit chain, the group, the removal, what is active; the versions
+        // and their publications; and what stood before each change.
+        assert_eq!(rows, 1 + 1 + 1 + 1 + 1 + 1 + 2 * 251 + 252);
 
         assert_eq!(since(&target, 0).await, since(&from.store, 0).await);
         let history = async |store: &Store| {

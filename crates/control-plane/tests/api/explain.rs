@@ -28,7 +28,12 @@ impl Rehearse for Everything {
             service_id: service.service_id.to_string(),
             service: service.name.clone(),
             version: service.version.clone(),
-            route_id: format!("{:?}", settings.order),
+            route_id: match &service.canary {
+                None => format!("{:?}", settings.order),
+                Some(canary) => {
+                    format!("{:?} {} at {}", settings.order, canary.version, json!(canary.share))
+                }
+            },
             route: request.uri.clone(),
             hosts: service.runtime.hosts.clone(),
             path: service.routes.len().to_string(),
@@ -56,6 +61,80 @@ async fn considered(world: &World, services: Value) -> Vec<String> {
     let line =
         |one: &Value| format!("{} {} {} {}", one["service_id"], one["version"], one["hosts"], one["path"]);
     value["considered"].as_array().unwrap().iter().map(|one| line(one).replace('"', "")).collect()
+}
+
+/// The same in a past revision of the group.
+async fn considered_in(world: &World, revision: &Value) -> Vec<String> {
+    let value = world.value("POST", PATH, Some(json!({"uri": "/x", "revision": revision}))).await;
+    assert_eq!(value["revision"], *revision);
+    let line = |one: &Value| {
+        format!("{} {} {} {} {}", one["service_id"], one["version"], one["hosts"], one["path"], one["route_id"])
+    };
+    value["considered"].as_array().unwrap().iter().map(|one| line(one).replace('"', "")).collect()
+}
+
+async fn revision(world: &World) -> Value {
+    world.value("GET", "/api/gateway_groups/default", None).await["revision"].clone()
+}
+
+#[tokio::test]
+async fn every_past_revision_is_explained_as_it_was() {
+    let world = World::start_rehearsing(Arc::new(Everything)).await;
+    let mut history = vec![(revision(&world).await, Vec::new())];
+    let mut note = async |expected: &[&str]| {
+        let expected = expected.iter().map(|line| (*line).to_owned()).collect();
+        history.push((revision(&world).await, expected));
+    };
+    world.design("a").await;
+    world.publish("default", "a", "1").await;
+    note(&["a 1 [a.example] 1 HostFirst"]).await;
+    world.design_route("a", "a-r2", "/b").await;
+    world.publish("default", "a", "2").await;
+    note(&["a 2 [a.example] 2 HostFirst"]).await;
+    let runtime = "/api/gateway_groups/default/services/a/runtime_configuration";
+    world.value("PATCH", runtime, Some(json!({"hosts": ["set.here"]}))).await;
+    note(&["a 2 [set.here] 2 HostFirst"]).await;
+
+    let canary = json!({"version": "1", "percent": 5, "guarded": false});
+    let rollout = "/api/gateway_groups/default/services/a/rollout";
+    world.value("POST", rollout, Some(canary)).await;
+    note(&["a 2 [set.here] 2 HostFirst 1 at 5"]).await;
+    world.value("PUT", &format!("{rollout}/share"), Some(json!({"percent": 50}))).await;
+    note(&["a 2 [set.here] 2 HostFirst 1 at 50"]).await;
+    world.value("POST", &format!("{rollout}/abort"), Some(json!({}))).await;
+    note(&["a 2 [set.here] 2 HostFirst"]).await;
+
+    let at = |path: &str| format!("/apisix/admin/{path}?gateway_group_id=default");
+    world.value("PUT", &at("services/d"), Some(json!({"name": "d", "hosts": ["d.example"]}))).await;
+    note(&["a 2 [set.here] 2 HostFirst", "d null [d.example] 0 HostFirst"]).await;
+    for (id, path) in [("r1", "/one"), ("r2", "/two")] {
+        let route = json!({"name": id, "paths": [path], "service_id": "d"});
+        world.value("PUT", &at(&format!("routes/{id}")), Some(route)).await;
+    }
+    note(&["a 2 [set.here] 2 HostFirst", "d null [d.example] 2 HostFirst"]).await;
+    world.value("DELETE", &at("routes/r1"), None).await;
+    note(&["a 2 [set.here] 2 HostFirst", "d null [d.example] 1 HostFirst"]).await;
+    world.value("DELETE", &at("services/d"), None).await;
+    note(&["a 2 [set.here] 2 HostFirst"]).await;
+    let group = json!({"name": "default", "settings": {"match": "path_first"}});
+    world.value("PUT", "/api/gateway_groups/default", Some(group)).await;
+    note(&["a 2 [set.here] 2 PathFirst"]).await;
+    world.value("DELETE", "/api/gateway_groups/default/services/a", None).await;
+    note(&[]).await;
+
+    for (revision, expected) in &history {
+        assert_eq!(considered_in(&world, revision).await, *expected, "revision {revision}");
+    }
+    let newest = history.last().unwrap().0.as_u64().unwrap();
+    let asked = json!({"uri": "/", "revision": newest + 1});
+    let message = world.refused(400, "POST", PATH, Some(asked)).await;
+    assert!(message.contains(&format!("the newest of the group is {newest}")), "{message}");
+    let both = json!({"uri": "/", "revision": 1, "time": 1});
+    world.refused(400, "POST", PATH, Some(both)).await;
+    let long_ago = json!({"uri": "/", "time": -1});
+    world.refused(400, "POST", PATH, Some(long_ago)).await;
+    let now = world.value("POST", PATH, Some(json!({"uri": "/", "time": i64::MAX}))).await;
+    assert_eq!(now["revision"], newest);
 }
 
 #[tokio::test]

@@ -228,6 +228,14 @@ pub(crate) struct Explain {
     #[arg(long, env = "GATEWRIGHT_SERVICE_VERSION", value_name = "SERVICE@VERSION", value_delimiter = ',')]
     #[arg(value_parser = service_version)]
     pub(crate) service_version: Vec<(String, String)>,
+    /// Ask about this revision of the group instead of the newest.
+    #[cfg(feature = "control-plane")]
+    #[arg(long, env = "GATEWRIGHT_REVISION", value_name = "N")]
+    pub(crate) revision: Option<u64>,
+    /// Ask about what stood at this moment, in seconds since 1970.
+    #[cfg(feature = "control-plane")]
+    #[arg(long, env = "GATEWRIGHT_AT", value_name = "SECONDS", conflicts_with = "revision")]
+    pub(crate) at: Option<u64>,
     #[cfg(feature = "control-plane")]
     #[command(flatten)]
     pub(crate) access: AdminAccess,

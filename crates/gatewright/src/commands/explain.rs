@@ -1,7 +1,7 @@
 //! `gatewright explain`: which route serves a request, and why no other does.
 //!
-//! With `--config` it answers from a file, without any running process; otherwise a control plane is asked. Either
-//! way the router of the gateway decides.
+//! With `--config` it answers from a file, without any running process; otherwise a control plane is asked, about what
+//! stands or what stood. Either way the router of the gateway decides.
 
 use std::fmt::Write as _;
 #[cfg(feature = "gateway")]
@@ -11,6 +11,8 @@ use gatewright_model::rehearsal::{Considered, Exclusion, Explanation, Outcome, R
 use serde_json::{Map, Value};
 
 use super::Failure;
+#[cfg(feature = "control-plane")]
+use crate::admin_client::Moment;
 use crate::announce;
 use crate::arguments::{Explain, Output, RequestFlags};
 
@@ -55,7 +57,16 @@ pub(crate) fn run(arguments: &Explain) -> Result<(), Failure> {
 fn ask_control_plane(arguments: &Explain) -> Result<(), Failure> {
     let client = super::admin_client(&arguments.access)?;
     let request = request(&arguments.request);
-    let explanation = client.explain(arguments.group.as_str(), &request, &arguments.service_version)?;
+    let at = match (arguments.revision, arguments.at) {
+        (Some(revision), _) => Moment::Revision(revision),
+        (None, Some(seconds)) => Moment::Time(seconds),
+        (None, None) => Moment::Now,
+    };
+    let group = arguments.group.as_str();
+    let (explanation, revision) = client.explain(group, &request, &arguments.service_version, at)?;
+    if at != Moment::Now && arguments.output == Output::Text {
+        announce::line(format_args!("in revision {revision} of gateway group {group}:"));
+    }
     print(&request, &explanation, arguments.output);
     Ok(())
 }
