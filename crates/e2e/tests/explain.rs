@@ -96,7 +96,8 @@ fn a_control_plane_explains_what_is_published_and_what_was() {
     assert!(past.contains("is served by service pets 1.0.0"), "{past}");
     let first = explain(&["--path", "/old", "--revision", "0"]);
     assert!(first.contains("is served by no route"), "{first}");
-    let (code, _, err) = run(&["explain", "--admin-url", &admin_url, "--data-dir", data_dir, "--revision", "999"]);
+    let (code, _, err) =
+        run(&["explain", "--admin-url", &admin_url, "--data-dir", data_dir, "--revision", "999"]);
     assert_eq!((code, err.contains("revision 999 is not there yet")), (Some(1), true), "{err}");
     let excluded = explain(&["--path", "/new", "--method", "PUT"]);
     assert!(excluded.contains("the method is not listed"), "{excluded}");

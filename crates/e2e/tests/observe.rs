@@ -66,7 +66,8 @@ fn who_shows_the_debug_token_is_told_what_the_access_log_says() {
     let world = World::start_with(&["--debug-token", token, "--access-log", log.to_str().unwrap()]);
     let template = json!({"upstream": {"nodes": upstream.nodes()}});
     world.serve("pets", "1.4.0", &template, &[json!({"paths": ["/*"]})]);
-    let ask = |token| client::request(world.proxy, "GET", "s.test", "/a", &[("Gatewright-Debug", token)], b"");
+    let ask =
+        |token| client::request(world.proxy, "GET", "s.test", "/a", &[("Gatewright-Debug", token)], b"");
     assert_eq!(ask("a-token-that-others-guess").header("Gatewright-Served-By"), None);
     let answer = ask(token);
     let said = answer.header("Gatewright-Served-By").expect("what served it").to_owned();

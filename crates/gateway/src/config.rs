@@ -147,7 +147,9 @@ impl FromStr for DebugToken {
             true => Ok(Self(text.into())),
             false => {
                 let (least, most) = DEBUG_TOKEN_BYTES.into_inner();
-                Err(format!("a debug token has {least} to {most} letters, digits and signs of ASCII, without blanks"))
+                Err(format!(
+                    "a debug token has {least} to {most} letters, digits and signs of ASCII, without blanks"
+                ))
             }
         }
     }

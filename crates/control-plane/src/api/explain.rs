@@ -8,8 +8,7 @@ use super::{Single, SingleAnswer, warned};
 use crate::app::document::{ExplainWish, explain_parse};
 use crate::app::{App, Caller, Explained};
 
-/// Explains which route of a gateway group would serve a request, or would have served it, and why no other (our
-/// extension).
+/// Explains which route of a gateway group serves a request, or once did, and why no other (our extension).
 #[utoipa::path(post, path = "/api/gateway_groups/{gateway_group_id}/explain", tag = "gateway group",
     params(("gateway_group_id" = String, Path)), request_body = ExplainWish,
     responses((status = 200, body = Single<Explained>), Refusals,

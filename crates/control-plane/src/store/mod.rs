@@ -72,8 +72,8 @@ pub(crate) use group_route::RouteKey;
 pub(crate) use instance::InstanceRow;
 pub(crate) use instance_token::InstanceTokenRow;
 pub(crate) use label::LabelledKind;
-pub(crate) use past_state::{Past, PastReach};
 pub(crate) use list::{Direction, ListFilter, Listed, Order, Page};
+pub(crate) use past_state::Past;
 pub(crate) use publication::PublicationRow;
 pub(crate) use publish_receipt::PublishReceipt;
 pub(crate) use published_service::{

@@ -286,7 +286,9 @@ impl Reading {
         let members = self.members();
         let row = self.tx.row(one.bind(id)).await?;
         Ok(match row.map(|row| on_gateways(&row, &members)).transpose()? {
-            Some(OnGateways::Canary(canary)) => Some(Box::new(Canary { share: hundredths(share), ..*canary })),
+            Some(OnGateways::Canary(canary)) => {
+                Some(Box::new(Canary { share: hundredths(share), ..*canary }))
+            }
             Some(OnGateways::ComparedWith(_)) | None => None,
         })
     }

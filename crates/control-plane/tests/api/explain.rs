@@ -68,7 +68,10 @@ async fn considered_in(world: &World, revision: &Value) -> Vec<String> {
     let value = world.value("POST", PATH, Some(json!({"uri": "/x", "revision": revision}))).await;
     assert_eq!(value["revision"], *revision);
     let line = |one: &Value| {
-        format!("{} {} {} {} {}", one["service_id"], one["version"], one["hosts"], one["path"], one["route_id"])
+        format!(
+            "{} {} {} {} {}",
+            one["service_id"], one["version"], one["hosts"], one["path"], one["route_id"]
+        )
     };
     value["considered"].as_array().unwrap().iter().map(|one| line(one).replace('"', "")).collect()
 }

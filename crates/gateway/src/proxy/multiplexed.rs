@@ -14,8 +14,8 @@ use bytes::{Bytes, BytesMut};
 use gatewright_model::message::Known;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
-use http::{Request, Response};
 use http::request::Parts;
+use http::{Request, Response};
 
 use super::client::{Client, Incoming, Outgoing};
 use super::connection::{Unread, is_too_large};

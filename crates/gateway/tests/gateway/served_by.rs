@@ -54,7 +54,8 @@ fn a_gateway_without_a_debug_token_tells_nobody() {
 #[test]
 fn answers_that_the_gateway_gives_say_so_as_well() {
     let down = service(&["127.0.0.1:1".parse().unwrap()], json!({"path_prefix": "/down"}));
-    let mut mocked = service(&[], json!({"path_prefix": "/mocked", "plugins": {"mocking": {"response_status": 418}}}));
+    let abort = json!({"fault-injection": {"abort": {"http_status": 418}}});
+    let mut mocked = service(&[], json!({"path_prefix": "/mocked", "plugins": abort}));
     mocked["service_id"] = json!("m");
     mocked["routes"][0]["route_id"] = json!("m-r");
     let world = debugged(&[down, mocked]);

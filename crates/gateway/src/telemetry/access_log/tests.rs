@@ -45,7 +45,10 @@ fn text_holds_values_where_the_variables_were() {
         ("$reject_reason $upstream_addr $cut_reason", "not_configured - -"),
         ("$request_length $bytes_sent $body_bytes_sent", "100 250 50"),
         ("$msec $time_iso8601", "1700000000.250000 2023-11-14T22:13:20+00:00"),
-        ("[$time_local] $hostname $gateway_group_id $instance_id", "[14/Nov/2023:22:13:20 +0000] gw-1 default i-1"),
+        (
+            "[$time_local] $hostname $gateway_group_id $instance_id",
+            "[14/Nov/2023:22:13:20 +0000] gw-1 default i-1",
+        ),
         ("", ""),
     ] {
         assert_eq!(line(format, HEAD), format!("{expected}\n"), "{format}");
