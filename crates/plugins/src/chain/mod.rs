@@ -8,7 +8,6 @@
 //! Everything is settled when configurations are compiled, except for the consumer, who is known only then: its
 //! layer is walked side by side with the chain, so that no chain is made, kept or looked up while a request waits.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use gatewright_model::limits;
@@ -17,96 +16,17 @@ use gatewright_model::validation::Violations;
 use serde_json::{Map, Value};
 
 use crate::exchange::{Exchange, Flow};
-use crate::kind::{Category, Kind, Outcome, Phase, Plugin, Site};
-use crate::meta::{self, Meta};
+use crate::kind::{Category, Kind, Outcome, Phase, Phases, Plugin, Site};
+use crate::meta;
 use crate::outbound::Outbound;
 use crate::protos::Protos;
 use crate::response::Response;
 use crate::shared::Shared;
 use crate::{consumers, schemas, secrets};
 
-/// A plugin with its configuration.
-pub struct Instance {
-    kind: &'static Kind,
-    meta: Meta,
-    plugin: Arc<dyn Plugin>,
-}
+mod instance;
 
-impl Instance {
-    /// Builds an instance of `kind`.
-    ///
-    /// # Errors
-    /// Everything wrong with `config`, each with its JSON path in it.
-    pub fn build(kind: &'static Kind, config: &Value, site: &Site<'_>) -> Result<Self, Violations> {
-        // Whoever resolves references did so before; what is left of them stands for nothing.
-        if secrets::are_in(config) {
-            return Err(secrets::unresolved(config));
-        }
-        let mut found = schemas(kind).config.violations(config);
-        let meta = meta::parse(config, &mut found);
-        found.into_result()?;
-        let mut config = config.clone();
-        if let Some(members) = config.as_object_mut() {
-            members.remove(meta::MEMBER);
-        }
-        let plugin = (kind.build)(config, site)?;
-        Ok(Self { kind, meta, plugin })
-    }
-
-    /// What it is an instance of.
-    #[must_use]
-    pub fn kind(&self) -> &'static Kind {
-        self.kind
-    }
-
-    /// The plugin itself.
-    #[must_use]
-    pub fn plugin(&self) -> &dyn Plugin {
-        &*self.plugin
-    }
-
-    fn priority(&self) -> i32 {
-        self.meta.priority.unwrap_or(self.kind.priority)
-    }
-
-    /// The order of running: higher priority first, then by name.
-    fn order(&self, other: &Self) -> Ordering {
-        other.priority().cmp(&self.priority()).then_with(|| self.kind.name.cmp(other.kind.name))
-    }
-
-    /// Tells instances apart within one exchange.
-    fn identity(&self) -> usize {
-        std::ptr::from_ref(self).addr()
-    }
-
-    /// Makes the exchange this instance's, unless its filter says that it does not run.
-    fn enter(&self, exchange: &mut Exchange<'_>) -> bool {
-        let identity = self.identity();
-        exchange.state.instance = identity;
-        let Some(filter) = &self.meta.filter else { return true };
-        let remembered = exchange.state.filters.iter().find(|(asked, _)| *asked == identity);
-        if let Some((_, runs)) = remembered {
-            return *runs;
-        }
-        let runs = filter.holds(&*exchange);
-        exchange.state.filters.push((identity, runs));
-        runs
-    }
-
-    /// Has the plugin do something, and tells how long that took if anybody wants to know.
-    fn measured<T>(
-        &self,
-        exchange: &mut Exchange<'_>,
-        act: impl FnOnce(&dyn Plugin, &mut Exchange<'_>) -> T,
-    ) -> T {
-        let since = exchange.surroundings.stopwatch();
-        let done = act(&*self.plugin, exchange);
-        if let Some(since) = since {
-            exchange.surroundings.worked(self.kind.name, since);
-        }
-        done
-    }
-}
+pub use instance::Instance;
 
 fn request_phase(plugin: &dyn Plugin, phase: Phase, exchange: &mut Exchange<'_>) -> Flow {
     match phase {
@@ -119,7 +39,11 @@ fn request_phase(plugin: &dyn Plugin, phase: Phase, exchange: &mut Exchange<'_>)
 
 /// The instances of one object (a service, a route, a consumer, all global rules), in running order.
 #[derive(Clone, Default)]
-pub struct Layer(Box<[Arc<Instance>]>);
+pub struct Layer {
+    instances: Box<[Arc<Instance>]>,
+    /// The phases of each, side by side: a stage passes most instances by, and need not look at them for that.
+    phases: Box<[Phases]>,
+}
 
 /// What instances are built from.
 #[derive(Clone, Copy)]
@@ -196,30 +120,35 @@ impl Layer {
     #[must_use]
     pub fn sorted(mut instances: Vec<Arc<Instance>>) -> Self {
         instances.sort_by(|one, other| one.order(other));
-        Self(instances.into())
+        Self::in_order(instances)
+    }
+
+    fn in_order(instances: Vec<Arc<Instance>>) -> Self {
+        let phases = instances.iter().map(|instance| instance.kind.phases).collect();
+        Self { instances: instances.into(), phases }
     }
 
     /// This layer with what `above` has in place of its own.
     #[must_use]
     pub fn under(&self, above: &Self) -> Self {
-        if above.0.is_empty() {
+        if above.instances.is_empty() {
             return self.clone();
         }
-        let kept = self.0.iter().filter(|instance| above.instance(instance.kind).is_none());
-        Self::sorted(kept.chain(&above.0).cloned().collect())
+        let kept = self.instances.iter().filter(|instance| above.instance(instance.kind).is_none());
+        Self::sorted(kept.chain(&above.instances).cloned().collect())
     }
 
     /// The layer without what is disabled: what requests run through.
     #[must_use]
     pub fn enabled(&self) -> Self {
-        Self(self.0.iter().filter(|instance| !instance.meta.disable).cloned().collect())
+        Self::in_order(self.instances.iter().filter(|instance| !instance.meta.disable).cloned().collect())
     }
 
     /// The instances of all these layers that find out who calls, each once.
     #[must_use]
     pub fn identifying<'l>(layers: impl Iterator<Item = &'l Self>) -> Self {
         let mut found: Vec<Arc<Instance>> = Vec::new();
-        for instance in layers.flat_map(|layer| &*layer.0) {
+        for instance in layers.flat_map(|layer| &*layer.instances) {
             let is_known = found.iter().any(|known| Arc::ptr_eq(known, instance));
             if instance.kind.category == Category::Authentication && !is_known {
                 found.push(Arc::clone(instance));
@@ -231,7 +160,7 @@ impl Layer {
     /// Finds out who calls, if one of these instances can tell by the head alone; `exchange` is good for nothing else
     /// afterwards.
     pub fn identify(&self, exchange: &mut Exchange<'_>) {
-        for instance in &self.0 {
+        for instance in &self.instances {
             if instance.enter(exchange) {
                 // Whatever it would answer: somebody else may know.
                 let _ = instance.plugin.rewrite(exchange);
@@ -245,27 +174,33 @@ impl Layer {
     /// Whether there is nothing to run.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.instances.is_empty()
     }
 
     /// The instances, in running order.
     pub fn iter(&self) -> impl Iterator<Item = &Instance> {
-        self.0.iter().map(|instance| &**instance)
+        self.instances.iter().map(|instance| &**instance)
     }
 
     fn instance(&self, kind: &Kind) -> Option<&Arc<Instance>> {
-        self.0.iter().find(|instance| std::ptr::eq(instance.kind, kind))
+        self.instances.iter().find(|instance| std::ptr::eq(instance.kind, kind))
     }
 
     fn at(&self, index: usize) -> Option<&Instance> {
-        self.0.get(index).map(|instance| &**instance)
+        self.instances.get(index).map(|instance| &**instance)
+    }
+
+    /// The first index from `index` on whose instance takes part in `phase`.
+    fn next_in(&self, phase: Phase, index: usize) -> usize {
+        let rest = self.phases.get(index..).unwrap_or_default();
+        index + rest.iter().position(|phases| phases.has(phase)).unwrap_or(rest.len())
     }
 }
 
 impl<'b> Before<'b> {
     fn instance(&self, name: &str, config: &Value) -> Option<&'b Arc<Instance>> {
         let same = self.plugins.get(name) == Some(config) && !self.changed.contains(&name);
-        same.then(|| self.layer.0.iter().find(|instance| instance.kind.name == name))?
+        same.then(|| self.layer.instances.iter().find(|instance| instance.kind.name == name))?
     }
 }
 
@@ -376,7 +311,7 @@ impl Course<'_> {
                 Who::ConsumerAlone => (&none, above),
                 Who::Both => (self.route, above),
             };
-            let Some((instance, side)) = next(below, above, progress) else { return Flow::Continue };
+            let Some((instance, side)) = next((below, above), phase, progress) else { return Flow::Continue };
             let adds = |instance: &Instance| {
                 instance.kind.category != Category::Authentication
                     && self.route.instance(instance.kind).is_none()
@@ -384,7 +319,7 @@ impl Course<'_> {
             let skipped = who == Who::ConsumerAlone && !adds(instance)
                 || exchange.state.already_run.contains(&instance.kind.name)
                 || who == Who::Global && self.is_left_to_route(instance, exchange);
-            if skipped || !instance.kind.phases.has(phase) || !instance.enter(exchange) {
+            if skipped || !instance.enter(exchange) {
                 progress.pass(side);
                 continue;
             }
@@ -431,10 +366,10 @@ impl Course<'_> {
         let above = consumer.as_ref().and_then(|consumer| consumer.plugins.as_ref().ok()).unwrap_or(&none);
         for (below, above) in [(self.global, &none), (self.route, above)] {
             let mut progress = Progress::start();
-            while let Some((instance, side)) = next(below, above, &mut progress) {
+            while let Some((instance, side)) = next((below, above), phase, &mut progress) {
                 progress.pass(side);
                 let skipped = std::ptr::eq(below, self.global) && self.is_left_to_route(instance, exchange);
-                if instance.kind.phases.has(phase) && !skipped && instance.enter(exchange) {
+                if !skipped && instance.enter(exchange) {
                     instance.measured(exchange, |plugin, exchange| ask(plugin, exchange));
                 }
             }
@@ -458,15 +393,21 @@ impl Progress {
     }
 }
 
-/// The next instance of two layers in running order; what is above hides what is below.
-fn next<'l>(below: &'l Layer, above: &'l Layer, progress: &mut Progress) -> Option<(&'l Instance, Side)> {
+/// The next instance of two layers that takes part in `phase`, in running order; what is above hides what is below.
+fn next<'l>(
+    (below, above): (&'l Layer, &'l Layer),
+    phase: Phase,
+    progress: &mut Progress,
+) -> Option<(&'l Instance, Side)> {
+    progress.below = below.next_in(phase, progress.below);
     while let Some(hidden) = below.at(progress.below)
         && above.instance(hidden.kind).is_some()
     {
-        progress.below += 1;
+        progress.below = below.next_in(phase, progress.below + 1);
     }
+    progress.above = above.next_in(phase, progress.above);
     while above.at(progress.above).is_some_and(|instance| instance.meta.disable) {
-        progress.above += 1;
+        progress.above = above.next_in(phase, progress.above + 1);
     }
     match (below.at(progress.below), above.at(progress.above)) {
         (Some(lower), Some(upper)) if lower.order(upper).is_le() => Some((lower, Side::Below)),

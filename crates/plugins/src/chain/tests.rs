@@ -120,7 +120,8 @@ fn an_instance_whose_configuration_did_not_change_is_taken_over() {
     let after = json!({"cors": {"max_age": 9}, "request-id": {}, "traffic-split": {}});
     let known = Before { plugins: before.as_object().unwrap(), layer: &first, changed: &["traffic-split"] };
     let second = Layer::build(after.as_object().unwrap(), ground, Some(known)).unwrap();
-    let same: Vec<bool> = first.0.iter().zip(&second.0).map(|(one, other)| Arc::ptr_eq(one, other)).collect();
+    let same: Vec<bool> =
+        first.instances.iter().zip(&second.instances).map(|(one, other)| Arc::ptr_eq(one, other)).collect();
     assert_eq!(
         same,
         [true, false, false],

@@ -36,10 +36,16 @@ impl Exposition {
     }
 }
 
+/// After so many bytes the writer lets others have its core. That is a tenth of a millisecond, which no request notices;
+/// all series of a large table at once take longer than a scheduler's turn.
+const BYTES_AT_A_TURN: usize = 64 << 10;
+
 /// Metrics being written.
 pub(crate) struct Text {
     exposition: Exposition,
     out: String,
+    /// How long the text was when others last had the core.
+    rested: usize,
 }
 
 /// A label: name and value.
@@ -47,7 +53,7 @@ pub(crate) type Label<'l> = (&'l str, &'l str);
 
 impl Text {
     pub(crate) fn new(exposition: Exposition) -> Self {
-        Self { exposition, out: String::new() }
+        Self { exposition, out: String::new(), rested: 0 }
     }
 
     /// Begins a family; its samples follow. The name of a counter ends in `_total`.
@@ -63,7 +69,7 @@ impl Text {
             _ => name,
         };
         let _ = write!(self.out, "# HELP {family} {help}\n# TYPE {family} {kind_name}\n");
-        Family { name, out: &mut self.out }
+        Family { name, out: &mut self.out, rested: &mut self.rested }
     }
 
     pub(crate) fn finish(mut self) -> String {
@@ -93,6 +99,7 @@ pub(crate) fn label(name: &str, value: &str, out: &mut String) {
 pub(crate) struct Family<'t> {
     name: &'static str,
     out: &'t mut String,
+    rested: &'t mut usize,
 }
 
 impl Family<'_> {
@@ -118,6 +125,7 @@ impl Family<'_> {
     pub(crate) fn written(&mut self, labels: &str, value: impl Display) {
         // Writing to memory cannot fail.
         let _ = writeln!(self.out, "{}{{{labels}}} {value}", self.name);
+        self.rest();
     }
 
     /// Writes a histogram in milliseconds, whose labels are written already; nothing, if it is empty.
@@ -133,6 +141,7 @@ impl Family<'_> {
         let _ = writeln!(self.out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
         let _ = writeln!(self.out, "{name}_sum{{{labels}}} {}", distribution.seconds * 1000.0);
         let _ = writeln!(self.out, "{name}_count{{{labels}}} {count}");
+        self.rest();
     }
 
     fn line(&mut self, suffix: &str, labels: &[Label<'_>], end: Option<&str>, value: impl Display) {
@@ -149,6 +158,15 @@ impl Family<'_> {
         }
         // Writing to memory cannot fail.
         let _ = writeln!(self.out, " {value}");
+        self.rest();
+    }
+
+    /// Lets others have the core now and then: a scrape is nothing that requests should wait for.
+    fn rest(&mut self) {
+        if self.out.len() - *self.rested >= BYTES_AT_A_TURN {
+            *self.rested = self.out.len();
+            std::thread::yield_now();
+        }
     }
 }
 
