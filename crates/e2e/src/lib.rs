@@ -19,6 +19,7 @@ pub mod admin;
 pub mod browser;
 pub mod client;
 pub mod message;
+pub mod registry;
 pub mod server;
 pub mod upstream;
 

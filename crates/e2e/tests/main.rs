@@ -25,6 +25,7 @@ mod rollout;
 mod templates;
 mod transforming;
 
+mod discovery;
 mod explain;
 mod headers;
 mod refusals;

@@ -185,7 +185,8 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
     background.spawn(serve_status(listeners.status, shown, stopping.clone()));
     let outside = upstream::Outside::of(&settings, &tls, &metrics.shipments);
     let (workers, lookup) = (settings.workers.get(), Arc::new(SystemDns::default()));
-    let beside = upstream::Background::new(workers, background.clone(), lookup, outside);
+    let beside =
+        upstream::Background::new(workers, background.clone(), lookup, outside, current.board().clone());
     let (current_too, beside, shared) = (current.clone(), Arc::new(beside), Shared::new());
     let following = Following { settings, current: current_too, background: beside, cache, reports, shared };
     follow(source, (following, &sampler), &background, listeners.addresses.ports(), &stopping)?;

@@ -79,12 +79,12 @@ pub fn gateway(
     let tls = Arc::new(tls::Shared::new(&settings.tls)?);
     let outside =
         Outside { tls, shipments: Arc::default(), denied: settings.denied.clone(), plugin_dir: None };
-    let background = Background::new(1, Handle::current(), Arc::new(SystemDns::default()), outside);
-    let background = background.without_secrets();
     let open = |path| DataDirectory::open(path, &settings, false);
     let DataDirectory { cache, lock } =
         settings.data_dir.as_deref().map(open).transpose()?.unwrap_or_default();
     let current = Current::new(LiveConfig::unconfigured(Arc::new(Metrics::new(1))));
+    let (lookup, board) = (Arc::new(SystemDns::default()), current.board().clone());
+    let background = Background::new(1, Handle::current(), lookup, outside, board).without_secrets();
     let (reports, shared) = (Reports::new(), Shared::new());
     let observed = Observed { current: current.clone(), reports: reports.clone() };
     let identity = Identity {

@@ -25,6 +25,9 @@ pub const PATH_LENGTH_MAX: usize = 4096;
 /// cluster's endpoints write more.
 pub const NODES_MAX: usize = 1024;
 
+/// Nodes that a service registry may name for one upstream; an answer with more is refused, and the last good one stays.
+pub const DISCOVERED_NODES_MAX: usize = 20_000;
+
 /// Routes of one service: keeps one publish, which is one transaction and one message part, bounded.
 pub const ROUTES_PER_SERVICE_MAX: usize = 10_000;
 

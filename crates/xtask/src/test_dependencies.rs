@@ -33,6 +33,11 @@ pub(crate) const FOR_TESTS: &[Dependency] = &[
         purpose: "limits that several gateways share are counted there",
     },
     Dependency {
+        programs: &["dnsmasq", "/usr/sbin/dnsmasq"],
+        package: "dnsmasq-base",
+        purpose: "answers what names of services are looked up",
+    },
+    Dependency {
         programs: &["npm"],
         package: "npm",
         purpose: "installs the identity provider that logins are tested with",
@@ -118,9 +123,15 @@ mod tests {
         let packages = |present: &[&str]| -> Vec<&str> {
             missing(FOR_TESTS, |program| present.contains(&program)).iter().map(|d| d.package).collect()
         };
-        assert_eq!(packages(&["clang", "curl", "initdb", "redis-server", "npm", "python3"]), [""; 0]);
-        assert_eq!(packages(&["gcc", "redis-server", "npm", "python3"]), ["curl", "postgresql"]);
-        assert_eq!(packages(&[]), ["gcc", "curl", "postgresql", "redis-server", "npm", "python3-venv"]);
+        assert_eq!(
+            packages(&["clang", "curl", "initdb", "redis-server", "dnsmasq", "npm", "python3"]),
+            [""; 0]
+        );
+        assert_eq!(packages(&["gcc", "redis-server", "dnsmasq", "npm", "python3"]), ["curl", "postgresql"]);
+        assert_eq!(
+            packages(&[]),
+            ["gcc", "curl", "postgresql", "redis-server", "dnsmasq-base", "npm", "python3-venv"]
+        );
     }
 
     #[test]

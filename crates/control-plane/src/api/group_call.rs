@@ -47,3 +47,21 @@ impl FromRequestParts<App> for GroupCall {
         Ok(Self { app: app.clone(), caller, group, ids })
     }
 }
+
+/// A call below `/api/gateway_groups/{gateway_group_id}`: who makes it, that group, and the other ids in its path.
+pub(super) struct GroupPathCall {
+    pub(super) app: App,
+    pub(super) caller: Caller,
+    pub(super) group: GatewayGroupId,
+    pub(super) ids: Ids,
+}
+
+impl FromRequestParts<App> for GroupPathCall {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let caller = Caller::from_request_parts(parts, app).await?;
+        let ids = Ids::from_request_parts(parts, app).await?;
+        Ok(Self { app: app.clone(), caller, group: ids.id("gateway_group_id")?, ids })
+    }
+}

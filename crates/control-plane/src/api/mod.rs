@@ -33,6 +33,7 @@ mod route_template;
 mod runtime_configuration;
 mod service_diff;
 mod service_publish;
+mod service_registry;
 mod service_template;
 mod service_version;
 mod session;

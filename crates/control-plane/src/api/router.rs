@@ -21,8 +21,9 @@ use super::{
     credential, explain, gateway_group, global_rule, group_route, group_service, instance,
     instance_certificate, instance_token, label, license, metrics, openapi, plugin, plugin_metadata, preview,
     proto, published_service, release_set, role, rollout, route_template, runtime_configuration, schema,
-    secret_provider, service_diff, service_publish, service_template, service_upstream, service_version,
-    session, sni, ssl, stream_route, stream_route_template, user, validate, variable, version,
+    secret_provider, service_diff, service_publish, service_registry, service_template, service_upstream,
+    service_version, session, sni, ssl, stream_route, stream_route_template, user, validate, variable,
+    version,
 };
 use crate::app::App;
 
@@ -163,6 +164,7 @@ fn rollout_operations() -> OpenApiRouter<App> {
 fn group_operations() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(rollout_operations())
+        .merge(service_registry_operations())
         .routes(routes!(group_service::group_service_list, group_service::group_service_create))
         .routes(routes!(
             group_service::group_service_get,
@@ -256,6 +258,18 @@ fn object_operations() -> OpenApiRouter<App> {
                 secret_provider::secret_provider_delete
             ),
         ))
+}
+
+/// Where nodes are found.
+fn service_registry_operations() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(service_registry::service_registry_list, service_registry::service_registry_create))
+        .routes(routes!(
+            service_registry::service_registry_get,
+            service_registry::service_registry_put,
+            service_registry::service_registry_delete
+        ))
+        .routes(routes!(service_registry::service_registry_service_list))
 }
 
 /// The gateways that run.

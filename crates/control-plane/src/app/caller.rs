@@ -105,11 +105,15 @@ pub(crate) enum Action {
     GetSecret,
     PutSecret,
     DeleteSecret,
+    GetServiceRegistry,
+    ConnectServiceRegistry,
+    UpdateServiceRegistry,
+    DisconnectServiceRegistry,
 }
 
 impl Action {
     /// Every action, ordered as the published permission model orders them: by what they are done to.
-    pub(crate) const ALL: [Self; 51] = [
+    pub(crate) const ALL: [Self; 55] = [
         Self::GetGatewayGroup,
         Self::CreateGatewayGroup,
         Self::UpdateGatewayGroup,
@@ -149,6 +153,10 @@ impl Action {
         Self::GetSecret,
         Self::PutSecret,
         Self::DeleteSecret,
+        Self::GetServiceRegistry,
+        Self::ConnectServiceRegistry,
+        Self::UpdateServiceRegistry,
+        Self::DisconnectServiceRegistry,
         Self::GetUser,
         Self::InviteUser,
         Self::UpdateUserRole,
@@ -217,6 +225,10 @@ impl Action {
             Self::GetSecret => "gateway:GetSecret",
             Self::PutSecret => "gateway:PutSecret",
             Self::DeleteSecret => "gateway:DeleteSecret",
+            Self::GetServiceRegistry => "gateway:GetServiceRegistry",
+            Self::ConnectServiceRegistry => "gateway:ConnectServiceRegistry",
+            Self::UpdateServiceRegistry => "gateway:UpdateServiceRegistry",
+            Self::DisconnectServiceRegistry => "gateway:DisconnectServiceRegistry",
         }
     }
 
@@ -254,6 +266,10 @@ impl Action {
                 | Self::GetSecret
                 | Self::PutSecret
                 | Self::DeleteSecret
+                | Self::GetServiceRegistry
+                | Self::ConnectServiceRegistry
+                | Self::UpdateServiceRegistry
+                | Self::DisconnectServiceRegistry
         )
     }
 }

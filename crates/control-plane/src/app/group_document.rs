@@ -15,6 +15,7 @@ use gatewright_model::resource::proto::Proto;
 use gatewright_model::resource::route::Route;
 use gatewright_model::resource::secret_provider::SecretProvider;
 use gatewright_model::resource::service::{Service, ServiceKind};
+use gatewright_model::resource::service_registry::ServiceRegistry;
 use gatewright_model::resource::sni::Sni;
 use gatewright_model::resource::ssl::Ssl;
 use gatewright_model::resource::stream_route::StreamRoute;
@@ -28,7 +29,7 @@ use utoipa::ToSchema;
 
 use super::document::{self, Document, Warnings, chosen_id};
 use super::plugin::{consumer_plugins_check, credential_plugins_check, plugins_check};
-use super::ssl;
+use super::{service_registry, ssl};
 
 /// A kind of document: its schema, and what a schema cannot say about it.
 pub(crate) trait Documented: ToSchema + Serialize + DeserializeOwned + Send + Sync {
@@ -220,6 +221,16 @@ impl Documented for Proto {
         if let Err(reason) = protos::Proto::compile(&self.content) {
             violations.add("/content", reason);
         }
+    }
+}
+
+impl Documented for ServiceRegistry {
+    schema_of!(ServiceRegistry);
+
+    fn check(&self, violations: &mut Violations, _: &mut Warnings) {
+        labels_check(&self.labels, violations);
+        ServiceRegistry::check(self, violations);
+        service_registry::connection_check(self, violations);
     }
 }
 

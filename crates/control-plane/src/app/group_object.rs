@@ -1,5 +1,5 @@
 //! What a gateway group keeps beside services: consumers and their credentials, certificates and SNIs, global rules,
-//! plugin metadata, protos, secret providers, further upstreams of services.
+//! plugin metadata, protos, secret providers, service registries, further upstreams of services.
 //!
 //! They are all read and written alike, so the operations are said once for every kind; what is special about a
 //! kind is in its [`GroupObject`] and in the functions about owners.
@@ -17,7 +17,7 @@ use super::document::{Document, Warnings};
 use super::group_document::{Documented, parse};
 use super::instance::instances_must_run;
 use super::published_service::{forgotten, group_must_exist, published_service};
-use super::{Action, App, Caller, Patch, Refusal, must_be_as_expected};
+use super::{Action, App, Caller, Patch, Refusal, must_be_as_expected, service_registry};
 use crate::store::{
     Call, ListFilter, Listed, ObjectKey, ObjectKind, ObjectRow, ObjectWrite, Reading, Writing,
 };
@@ -237,7 +237,9 @@ impl App {
         let not_found = || Refusal::NotFound { noun: T::NOUN, id: id.to_string() };
         let before = tx.group_object_get(key).await?.ok_or_else(not_found)?;
         must_be_as_expected(T::NOUN, id.as_str(), Some(before.change_number))?;
-        if let Some(by) = referrers(&mut tx, key).await?.into_iter().next() {
+        let referrer = referrers(&mut tx, key).await?.into_iter().next().map(|sni| format!("SNI `{sni}`"));
+        let user = service_registry::user(&mut tx, key).await?.map(|service| format!("service `{service}`"));
+        if let Some(by) = referrer.or(user) {
             return Err(Refusal::StillReferred { noun: T::NOUN, id: id.to_string(), by });
         }
         let revision = revise(&mut tx, key).await?;
@@ -304,7 +306,7 @@ impl App {
     }
 }
 
-fn object_of<T: GroupObject>(row: ObjectRow) -> Result<Object<T>, Refusal> {
+pub(super) fn object_of<T: GroupObject>(row: ObjectRow) -> Result<Object<T>, Refusal> {
     let ObjectRow { owner, id, document, created_at, updated_at, change_number } = row;
     let unreadable = |error| Refusal::Unavailable {
         reason: format!("{} `{id}` is stored and cannot be read: {error}", T::NOUN),
@@ -369,6 +371,7 @@ async fn owner_must_exist(tx: &mut Reading, key: ObjectKey<'_>) -> Result<(), Re
         | ObjectKind::PluginMetadata
         | ObjectKind::Proto
         | ObjectKind::SecretProvider
+        | ObjectKind::ServiceRegistry
         | ObjectKind::Sni
         | ObjectKind::Ssl => Ok(()),
     }

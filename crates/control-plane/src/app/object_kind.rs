@@ -8,6 +8,7 @@ use gatewright_model::resource::group_object::{CERTIFICATE_PLACE, SNI_PLACE};
 use gatewright_model::resource::plugin_metadata::PluginMetadata;
 use gatewright_model::resource::proto::Proto;
 use gatewright_model::resource::secret_provider::SecretProvider;
+use gatewright_model::resource::service_registry::ServiceRegistry;
 use gatewright_model::resource::sni::Sni;
 use gatewright_model::resource::ssl::Ssl;
 use gatewright_model::resource::upstream::Upstream;
@@ -17,7 +18,7 @@ use serde_json::Value;
 
 use super::group_object::GroupObject;
 use super::plugin::metadata_check;
-use super::{Action, ssl};
+use super::{Action, service_registry, ssl};
 use crate::mask::MASK;
 use crate::store::ObjectKind;
 
@@ -139,6 +140,29 @@ fn unmask(
             }
             _ => {}
         }
+    }
+}
+
+impl GroupObject for ServiceRegistry {
+    const KIND: ObjectKind = ObjectKind::ServiceRegistry;
+    const NOUN: &'static str = "service registry";
+    const ACTIONS: [Action; 4] = [
+        Action::GetServiceRegistry,
+        Action::ConnectServiceRegistry,
+        Action::UpdateServiceRegistry,
+        Action::DisconnectServiceRegistry,
+    ];
+
+    fn name(&self) -> Option<&str> {
+        Some(&self.name)
+    }
+
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    fn secrets_restore(&mut self, before: Option<&Self>) -> Result<(), Violations> {
+        service_registry::secrets_restore(self, before)
     }
 }
 

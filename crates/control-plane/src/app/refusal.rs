@@ -235,7 +235,7 @@ pub(crate) enum Refusal {
         by: String,
     },
     /// Other objects do not work without it.
-    #[error("{noun} `{id}` is used by SNI `{by}`; change or delete that first")]
+    #[error("{noun} `{id}` is used by {by}; change or delete that first")]
     StillReferred {
         /// What kind of object.
         noun: &'static str,

@@ -31,13 +31,14 @@ pub(crate) enum ObjectKind {
     PluginMetadata,
     Proto,
     SecretProvider,
+    ServiceRegistry,
     ServiceUpstream,
     Sni,
     Ssl,
 }
 
 impl ObjectKind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::CaCertificate,
         Self::Certificate,
         Self::Consumer,
@@ -46,6 +47,7 @@ impl ObjectKind {
         Self::PluginMetadata,
         Self::Proto,
         Self::SecretProvider,
+        Self::ServiceRegistry,
         Self::ServiceUpstream,
         Self::Sni,
         Self::Ssl,
@@ -62,6 +64,7 @@ impl ObjectKind {
             Self::PluginMetadata => "plugin_metadata",
             Self::Proto => "proto",
             Self::SecretProvider => "secret_provider",
+            Self::ServiceRegistry => "service_registry",
             Self::ServiceUpstream => "service_upstream",
             Self::Sni => "sni",
             Self::Ssl => "ssl",
@@ -100,6 +103,7 @@ impl ObjectKey<'_> {
             ObjectKind::PluginMetadata => wire::ObjectKind::PluginMetadata,
             ObjectKind::Proto => wire::ObjectKind::Proto,
             ObjectKind::SecretProvider => wire::ObjectKind::SecretProvider,
+            ObjectKind::ServiceRegistry => wire::ObjectKind::ServiceRegistry,
             ObjectKind::Certificate | ObjectKind::Sni | ObjectKind::Ssl => wire::ObjectKind::Ssl,
             ObjectKind::CaCertificate | ObjectKind::ServiceUpstream => return Ok(None),
         };
@@ -411,6 +415,7 @@ fn content(kind: ObjectKind, stored: &ObjectRow) -> Result<Option<ObjectContent>
         ObjectKind::PluginMetadata => ObjectContent::PluginMetadata(from_json(document)?),
         ObjectKind::Proto => ObjectContent::Proto(from_json(document)?),
         ObjectKind::SecretProvider => ObjectContent::SecretProvider(from_json(document)?),
+        ObjectKind::ServiceRegistry => ObjectContent::ServiceRegistry(from_json(document)?),
         ObjectKind::Ssl => ObjectContent::Ssl(from_json(document)?),
         ObjectKind::Certificate => ObjectContent::Ssl(from_json::<Certificate>(document)?.as_ssl()),
         ObjectKind::CaCertificate | ObjectKind::ServiceUpstream | ObjectKind::Sni => return Ok(None),

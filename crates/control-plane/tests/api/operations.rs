@@ -58,6 +58,7 @@ fn known(world: &Known, path: &str, name: &str) -> Option<Value> {
         "global_rule_id" => json!("request-id"),
         "plugin_name" => json!("cors"),
         "proto_id" => json!("proto"),
+        "service_registry_id" => json!("registry"),
         "secret_manager" => json!("vault"),
         "secret_id" => json!("one"),
         "user_id" => world.user.clone(),
@@ -134,6 +135,7 @@ fn body(method: &str, path: &str) -> Option<Value> {
             json!({"name": "new", "service_id": "stream"})
         }
         ("POST" | "PUT", path) if path.contains("/protos") => proto(),
+        ("POST" | "PUT", path) if path.contains("/service_registries") => service_registry(),
         ("PUT", path) if path.contains("/{secret_manager}/") => {
             json!({"uri": "http://127.0.0.1:8200", "prefix": "kv", "token": "t"})
         }
@@ -148,6 +150,10 @@ const OPENAPI: &str = "openapi: 3.1.0\ninfo: {title: t, version: '1'}\npaths: {/
 
 fn proto() -> Value {
     json!({"content": "syntax = \"proto3\"; message Order {}"})
+}
+
+fn service_registry() -> Value {
+    json!({"name": "consul", "type": "consul", "consul_config": {"servers": ["http://127.0.0.1:8500"]}})
 }
 
 fn credential() -> Value {
@@ -335,6 +341,8 @@ async fn furnished() -> (World, Known) {
     ] {
         world.value("PUT", &at(path), Some(body)).await;
     }
+    let registry = "/api/gateway_groups/default/service_registries/registry";
+    world.value("PUT", registry, Some(service_registry())).await;
     let id = |answer: Value| answer["id"].clone();
     let known = Known {
         version,

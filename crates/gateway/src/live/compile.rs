@@ -29,6 +29,7 @@ use crate::router::{MatchSettings, Router, ServiceRules};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::server_names::ServerNames;
 use crate::upstream::Background;
+use crate::upstream::discovered::registries::Registries;
 
 /// What is not served as it was published, and why.
 #[derive(Debug, PartialEq, Eq)]
@@ -83,6 +84,7 @@ impl fmt::Display for What {
                     ObjectKind::PluginMetadata => "plugin metadata",
                     ObjectKind::Proto => "proto",
                     ObjectKind::SecretProvider => "secret provider",
+                    ObjectKind::ServiceRegistry => "service registry",
                 };
                 write!(f, "{kind} `{}`", key.id)
             }
@@ -124,10 +126,14 @@ fn compile_resolved(
     live.server_names = server_names;
     let group = GroupPlugins::compile(&before.plugins, &snapshot.objects, background);
     live.plugins = group.plugins;
+    let (registries, unasked) =
+        Registries::compile(&before.registries, &snapshot.objects, &background.registries);
+    live.registries = registries;
     let unusable = unusable.into_iter();
     let mut quarantined: Vec<_> =
         unusable.map(|(id, reason)| Quarantined::new(What::Ssl(id), reason)).collect();
     let refused = live.plugins.refused().iter().cloned();
+    let refused = refused.chain(unasked);
     quarantined.extend(refused.map(|(key, reason)| Quarantined::new(What::Object(key), reason)));
     for (id, _) in before.services.iter() {
         if !snapshot.services.contains_key(id) {
@@ -428,8 +434,7 @@ mod tests {
         let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
         assert!(Arc::ptr_eq(&before.services[&a], &after.services[&a]));
         assert!(!Arc::ptr_eq(&before.services[&b], &after.services[&b]));
-        let upstream =
-            |live: &LiveConfig, id| Arc::clone(live.services[id].upstreams.own().as_ref().unwrap());
+        let upstream = |live: &LiveConfig, id| live.services[id].upstreams.own().now().unwrap();
         assert!(
             Arc::ptr_eq(&upstream(&before, &b), &upstream(&after, &b)),
             "an equal upstream keeps its counters"
@@ -461,8 +466,8 @@ mod tests {
         assert!(serves(&before, "/u/1") && !serves(&after, "/u/1") && serves(&after, "/u/:id"));
         let a = "a".parse().unwrap();
         assert!(Arc::ptr_eq(
-            before.services[&a].upstreams.own().as_ref().unwrap(),
-            after.services[&a].upstreams.own().as_ref().unwrap()
+            &before.services[&a].upstreams.own().now().unwrap(),
+            &after.services[&a].upstreams.own().now().unwrap()
         ));
     }
 
@@ -514,7 +519,7 @@ mod tests {
         assert!(quarantined.is_empty(), "{quarantined:?}");
         let (running, candidate) = (&trying.services[&a], trying.services.candidate(&a).unwrap());
         assert_eq!(candidate.published.version.as_deref(), Some("2"));
-        let upstream = |service: &LiveService| Arc::clone(service.upstreams.own().as_ref().unwrap());
+        let upstream = |service: &LiveService| service.upstreams.own().now().unwrap();
         assert!(Arc::ptr_eq(&upstream(running), &upstream(candidate)));
         let limits =
             |service: &LiveService| std::ptr::from_ref(service.plugins.chains[0].iter().next().unwrap());
@@ -586,9 +591,9 @@ mod tests {
         assert_eq!(named(&still), named(&quarantined));
         let service = |id: &str| &live.services[&id.parse().unwrap()];
         assert_eq!(service("plugin").routes[0].refusal, Some(RejectReason::PluginUnknown));
-        assert_eq!(service("scheme").upstreams.own().as_ref().err(), Some(&RejectReason::SchemeUnsupported));
-        assert_eq!(service("checks").upstreams.own().as_ref().err(), Some(&RejectReason::ChecksUnsupported));
-        assert_eq!(service("empty").upstreams.own().as_ref().err(), Some(&RejectReason::NoNodes));
+        assert_eq!(service("scheme").upstreams.own().now().err(), Some(RejectReason::SchemeUnsupported));
+        assert_eq!(service("checks").upstreams.own().now().err(), Some(RejectReason::ChecksUnsupported));
+        assert_eq!(service("empty").upstreams.own().now().err(), Some(RejectReason::NoNodes));
         assert!(service("off").rules.is_none());
     }
 }

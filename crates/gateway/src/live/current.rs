@@ -15,22 +15,31 @@ use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 
 use super::LiveConfig;
+use crate::upstream::discovered::table::{Board, Table};
 
 /// The live configuration of the process.
 #[derive(Clone)]
 pub(crate) struct Current {
     live: Arc<ArcSwap<LiveConfig>>,
+    /// Where discovered nodes stand.
+    board: Board,
     /// When it began to be served, in milliseconds since 1970; 0: not yet.
     since: Arc<AtomicU64>,
 }
 
 impl Current {
     pub(crate) fn new(live: LiveConfig) -> Self {
-        Self { live: Arc::new(ArcSwap::from_pointee(live)), since: Arc::default() }
+        Self { live: Arc::new(ArcSwap::from_pointee(live)), board: Board::default(), since: Arc::default() }
+    }
+
+    /// Where discovered nodes stand.
+    pub(crate) fn board(&self) -> &Board {
+        &self.board
     }
 
     /// Makes `live` what new requests run on. Requests in flight finish on what they started with.
     pub(crate) fn swap(&self, live: Arc<LiveConfig>) {
+        self.board.serve(&live.registries);
         self.live.store(live);
         self.served_from_now();
     }
@@ -55,6 +64,7 @@ impl Current {
         let before = self.live.compare_and_swap(&now, Arc::clone(live));
         let began = Arc::ptr_eq(&before, &now);
         if began {
+            self.board.serve(&live.registries);
             self.served_from_now();
         }
         began
@@ -66,38 +76,60 @@ impl Current {
 
     /// A reader for one worker.
     pub(crate) fn reader(&self) -> Reader {
-        let live = Live(Rc::new(self.load()));
-        Reader { cache: RefCell::new(Cache::new(Arc::clone(&self.live))), live: RefCell::new(live) }
+        let mut config = Cache::new(Arc::clone(&self.live));
+        let mut table = Cache::new(Arc::clone(self.board.table()));
+        let live = Live::of(config.load(), table.load());
+        Reader { caches: RefCell::new((config, table)), live: RefCell::new(live) }
     }
 }
 
 /// One worker's view of the live configuration.
 pub(crate) struct Reader {
-    cache: RefCell<Cache<Arc<ArcSwap<LiveConfig>>, Arc<LiveConfig>>>,
+    caches: RefCell<(Cached<LiveConfig>, Cached<Table>)>,
     live: RefCell<Live>,
 }
 
-/// A live configuration held by a request.
-#[allow(clippy::redundant_allocation, reason = "the inner count is shared between workers, the outer is not")]
+type Cached<T> = Cache<Arc<ArcSwap<T>>, Arc<T>>;
+
+/// A live configuration held by a request, and the nodes that were discovered for it.
 #[derive(Clone)]
-pub(crate) struct Live(Rc<Arc<LiveConfig>>);
+pub(crate) struct Live(Rc<Taken>);
+
+struct Taken {
+    config: Arc<LiveConfig>,
+    table: Arc<Table>,
+}
+
+impl Live {
+    fn of(config: &Arc<LiveConfig>, table: &Arc<Table>) -> Self {
+        Self(Rc::new(Taken { config: Arc::clone(config), table: Arc::clone(table) }))
+    }
+
+    /// The upstreams with discovered nodes.
+    pub(crate) fn table(&self) -> &Table {
+        &self.0.table
+    }
+}
 
 impl Deref for Live {
     type Target = LiveConfig;
 
     fn deref(&self) -> &LiveConfig {
-        &self.0
+        &self.0.config
     }
 }
 
 impl Reader {
     /// The newest live configuration.
     pub(crate) fn take(&self) -> Live {
-        let mut cache = self.cache.borrow_mut();
-        let newest = cache.load();
+        let mut caches = self.caches.borrow_mut();
+        let (config, table) = &mut *caches;
+        // In this order: what a configuration names is on the table before the configuration is live, and stays there
+        // as long as anybody holds the configuration.
+        let (config, table) = (config.load(), table.load());
         let mut live = self.live.borrow_mut();
-        if !Arc::ptr_eq(newest, &live.0) {
-            *live = Live(Rc::new(Arc::clone(newest)));
+        if !Arc::ptr_eq(config, &live.0.config) || !Arc::ptr_eq(table, &live.0.table) {
+            *live = Live::of(config, table);
         }
         live.clone()
     }

@@ -33,6 +33,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::series::{RouteCounts, Series, VersionCounts};
 use crate::tls::server_names::ServerNames;
 use crate::upstream::Timeouts;
+use crate::upstream::discovered::registries::Registries;
 
 /// Everything requests need, at one revision.
 #[derive(Clone)]
@@ -49,6 +50,8 @@ pub(crate) struct LiveConfig {
     pub(crate) secrets: Arc<Holders>,
     /// The versions that somebody compares.
     pub(crate) compared: Arc<[Compared]>,
+    /// Where nodes are found.
+    pub(crate) registries: Arc<Registries>,
     /// What finds out who calls, where that decides about the version a request gets.
     pub(crate) identifying: Arc<Layer>,
 }
@@ -74,6 +77,7 @@ impl LiveConfig {
             plugins: Arc::default(),
             secrets: Arc::default(),
             compared: Arc::default(),
+            registries: Arc::default(),
             identifying: Arc::default(),
         }
     }

@@ -20,9 +20,9 @@ use gatewright_plugins::shared::Shared;
 use imbl::ordmap::DiffItem;
 use serde_json::{Map, Value};
 
-use super::upstreams::Reachable;
+use super::upstreams::LiveUpstream;
 use crate::proxy::reject::RejectReason;
-use crate::upstream::{Background, Upstream};
+use crate::upstream::Background;
 
 /// What the plugins of a group share, and what runs for all its requests.
 pub(crate) struct GroupPlugins {
@@ -34,7 +34,7 @@ pub(crate) struct GroupPlugins {
     metadata: BTreeMap<String, Map<String, Value>>,
     protos: Protos,
     /// The upstreams written into global rules and plugins of consumers.
-    inline: Vec<(Arc<resource::Upstream>, Reachable)>,
+    inline: Vec<(Arc<resource::Upstream>, LiveUpstream)>,
     /// What all this was compiled from.
     objects: Objects,
     /// What of that does not compile, and why.
@@ -137,16 +137,16 @@ impl GroupPlugins {
         let layers = self.consumers.layers().chain(std::iter::once(&self.global_layer));
         let compiled = upstreams_in(layers).into_iter().map(|written| {
             let same = before.inline.iter().find(|(known, _)| *known == written);
-            let compile = || Upstream::compile(&written, None, background).map(Arc::new);
-            let reachable = same.map_or_else(compile, |(_, known)| known.clone());
-            (written, reachable)
+            let compile = || LiveUpstream::alone(&written, background);
+            let live = same.map_or_else(compile, |(_, known)| known.clone());
+            (written, live)
         });
         self.inline = compiled.collect();
     }
 
     /// An upstream that is written into a global rule or a plugin of a consumer.
-    pub(crate) fn inline(&self, written: &Arc<resource::Upstream>) -> Option<&Reachable> {
-        self.inline.iter().find(|(known, _)| Arc::ptr_eq(known, written)).map(|(_, reachable)| reachable)
+    pub(crate) fn inline(&self, written: &Arc<resource::Upstream>) -> Option<&LiveUpstream> {
+        self.inline.iter().find(|(known, _)| Arc::ptr_eq(known, written)).map(|(_, live)| live)
     }
 
     /// Builds the instances of `plugins`, taking over those of `before`.

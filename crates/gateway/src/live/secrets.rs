@@ -188,6 +188,9 @@ fn object_references(object: &GroupObject) -> BTreeSet<String> {
         ObjectContent::PluginMetadata(metadata) => {
             metadata.settings.values().for_each(|value| plugins::collect(value, &mut found));
         }
+        ObjectContent::ServiceRegistry(registry) => {
+            plugins::collect(&serde_json::to_value(registry).unwrap_or(Value::Null), &mut found);
+        }
         // Its settings are for reaching it, and may only refer to the environment.
         ObjectContent::SecretProvider(_) | ObjectContent::Proto(_) => {}
     }
@@ -224,6 +227,14 @@ fn fill_object(object: &mut GroupObject, fill: &dyn Fn(&mut Value)) {
         ObjectContent::Credential { credential, .. } => credential.plugins.values_mut().for_each(fill),
         ObjectContent::GlobalRule(rule) => rule.plugins.values_mut().for_each(fill),
         ObjectContent::PluginMetadata(metadata) => metadata.settings.values_mut().for_each(fill),
+        ObjectContent::ServiceRegistry(registry) => {
+            let mut written = serde_json::to_value(&*registry).unwrap_or(Value::Null);
+            fill(&mut written);
+            // Values are texts in place of texts, so it reads as it did.
+            if let Ok(filled) = serde_json::from_value(written) {
+                *registry = filled;
+            }
+        }
         ObjectContent::SecretProvider(_) | ObjectContent::Proto(_) => {}
     }
 }

@@ -15,10 +15,9 @@ use gatewright_model::snapshot::{Objects, PublishedService};
 use gatewright_plugins::exchange::UpstreamChoice;
 
 use crate::proxy::reject::RejectReason;
-use crate::upstream::{Background, Upstream};
-
-/// An upstream, or why every request to it is rejected.
-pub(crate) type Reachable = Result<Arc<Upstream>, RejectReason>;
+use crate::upstream::discovered::Discovered;
+use crate::upstream::discovered::table::Table;
+use crate::upstream::{Background, Reachable, Upstream};
 
 /// The upstreams of one service.
 pub(crate) struct ServiceUpstreams {
@@ -27,11 +26,21 @@ pub(crate) struct ServiceUpstreams {
     inline: Vec<(Arc<resource::Upstream>, LiveUpstream)>,
 }
 
+/// One upstream.
 #[derive(Clone)]
-struct LiveUpstream {
+pub(crate) struct LiveUpstream {
     /// The client certificate it names, if it names one that is there.
     client_certificate: Option<Arc<GroupObject>>,
-    reachable: Reachable,
+    nodes: Nodes,
+}
+
+/// Where its nodes come from.
+#[derive(Clone)]
+enum Nodes {
+    /// The configuration: it stays as it is.
+    Written(Reachable),
+    /// A registry: how it is now stands on the table.
+    Discovered(Arc<Discovered>),
 }
 
 /// What upstreams are compiled from.
@@ -69,24 +78,24 @@ impl ServiceUpstreams {
     }
 
     /// The service's own upstream.
-    pub(crate) fn own(&self) -> &Reachable {
-        &self.own.reachable
+    pub(crate) fn own(&self) -> &LiveUpstream {
+        &self.own
     }
 
     /// The further upstreams, in the order of their ids.
-    pub(crate) fn further(&self) -> impl Iterator<Item = (&ObjectId, &Reachable)> {
-        self.further.iter().map(|(id, live)| (id, &live.reachable))
+    pub(crate) fn further(&self) -> impl Iterator<Item = (&ObjectId, &LiveUpstream)> {
+        self.further.iter()
     }
 
     /// All of them, those in plugins included.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Reachable> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &LiveUpstream> {
         let beside = self.further.values().chain(self.inline.iter().map(|(_, live)| live));
-        std::iter::once(&self.own).chain(beside).map(|live| &live.reachable)
+        std::iter::once(&self.own).chain(beside)
     }
 
     /// The upstream that a plugin chose, if it is one of these.
-    pub(crate) fn chosen(&self, choice: &UpstreamChoice) -> Option<&Reachable> {
-        let live = match choice {
+    pub(crate) fn chosen(&self, choice: &UpstreamChoice) -> Option<&LiveUpstream> {
+        match choice {
             // A handful at most, and a request asks once.
             UpstreamChoice::Id(id) => {
                 self.further.iter().find(|(known, _)| known.as_str() == &**id).map(|(_, live)| live)
@@ -94,8 +103,7 @@ impl ServiceUpstreams {
             UpstreamChoice::Inline(written) => {
                 self.inline.iter().find(|(known, _)| Arc::ptr_eq(known, written)).map(|(_, live)| live)
             }
-        };
-        live.map(|live| &live.reachable)
+        }
     }
 
     /// Each with what it was compiled from, which is `published`.
@@ -119,9 +127,51 @@ impl LiveUpstream {
         {
             return live.clone();
         }
-        let object = client_certificate.map(|object| &**object);
-        let reachable = Upstream::compile(written, object, ground.background).map(Arc::new);
-        Self { client_certificate: client_certificate.cloned(), reachable }
+        Self::made_of(written, client_certificate, ground.background)
+    }
+
+    /// One that stands in no service and shows no certificate of the group.
+    pub(super) fn alone(written: &resource::Upstream, background: &Background) -> Self {
+        Self::made_of(written, None, background)
+    }
+
+    fn made_of(
+        written: &resource::Upstream,
+        client_certificate: Option<&Arc<GroupObject>>,
+        background: &Background,
+    ) -> Self {
+        let nodes = match background.discovered(written, client_certificate) {
+            Some(discovered) => Nodes::Discovered(Arc::new(discovered)),
+            None => {
+                let object = client_certificate.map(|object| &**object);
+                Nodes::Written(Upstream::compile(written, object, background).map(Arc::new))
+            }
+        };
+        Self { client_certificate: client_certificate.cloned(), nodes }
+    }
+
+    /// The upstream with the nodes that a request found on the table.
+    pub(crate) fn at<'l>(&'l self, table: &'l Table) -> Result<&'l Upstream, RejectReason> {
+        match &self.nodes {
+            Nodes::Written(reachable) => reachable.as_deref().map_err(|reason| *reason),
+            Nodes::Discovered(discovered) => table.upstream(discovered.number()),
+        }
+    }
+
+    /// The upstream with the nodes of this moment, for those who are no requests.
+    pub(crate) fn now(&self) -> Reachable {
+        match &self.nodes {
+            Nodes::Written(reachable) => reachable.clone(),
+            Nodes::Discovered(discovered) => discovered.now(),
+        }
+    }
+
+    /// Where its nodes come from, if they are not written down.
+    pub(crate) fn discovered(&self) -> Option<&Discovered> {
+        match &self.nodes {
+            Nodes::Written(_) => None,
+            Nodes::Discovered(discovered) => Some(discovered),
+        }
     }
 
     fn shows(&self, client_certificate: Option<&Arc<GroupObject>>) -> bool {
@@ -176,20 +226,20 @@ mod tests {
         UpstreamChoice::Id(id.into())
     }
 
-    fn address(reachable: &Reachable) -> *const Upstream {
-        Arc::as_ptr(reachable.as_ref().unwrap())
+    fn address(live: &LiveUpstream) -> *const Upstream {
+        Arc::as_ptr(&live.now().unwrap())
     }
 
     #[test]
     fn a_choice_is_served_by_what_it_names_and_nothing_is_missed() {
         let published = service(upstream(1), json!({"canary": upstream(2), "empty": {}}));
         let (upstreams, inline) = compile(&published, &[upstream(3)], None);
-        let port = |reachable: &Reachable| reachable.as_ref().unwrap().nodes[0].written.port;
+        let port = |live: &LiveUpstream| live.now().unwrap().nodes[0].written.port;
         assert_eq!(port(upstreams.own()), 1);
         assert_eq!(upstreams.chosen(&id("canary")).map(port), Some(2));
         assert_eq!(upstreams.chosen(&inline[0]).map(port), Some(3));
-        let unusable = upstreams.chosen(&id("empty")).unwrap().as_ref().err();
-        assert_eq!(unusable, Some(&RejectReason::NoNodes), "what is there and unusable is not passed over");
+        let unusable = upstreams.chosen(&id("empty")).unwrap().now().err();
+        assert_eq!(unusable, Some(RejectReason::NoNodes), "what is there and unusable is not passed over");
         assert!(upstreams.chosen(&id("absent")).is_none());
     }
 

@@ -170,7 +170,7 @@ async fn serve_request(
     };
     worker.recorder.counts().request_began();
     let live = worker.live.take();
-    let record = Record::new(&live, begun);
+    let record = Record::on(&live, begun);
     let forwarded = match framing {
         Ok(framing) => forward(worker, client, workspace, framing, &record).await,
         Err(reason) => {

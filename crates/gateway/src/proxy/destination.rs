@@ -20,12 +20,14 @@ use crate::live::{LiveConfig, LiveService};
 use crate::router::{self, Lot};
 use crate::telemetry::record::Record;
 use crate::tls::client_certificate::admit;
+use crate::upstream::discovered::table::Table;
 use crate::upstream::node::Node;
 use crate::upstream::{Timeouts, Upstream};
 
 /// The route that serves a request.
 pub(super) struct Found<'l> {
     group: &'l GroupPlugins,
+    table: &'l Table,
     pub(super) service: &'l LiveService,
     /// Its place among the routes of the service.
     pub(super) route: usize,
@@ -71,9 +73,9 @@ pub(super) fn find<'l>(
     match route.refusal {
         Some(refusal) => Err(refusal),
         None => {
-            let group = &*live.plugins;
+            let (group, table) = (&*live.plugins, record.table());
             let (route, path, prefix_length) = (matched.route, matched.path, matched.prefix_length);
-            Ok(Found { group, service, route, path, prefix_length })
+            Ok(Found { group, table, service, route, path, prefix_length })
         }
     }
 }
@@ -87,7 +89,7 @@ impl<'l> Found<'l> {
         body: &Body,
         state: Option<&State>,
     ) -> Result<Destination<'l>, RejectReason> {
-        let Self { group, service, route, prefix_length, .. } = *self;
+        let Self { group, table, service, route, prefix_length, .. } = *self;
         let published = &service.published;
         let own = service.upstreams.own();
         let upstream = match state.and_then(|state| state.upstream.as_ref()) {
@@ -101,7 +103,7 @@ impl<'l> Found<'l> {
                 }
             },
         };
-        let upstream = upstream.as_deref().map_err(|reason| *reason)?;
+        let upstream = upstream.at(table)?;
         let variables = RequestVariables { request, client: client.address, body };
         let is_replaced = state.is_some_and(|state| state.path_replaced);
         let strips = published.runtime.strip_path_prefix && !is_replaced;

@@ -156,7 +156,7 @@ async fn serve_stream(shared: Rc<Shared>, request: Request<RecvStream>, respond:
     let worker = &shared.worker;
     let live = worker.live.take();
     worker.recorder.counts().request_began();
-    let record = Record::new(&live, begun);
+    let record = Record::on(&live, begun);
     let mut workspace = worker.buffers.take();
     let ended = {
         let (timer, upload_timer) = (worker.clock.timer(), worker.clock.timer());

@@ -63,6 +63,8 @@ pub(crate) enum RejectReason {
     PluginAnswered(u16),
     /// The upstream has no nodes.
     NoNodes,
+    /// No service registry has said yet which nodes the upstream has.
+    NodesUnknown,
     /// The upstream's scheme is not one this gateway speaks.
     SchemeUnsupported,
     /// No TLS with the nodes can be made of what the upstream says.
@@ -112,6 +114,7 @@ impl RejectReason {
             | Self::PluginUnknown
             | Self::PluginUnbuilt
             | Self::NoNodes
+            | Self::NodesUnknown
             | Self::NameUnresolved => 503,
             Self::SchemeUnsupported | Self::ChecksUnsupported | Self::UpstreamTlsUnusable => 503,
             Self::UpstreamConnectFailed
@@ -158,6 +161,7 @@ impl RejectReason {
             Self::PluginUnbuilt => "plugin_unbuilt",
             Self::PluginAnswered(_) => "plugin_answered",
             Self::NoNodes => "no_nodes",
+            Self::NodesUnknown => "nodes_unknown",
             Self::SchemeUnsupported => "scheme_unsupported",
             Self::UpstreamTlsUnusable => "upstream_tls_unusable",
             Self::ChecksUnsupported => "checks_unsupported",
@@ -204,6 +208,7 @@ impl RejectReason {
             Self::PluginUnbuilt => "a plugin of the route cannot be built".to_owned(),
             Self::PluginAnswered(_) => "a plugin answered the request".to_owned(),
             Self::NoNodes => "the upstream has no nodes".to_owned(),
+            Self::NodesUnknown => "no service registry has named the nodes of the upstream yet".to_owned(),
             Self::SchemeUnsupported => "the upstream's scheme is not supported".to_owned(),
             Self::UpstreamTlsUnusable => "TLS with the upstream is not set up in a usable way".to_owned(),
             Self::ChecksUnsupported => "the upstream's health checks are not supported".to_owned(),

@@ -223,9 +223,11 @@ impl Follower {
             report.persisted = kept.complaints.is_empty().then_some(self.snapshot.revision);
             report.quarantine(quarantined);
         });
+        self.current.board().serve(&self.live.registries);
         let (current, live) = (self.current.clone(), Arc::clone(&self.live));
+        let background = Arc::clone(&self.background);
         tokio::spawn(async move {
-            tokio::time::sleep(KEPT_PATIENCE).await;
+            tokio::join!(tokio::time::sleep(KEPT_PATIENCE), background.discovery.first_answers());
             serve_kept(&current, &live);
         });
     }
@@ -356,6 +358,8 @@ impl Follower {
         let compiling = tokio::task::spawn_blocking(move || compile::compile(&live, &snapshot, &background));
         let (live, quarantined) = compiling.await?;
         self.live = Arc::new(live);
+        self.current.board().serve(&self.live.registries);
+        self.background.discovery.first_answers().await;
         // What was kept on disk may not be served yet.
         if self.current.load().revision.is_some() {
             self.current.swap(Arc::clone(&self.live));
@@ -390,6 +394,8 @@ impl Follower {
             tracing::error!(what = %one.what, reason = %one.reason, "quarantined: it is not served as it was published; its last good form keeps serving, if there is one");
         }
         self.live = Arc::new(live);
+        self.current.board().serve(&self.live.registries);
+        self.background.discovery.first_answers().await;
         self.current.swap(Arc::clone(&self.live));
         (self.snapshot, self.ledger, self.trusted) = (Arc::new(snapshot), ledger, true);
         if let Some(writer) = &self.writer {

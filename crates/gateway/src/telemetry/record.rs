@@ -13,10 +13,12 @@ use gatewright_model::lifecycle::RouteVersion;
 use gatewright_model::matching::HostPattern;
 use gatewright_model::sample::SampledHead;
 
+use crate::live::current::Live;
 use crate::live::{LiveConfig, LiveRoute, LiveService};
 use crate::proxy::phases::Phases;
 use crate::proxy::reject::RejectReason;
 use crate::telemetry::Teller;
+use crate::upstream::discovered::table::Table;
 
 /// The status of a request whose client left before it was answered, as nginx has it.
 pub(crate) const CLIENT_CLOSED: u16 = 499;
@@ -24,6 +26,7 @@ pub(crate) const CLIENT_CLOSED: u16 = 499;
 /// What is known of one exchange so far.
 pub(crate) struct Record<'l> {
     live: &'l LiveConfig,
+    table: &'l Table,
     begun: Instant,
     service: Cell<Option<Place<'l>>>,
     /// The plugins of the request, which take note of its end.
@@ -63,9 +66,15 @@ struct Tries {
 
 impl<'l> Record<'l> {
     /// Of a request that began to arrive at `begun` and runs on `live`.
+    pub(crate) fn on(live: &'l Live, begun: Instant) -> Self {
+        Self { table: live.table(), ..Self::new(live, begun) }
+    }
+
+    /// The same where no nodes are discovered.
     pub(crate) fn new(live: &'l LiveConfig, begun: Instant) -> Self {
         Self {
             live,
+            table: Table::EMPTY,
             begun,
             service: Cell::new(None),
             phases: Cell::new(None),
@@ -84,6 +93,11 @@ impl<'l> Record<'l> {
     /// The configuration the request runs on.
     pub(crate) fn live(&self) -> &'l LiveConfig {
         self.live
+    }
+
+    /// The nodes that were discovered for it.
+    pub(crate) fn table(&self) -> &'l Table {
+        self.table
     }
 
     /// A route matched: that of `service` at the place `route`, by its path at the place `path`.

@@ -8,10 +8,12 @@
 //! * `names`: names of nodes, resolved off the request path.
 //! * `pool`: connections kept open, per worker.
 //! * `multiplexed`: HTTP/2 connections, many requests on each, per worker.
+//! * `discovered`: upstreams whose nodes a service registry names.
 //! * `status`: what operators see of all this.
 //! * `per_worker`: what each worker counts for itself.
 
 pub mod balance;
+pub(crate) mod discovered;
 pub(crate) mod health;
 pub(crate) mod multiplexed;
 pub(crate) mod names;
@@ -22,6 +24,7 @@ pub(crate) mod status;
 pub(crate) mod tries;
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +33,7 @@ use gatewright_model::expression::Variables;
 use gatewright_model::message::Method;
 use gatewright_model::resource::checks::{ActiveCheck, CheckType, Checks};
 use gatewright_model::resource::group_object::GroupObject;
+use gatewright_model::resource::service_registry::Wanted;
 use gatewright_model::resource::upstream::{self as resource, Balancing, PassHost, Scheme, Timeout};
 use gatewright_plugins::outbound::Outbound;
 use rustls::pki_types::ServerName;
@@ -44,9 +48,11 @@ use crate::tls;
 use crate::tls::node::{Demands, NodeSession, Unusable};
 use balance::Balance;
 use balance::hash_key::HashKey;
+use discovered::table::Board;
+use discovered::{Discovered, Discovery, registries};
 use health::passive::Passive;
 use health::statuses::Statuses;
-use health::{Asking, CheckPlan, Checkers};
+use health::{Asking, CheckPlan, Checker, Checkers};
 use names::{Lookup, Names};
 use node::Node;
 use tries::Budget;
@@ -73,25 +79,59 @@ impl Outside {
 
 /// What outlives a configuration and works for every upstream and plugin of the process.
 pub(crate) struct Background {
-    pub(crate) workers: usize,
     pub(crate) tls: Arc<tls::Shared>,
     /// The way outside for plugins.
     pub(crate) outbound: Arc<dyn Outbound>,
+    /// The way outside for service registries.
+    pub(crate) registries: gatewright_discovery::Outside,
+    /// The services that are followed there.
+    pub(crate) discovery: Discovery,
     /// What references of configurations stand for.
     pub(crate) secrets: Secrets,
-    checkers: Checkers,
-    names: Names,
+    materials: Materials,
 }
 
+/// What upstreams are made of.
+#[derive(Clone)]
+pub(crate) struct Materials {
+    workers: usize,
+    tls: Arc<tls::Shared>,
+    checkers: Arc<Checkers>,
+    names: Arc<Names>,
+}
+
+/// An upstream, or why every request to it is rejected.
+pub(crate) type Reachable = Result<Arc<Upstream>, RejectReason>;
+
 impl Background {
-    /// For so many workers; checks and lookups run on `runtime`.
-    pub(crate) fn new(workers: usize, runtime: Handle, lookup: Arc<dyn Lookup>, outside: Outside) -> Self {
+    /// For so many workers; checks, lookups and the following of services run on `runtime`, and what comes of the latter
+    /// stands on `board`.
+    pub(crate) fn new(
+        workers: usize,
+        runtime: Handle,
+        lookup: Arc<dyn Lookup>,
+        outside: Outside,
+        board: Board,
+    ) -> Self {
         let tls = Arc::clone(&outside.tls);
-        let names = Names::new(runtime.clone(), lookup, outside.denied.clone());
+        let names = Arc::new(Names::new(runtime.clone(), lookup, outside.denied.clone()));
+        let checkers = Arc::new(Checkers::new(runtime.clone()));
+        let materials = Materials { workers, tls: Arc::clone(&tls), checkers, names };
+        let registries = registries::outside(&outside.denied, &tls);
         let outbound: Arc<dyn Outbound> = Arc::new(Http::new(runtime.clone(), outside));
         let secrets = Secrets::new(runtime.clone(), Arc::clone(&outbound));
-        let checkers = Checkers::new(runtime.clone());
-        Self { workers, tls, outbound, secrets, checkers, names }
+        let discovery = Discovery::new(runtime, board);
+        Self { tls, outbound, registries, discovery, secrets, materials }
+    }
+
+    /// The upstream that is `written`, whose nodes a registry names, if that is so.
+    pub(crate) fn discovered(
+        &self,
+        written: &resource::Upstream,
+        client_certificate: Option<&Arc<GroupObject>>,
+    ) -> Option<Discovered> {
+        let wanted = Wanted::of(written)?;
+        Some(self.discovery.upstream(wanted, written, client_certificate, &self.materials))
     }
 }
 
@@ -105,7 +145,7 @@ impl Background {
 /// How a backend is reached.
 pub(crate) struct Upstream {
     /// Highest priority first.
-    pub(crate) nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Arc<Node>>,
     /// Whether the nodes speak HTTP/2, many requests to a connection.
     pub(crate) multiplexed: bool,
     balance: Balance,
@@ -169,6 +209,16 @@ impl Upstream {
         client_certificate: Option<&GroupObject>,
         background: &Background,
     ) -> Result<Self, RejectReason> {
+        Self::compile_with((upstream, &upstream.nodes), client_certificate, &background.materials, None)
+    }
+
+    /// Compiles an upstream with other nodes than its own. Those that it had `before` are taken over as they are.
+    fn compile_with(
+        (upstream, nodes): (&resource::Upstream, &[resource::Node]),
+        client_certificate: Option<&GroupObject>,
+        materials: &Materials,
+        before: Option<&Self>,
+    ) -> Result<Self, RejectReason> {
         let (over_tls, multiplexed) = match upstream.scheme {
             Scheme::Http => (false, false),
             Scheme::Https => (true, false),
@@ -177,23 +227,33 @@ impl Upstream {
             _ => return Err(RejectReason::SchemeUnsupported),
         };
         let protocols = if multiplexed { tls::GRPC_NODE_PROTOCOLS } else { tls::NODE_PROTOCOLS };
-        let sessions = Sessions { upstream, client_certificate, background, protocols };
-        let mut written: Vec<_> = upstream.nodes.iter().filter(|node| node.weight > 0).cloned().collect();
+        let sessions = Sessions { upstream, client_certificate, materials, protocols };
+        let mut written: Vec<_> = nodes.iter().filter(|node| node.weight > 0).cloned().collect();
         written.sort_by_key(|node| Reverse(node.priority));
         if written.is_empty() {
             return Err(RejectReason::NoNodes);
         }
-        let workers = background.workers;
+        let workers = materials.workers;
+        // With one node there is nothing to choose: it is used whatever a check would say.
+        let checks = upstream.checks.as_ref().filter(|_| written.len() > 1);
+        let passive = checks.and_then(|checks| checks.passive.as_ref()).map(Passive::compile);
+        let checking = checks.map(|checks| Checking::new(checks, &sessions));
+        let known = before.iter().flat_map(|before| &before.nodes);
+        let known: HashMap<_, _> =
+            known.map(|node| ((node.written.host.as_str(), node.written.port), node)).collect();
         let mut nodes = Vec::with_capacity(written.len());
         for node in &written {
+            let same = known
+                .get(&(node.host.as_str(), node.port))
+                .filter(|known| known.written == *node && known.checker.is_some() == checking.is_some());
+            if let Some(same) = same {
+                nodes.push(Arc::clone(same));
+                continue;
+            }
             let session = over_tls.then(|| sessions.of_requests(&node.host)).transpose()?;
-            nodes.push(Node::compile(node, session, &background.names, workers));
-        }
-        let mut passive = None;
-        // With one node there is nothing to choose: it is used whatever a check would say.
-        if let Some(checks) = upstream.checks.as_ref().filter(|_| nodes.len() > 1) {
-            passive = checks.passive.as_ref().map(Passive::compile);
-            check(&mut nodes, checks, &sessions)?;
+            let mut node = Node::compile(node, session, &materials.names, workers);
+            node.checker = checking.as_ref().map(|checking| checking.checker(&node)).transpose()?;
+            nodes.push(Arc::new(node));
         }
         let balance = Balance::new(upstream.balancing, &written, workers);
         let key = upstream.key.as_deref().unwrap_or_default();
@@ -236,7 +296,7 @@ impl Upstream {
 struct Sessions<'u> {
     upstream: &'u resource::Upstream,
     client_certificate: Option<&'u GroupObject>,
-    background: &'u Background,
+    materials: &'u Materials,
     /// The protocols that requests are made in.
     protocols: Protocols,
 }
@@ -263,7 +323,7 @@ impl Sessions<'_> {
     ) -> Result<Arc<NodeSession>, RejectReason> {
         let session = name.and_then(|name| {
             let demands = Demands::of(self.upstream, self.client_certificate, protocols)?;
-            self.background.tls.nodes.session(demands.verifying(verify), name)
+            self.materials.tls.nodes.session(demands.verifying(verify), name)
         });
         session.map_err(|error| {
             tracing::error!(%error, upstream = %self.upstream.name, "no TLS can be made of what an upstream says");
@@ -272,24 +332,34 @@ impl Sessions<'_> {
     }
 }
 
-/// Gives each node its checker.
-fn check(nodes: &mut [Node], checks: &Checks, sessions: &Sessions<'_>) -> Result<(), RejectReason> {
-    let Sessions { upstream, background, .. } = sessions;
-    let over_tls = checks.active.check_type == CheckType::Https;
-    let rewritten = upstream.upstream_host.as_deref().filter(|_| upstream.pass_host == PassHost::Rewrite);
-    let host = checks.active.host.as_deref().or(rewritten).map(str::as_bytes);
-    let plan = CheckPlan::new(checks);
-    for node in nodes {
+/// What nodes are checked with.
+struct Checking<'c> {
+    plan: CheckPlan<'c>,
+    checks: &'c Checks,
+    sessions: &'c Sessions<'c>,
+}
+
+impl<'c> Checking<'c> {
+    fn new(checks: &'c Checks, sessions: &'c Sessions<'c>) -> Self {
+        Self { plan: CheckPlan::new(checks), checks, sessions }
+    }
+
+    /// The checker of a node.
+    fn checker(&self, node: &Node) -> Result<Arc<Checker>, RejectReason> {
+        let Sessions { upstream, materials, .. } = self.sessions;
+        let active = &self.checks.active;
+        let rewritten = upstream.upstream_host.as_deref().filter(|_| upstream.pass_host == PassHost::Rewrite);
+        let host = active.host.as_deref().or(rewritten).map(str::as_bytes);
         let name = (node.written.host.as_str(), node.written.port);
-        let tls = over_tls.then(|| sessions.of_probes(&node.written.host, &checks.active)).transpose()?;
+        let over_tls = active.check_type == CheckType::Https;
+        let tls = over_tls.then(|| self.sessions.of_probes(&node.written.host, active)).transpose()?;
         let asking = Asking { host: host.unwrap_or(&node.host), tls };
-        let checker = background.checkers.checker(&plan, name, node.place(), asking);
-        node.checker = Some(checker.map_err(|error| {
+        let checker = materials.checkers.checker(&self.plan, name, node.place(), asking);
+        checker.map_err(|error| {
             tracing::error!(%error, upstream = %upstream.name, "no probe can be made of the checks of an upstream");
             RejectReason::ChecksUnsupported
-        })?);
+        })
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -303,6 +373,7 @@ impl Background {
             runtime.handle().clone(),
             Arc::new(names::SystemDns::default()),
             Outside { tls, shipments: Arc::default(), denied: DeniedNetworks::default(), plugin_dir: None },
+            Board::default(),
         )
     }
 }

@@ -155,7 +155,7 @@ mod tests {
 
     fn host_of(host: &str, port: u16) -> String {
         let node = resource::Node { host: host.to_owned(), port, weight: 1, priority: 0 };
-        let names = &Background::idle(1).names;
+        let names = &Background::idle(1).materials.names;
         String::from_utf8(Node::compile(&node, None, names, 1).host.to_vec()).unwrap()
     }
 

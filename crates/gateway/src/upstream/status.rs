@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use super::Upstream;
+use super::discovered::Service;
 use super::health::state::Tally;
 use super::node::Node;
 use crate::live::LiveConfig;
@@ -20,12 +21,30 @@ pub(crate) struct UpstreamView<'l> {
     /// Why every request to it is rejected, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     reject_reason: Option<&'static str>,
-    nodes: Vec<NodeView<'l>>,
+    /// How its nodes are found, if they are not written down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discovery: Option<DiscoveryView<'l>>,
+    nodes: Vec<NodeView>,
+}
+
+/// What is known of a service in a registry.
+#[derive(Serialize)]
+struct DiscoveryView<'l> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    service_name: &'l str,
+    /// Seconds since the last good answer; absent: there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_seconds: Option<f64>,
+    failures: u64,
+    /// Why the newest answer is not a good one; the nodes are those of the last good one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
 }
 
 #[derive(Serialize)]
-struct NodeView<'l> {
-    host: &'l str,
+struct NodeView {
+    host: String,
     port: u16,
     weight: u16,
     priority: i32,
@@ -60,27 +79,42 @@ pub(crate) fn view<'l>(live: &'l LiveConfig, service_id: Option<&str>) -> Vec<Up
     let upstreams = wanted.flat_map(|(service_id, service)| {
         let own = (service_id.as_str(), &service.published.runtime.upstream, service.upstreams.own());
         let further = service.published.upstreams.values().zip(service.upstreams.further());
-        let further = further.map(|(written, (id, reachable))| (id.as_str(), written, reachable));
-        std::iter::once(own).chain(further).map(|(upstream_id, written, reachable)| UpstreamView {
-            service_id: service_id.as_str(),
-            service_name: &service.published.name,
-            upstream_id,
-            upstream: &written.name,
-            reject_reason: reachable.as_ref().err().map(|reason| reason.name()),
-            nodes: reachable.as_ref().map(|upstream| nodes(upstream)).unwrap_or_default(),
+        let further = further.map(|(written, (id, live))| (id.as_str(), written, live));
+        std::iter::once(own).chain(further).map(|(upstream_id, written, live)| {
+            let reachable = live.now();
+            UpstreamView {
+                service_id: service_id.as_str(),
+                service_name: &service.published.name,
+                upstream_id,
+                upstream: &written.name,
+                reject_reason: reachable.as_ref().err().map(|reason| reason.name()),
+                discovery: live.discovered().map(|discovered| discovery(discovered.service())),
+                nodes: reachable.map(|upstream| nodes(&upstream)).unwrap_or_default(),
+            }
         })
     });
     upstreams.collect()
 }
 
-fn nodes(upstream: &Upstream) -> Vec<NodeView<'_>> {
-    upstream.nodes.iter().map(node).collect()
+fn discovery(service: &Service) -> DiscoveryView<'_> {
+    let (wanted, known) = (service.wanted(), service.known());
+    DiscoveryView {
+        kind: wanted.kind.name(),
+        service_name: &wanted.name,
+        age_seconds: known.age().map(|age| age.as_secs_f64()),
+        failures: known.failures,
+        trouble: known.trouble.map(|trouble| trouble.to_string()),
+    }
 }
 
-fn node(node: &Node) -> NodeView<'_> {
+fn nodes(upstream: &Upstream) -> Vec<NodeView> {
+    upstream.nodes.iter().map(|one| node(one)).collect()
+}
+
+fn node(node: &Node) -> NodeView {
     let tally = node.checker.as_ref().map(|checker| checker.health().tally());
     NodeView {
-        host: &node.written.host,
+        host: node.written.host.clone(),
         port: node.written.port,
         weight: node.written.weight,
         priority: node.written.priority,

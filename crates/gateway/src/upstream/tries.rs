@@ -109,7 +109,7 @@ impl<'u> Tries<'u> {
         {
             return false;
         }
-        let all_unhealthy = !nodes.iter().any(Node::is_healthy);
+        let all_unhealthy = !nodes.iter().any(|node| node.is_healthy());
         let mut others =
             nodes.iter().enumerate().filter(|(node, _)| *node != last.index && !self.tried.contains(node));
         others.any(|(_, node)| all_unhealthy || node.is_healthy())
@@ -121,7 +121,7 @@ impl<'u> Tries<'u> {
         let healthy = balance.next(self.asked, |node| untried(node) && nodes[node].is_healthy());
         let index = match healthy {
             Some(index) => index,
-            None if nodes.iter().any(Node::is_healthy) => return None,
+            None if nodes.iter().any(|node| node.is_healthy()) => return None,
             None => balance.next(self.asked, untried)?,
         };
         Some(Try::begin(self.upstream, self.asked.worker, index))

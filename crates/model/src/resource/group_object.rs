@@ -1,5 +1,5 @@
 //! What belongs to a gateway group beside its services: certificates, consumers and their credentials, global rules,
-//! plugin metadata, protos, secret providers.
+//! plugin metadata, protos, secret providers, service registries.
 //!
 //! These objects have no versions: writing one changes what the group's gateways do at once. They travel to gateways
 //! beside the published services, each under a key that never changes.
@@ -11,6 +11,7 @@ use super::global_rule::GlobalRule;
 use super::plugin_metadata::PluginMetadata;
 use super::proto::Proto;
 use super::secret_provider::SecretProvider;
+use super::service_registry::ServiceRegistry;
 use super::ssl::Ssl;
 use crate::id::ObjectId;
 
@@ -32,6 +33,8 @@ pub enum ObjectKind {
     Proto,
     /// [`SecretProvider`].
     SecretProvider,
+    /// [`ServiceRegistry`].
+    ServiceRegistry,
 }
 
 /// What stands before the id of an SNI where gateways know it as an SSL object.
@@ -86,6 +89,8 @@ pub enum ObjectContent {
     Proto(Proto),
     /// Where secrets are looked up.
     SecretProvider(SecretProvider),
+    /// Where nodes are found.
+    ServiceRegistry(Box<ServiceRegistry>),
 }
 
 impl GroupObject {
@@ -100,6 +105,7 @@ impl GroupObject {
             ObjectContent::PluginMetadata(_) => ObjectKind::PluginMetadata,
             ObjectContent::Proto(_) => ObjectKind::Proto,
             ObjectContent::SecretProvider(_) => ObjectKind::SecretProvider,
+            ObjectContent::ServiceRegistry(_) => ObjectKind::ServiceRegistry,
         };
         let consumer = match &self.content {
             ObjectContent::Credential { consumer, .. } => Some(consumer.clone()),

@@ -16,6 +16,7 @@ pub mod proto;
 pub mod route;
 pub mod secret_provider;
 pub mod service;
+pub mod service_registry;
 pub mod sni;
 pub mod ssl;
 pub mod stream_route;

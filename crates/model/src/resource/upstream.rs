@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use super::Labels;
 use super::checks::Checks;
+use super::service_registry::RegistryKind;
 use crate::id::ObjectId;
 use crate::message::Method;
 use crate::validation::Violations;
@@ -309,6 +310,15 @@ impl Upstream {
         }
         if self.service_name.is_some() && self.discovery_type.is_none() {
             violations.add(format!("{at}/discovery_type"), "is required with service_name");
+        }
+        if let Some(kind) = &self.discovery_type
+            && RegistryKind::named(kind).is_none()
+        {
+            let known = RegistryKind::ALL.map(RegistryKind::name);
+            violations.add(
+                format!("{at}/discovery_type"),
+                format!("there is no such kind of service registry: expected one of {known:?}"),
+            );
         }
         if self.pass_host == PassHost::Rewrite && self.upstream_host.is_none() {
             violations.add(format!("{at}/upstream_host"), "is required with pass_host `rewrite`");

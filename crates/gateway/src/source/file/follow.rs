@@ -25,6 +25,7 @@ use crate::source::control_plane::Following;
 use crate::source::report::Reports;
 use crate::telemetry::metrics::Metrics;
 use crate::tls;
+use crate::upstream::discovered::table::Board;
 use crate::upstream::names::SystemDns;
 use crate::upstream::{Background, Outside};
 
@@ -74,7 +75,8 @@ pub fn validate(path: &Path) -> Result<Violations, LoadError> {
         };
         let runtime = runtime.handle().clone();
         let background =
-            Background::new(1, runtime, Arc::new(SystemDns::default()), outside).without_secrets();
+            Background::new(1, runtime, Arc::new(SystemDns::default()), outside, Board::default())
+                .without_secrets();
         let warnings = standalone.warnings.clone();
         let live = LiveConfig::unconfigured(Arc::new(Metrics::new(1)));
         let snapshot = snapshot(&Snapshot::default(), standalone);
@@ -243,8 +245,11 @@ fn compile_whole(
         violations.add(one.what.to_string(), one.reason.to_string());
     }
     for (id, service) in live.services.iter() {
-        for reachable in service.upstreams.all() {
-            let unsupported = reachable.as_ref().err().filter(|reason| **reason != RejectReason::NoNodes);
+        for upstream in service.upstreams.all() {
+            // Which nodes there are, if any, may change without the file.
+            let unsupported = upstream.now().err();
+            let unsupported = unsupported
+                .filter(|reason| !matches!(reason, RejectReason::NoNodes | RejectReason::NodesUnknown));
             if let Some(reason) = unsupported {
                 let message = format!("one of its upstreams cannot be served: {}", reason.name());
                 violations.add(format!("service `{id}`"), message);

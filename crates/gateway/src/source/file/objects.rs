@@ -1,7 +1,7 @@
 //! What a file says beside services: SSL objects, consumers with their credentials, global rules, plugin metadata,
-//! protos.
+//! protos, service registries.
 //!
-//! `ssls`, `protos` and `consumers` are lists, in the words of the admin API, each consumer with its `credentials`
+//! `ssls`, `protos`, `service_registries` and `consumers` are lists, in the words of the admin API, each consumer with its `credentials`
 //! nested in it;
 //! `global_rules` and `plugin_metadata` go by the name of the plugin, which is all that their objects say beside its
 //! configuration.
@@ -14,6 +14,7 @@ use gatewright_model::resource::global_rule::GlobalRule;
 use gatewright_model::resource::group_object::{GroupObject, ObjectContent};
 use gatewright_model::resource::plugin_metadata::PluginMetadata;
 use gatewright_model::resource::proto::Proto;
+use gatewright_model::resource::service_registry::ServiceRegistry;
 use gatewright_model::resource::ssl::Ssl;
 use gatewright_model::resource::{Labels, Plugins};
 use gatewright_model::validation::{Schema, Violations};
@@ -39,6 +40,11 @@ impl Reader {
         let protos = self.list(members, "protos", "", OBJECTS_MAX);
         for (index, proto) in protos.into_iter().enumerate() {
             let object = self.proto(proto, index, &format!("/protos/{index}"));
+            objects.extend(object);
+        }
+        let registries = self.list(members, "service_registries", "", OBJECTS_MAX);
+        for (index, registry) in registries.into_iter().enumerate() {
+            let object = self.service_registry(registry, index, &format!("/service_registries/{index}"));
             objects.extend(object);
         }
         for (name, config) in self.by_plugin(members, "global_rules") {
@@ -88,6 +94,18 @@ impl Reader {
             self.violations.add(format!("{at}/content"), reason);
         }
         Some(GroupObject { id, content: ObjectContent::Proto(proto) })
+    }
+
+    fn service_registry(&mut self, registry: Value, index: usize, at: &str) -> Option<GroupObject> {
+        static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<ServiceRegistry>);
+        let mut members = self.object(registry, at)?;
+        let id = self.id::<ObjectId>(&mut members, &format!("registry-{index:06}"), at)?;
+        members.entry("name").or_insert_with(|| id.as_str().into());
+        let registry: ServiceRegistry = self.checked(&SCHEMA, Value::Object(members), at)?;
+        let mut wrong = Violations::default();
+        registry.check(&mut wrong);
+        self.violations.absorb(at, wrong);
+        Some(GroupObject { id, content: ObjectContent::ServiceRegistry(Box::new(registry)) })
     }
 
     fn consumer(&mut self, consumer: Value, at: &str, objects: &mut Vec<GroupObject>) {

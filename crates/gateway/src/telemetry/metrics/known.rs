@@ -98,10 +98,10 @@ fn configuration(scraped: &Scraped<'_>, text: &mut Text) {
 fn nodes(scraped: &Scraped<'_>, text: &mut Text) {
     let upstreams = scraped.live.services.iter().flat_map(|(id, service)| {
         let own = std::iter::once((id.as_str(), service.upstreams.own()));
-        own.chain(service.upstreams.further().map(|(id, reachable)| (id.as_str(), reachable)))
+        own.chain(service.upstreams.further().map(|(id, live)| (id.as_str(), live)))
     });
-    let nodes = upstreams.flat_map(|(name, reachable)| {
-        let nodes = reachable.as_ref().ok().into_iter().flat_map(|upstream| upstream.nodes.iter());
+    let nodes = upstreams.flat_map(|(name, live)| {
+        let nodes = live.now().ok().into_iter().flat_map(|upstream| upstream.nodes.clone());
         nodes.map(move |node| (name, node))
     });
     let mut family = text.family("apisix_upstream_status", Kind::Gauge, "Upstream status from health check");

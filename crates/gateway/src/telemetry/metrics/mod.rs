@@ -12,6 +12,7 @@
 //! * `text`: how metrics are written.
 
 pub(crate) mod counter;
+mod discovery;
 pub(crate) mod exchanges;
 pub(crate) mod known;
 mod labelled;

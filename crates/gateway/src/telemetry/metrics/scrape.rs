@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::counter::{Counter, Distribution, Tally};
 use super::series::{CLASSES, RouteCounts, Series, VersionCounts};
 use super::text::{Exposition, Kind, Text};
-use super::{Metrics, STATUS_FIRST, WorkerCounts, process};
+use super::{Metrics, STATUS_FIRST, WorkerCounts, discovery, process};
 use crate::live::LiveConfig;
 use crate::source::report::Report;
 use crate::telemetry::Teller;
@@ -54,6 +54,7 @@ pub(crate) fn write(scraped: &Scraped<'_>, exposition: Exposition) -> String {
     connections(scraped, &mut text);
     names(scraped, &mut text);
     nodes(scraped.live, &mut text);
+    discovery::write(scraped.live, &mut text);
     configuration(scraped, &mut text);
     process::write(&mut text);
     text.finish()
@@ -233,15 +234,20 @@ fn nodes(live: &LiveConfig, text: &mut Text) {
     let upstreams = live.services.iter().flat_map(|(id, service)| {
         // The service's own upstream has the id of the service.
         let own = (id.as_str(), service.upstreams.own());
-        let further = service.upstreams.further().map(|(id, reachable)| (id.as_str(), reachable));
+        let further = service.upstreams.further().map(|(id, live)| (id.as_str(), live));
         let usable = std::iter::once(own).chain(further);
-        usable.filter_map(move |(upstream, reachable)| Some(((id, upstream), reachable.as_ref().ok()?)))
+        usable.filter_map(move |(upstream, live)| Some(((id, upstream), live.now().ok()?)))
     });
-    let nodes = upstreams.flat_map(|(ids, upstream)| upstream.nodes.iter().map(move |node| (ids, node)));
+    let nodes = upstreams.flat_map(|(ids, upstream)| {
+        let nodes = upstream.nodes.clone();
+        nodes.into_iter().map(move |node| (ids, node))
+    });
+    // As many as are shown are looked at: a registry may name thousands for one upstream.
+    let nodes: Vec<_> = nodes.take(NODES_MAX).collect();
     let help = "Whether a node that is checked is healthy, by service and upstream.";
     let mut family = text.family("gatewright_upstream_node_healthy", Kind::Gauge, help);
     let mut resolved = BTreeMap::new();
-    for ((service, upstream), node) in nodes.take(NODES_MAX) {
+    for ((service, upstream), node) in &nodes {
         if let Some(name) = node.name() {
             resolved.insert(name.host(), name);
         }

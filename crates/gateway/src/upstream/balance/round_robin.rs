@@ -60,11 +60,26 @@ fn greatest_common_divisor(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
-/// Each step raises every node by its weight, takes the highest and lowers it by the total.
+/// Steps of the exact order that are worth their time; a longer one is nearly as smooth when nodes are due by turns.
+const EXACT_STEPS_MAX: usize = 1 << 20;
+
 fn smooth_order(weights: &[u32]) -> Vec<u16> {
-    let total: i64 = weights.iter().map(|weight| i64::from(*weight)).sum();
+    let total: usize = weights.iter().map(|weight| *weight as usize).sum();
+    match weights {
+        // Registries name thousands of nodes, and most of them weigh the same.
+        [first, rest @ ..] if *first == 1 && rest.iter().all(|weight| weight == first) => {
+            (0..weights.len()).map(|node| u16::try_from(node).unwrap_or(0)).collect()
+        }
+        _ if total.saturating_mul(weights.len()) <= EXACT_STEPS_MAX => exact_order(weights, total),
+        _ => due_order(weights, total),
+    }
+}
+
+/// Each step raises every node by its weight, takes the highest and lowers it by the total.
+fn exact_order(weights: &[u32], total: usize) -> Vec<u16> {
+    let sum = i64::try_from(total).unwrap_or(i64::MAX);
     let mut current = vec![0_i64; weights.len()];
-    let mut order = Vec::with_capacity(usize::try_from(total).unwrap_or(0));
+    let mut order = Vec::with_capacity(total);
     for _ in 0..total {
         let mut best = 0;
         for (node, weight) in weights.iter().enumerate() {
@@ -73,10 +88,27 @@ fn smooth_order(weights: &[u32]) -> Vec<u16> {
                 best = node;
             }
         }
-        current[best] -= total;
+        current[best] -= sum;
         order.push(u16::try_from(best).unwrap_or(0));
     }
     order
+}
+
+/// Every node is due at equal distances; where it begins differs, so that not all are due at once.
+fn due_order(weights: &[u32], total: usize) -> Vec<u16> {
+    const LENGTH: u64 = 1 << 40;
+    /// The golden ratio as a fraction of 2^64: its multiples are spread as evenly as can be, however many there are.
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut turns = Vec::with_capacity(total);
+    for (node, weight) in weights.iter().enumerate() {
+        let share = LENGTH / u64::from(*weight).max(1);
+        let begin = (node as u64).wrapping_mul(SPREAD) >> 24;
+        let begin = u64::try_from(u128::from(begin) * u128::from(share) / u128::from(LENGTH)).unwrap_or(0);
+        let node = u16::try_from(node).unwrap_or(0);
+        turns.extend((0..u64::from(*weight)).map(|turn| (turn * share + begin, node)));
+    }
+    turns.sort_unstable();
+    turns.into_iter().map(|(_, node)| node).collect()
 }
 
 #[cfg(test)]
@@ -91,6 +123,17 @@ mod tests {
     fn nodes_get_their_share_spread_evenly() {
         assert_eq!(choices(&RoundRobin::new(&[5, 1, 1], 1), 7), [0, 0, 1, 0, 2, 0, 0]);
         assert_eq!(choices(&RoundRobin::new(&[100, 100], 1), 4), [0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn thousands_of_nodes_get_their_share_spread_evenly_too() {
+        let weights: Vec<u16> = (0..3000).map(|node| if node == 0 { 900 } else { 1 }).collect();
+        let balance = RoundRobin::new(&weights, 1);
+        let turns: Vec<usize> = (0..balance.order.len()).filter(|at| balance.order[*at] == 0).collect();
+        assert_eq!((balance.order.len(), turns.len()), (3899, 900));
+        let gaps = turns.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(gaps.clone().max() <= Some(8) && gaps.min() >= Some(2));
+        assert_eq!(choices(&RoundRobin::new(&[7; 3], 1), 4), [0, 1, 2, 0]);
     }
 
     #[test]

@@ -253,7 +253,7 @@ mod tests {
         let checks = checks(active);
         let plan = CheckPlan::new(&checks);
         let asking = Asking { host: host.as_bytes(), tls: None };
-        background.checkers.checker(&plan, ("10.0.0.1", 80), &place, asking).unwrap()
+        background.materials.checkers.checker(&plan, ("10.0.0.1", 80), &place, asking).unwrap()
     }
 
     #[test]
@@ -279,12 +279,13 @@ mod tests {
         let background = Background::idle(1);
         let (old, new) =
             (checker(&background, json!({}), "a"), checker(&background, json!({"timeout": 2}), "a"));
-        let known = || background.checkers.running.lock().unwrap().values().map(Vec::len).sum::<usize>();
+        let known =
+            || background.materials.checkers.running.lock().unwrap().values().map(Vec::len).sum::<usize>();
         assert_eq!(known(), 2);
         drop(old);
         assert_eq!(known(), 1);
         drop(new);
-        assert!(background.checkers.running.lock().unwrap().is_empty());
+        assert!(background.materials.checkers.running.lock().unwrap().is_empty());
     }
 
     #[test]
@@ -294,8 +295,12 @@ mod tests {
         for active in [json!({"http_path": "/a b"}), json!({"req_headers": ["X: 1\r\nY: 2"]})] {
             let checks = checks(active.clone());
             let asking = Asking { host: b"a", tls: None };
-            let made =
-                background.checkers.checker(&CheckPlan::new(&checks), ("10.0.0.1", 80), &place, asking);
+            let made = background.materials.checkers.checker(
+                &CheckPlan::new(&checks),
+                ("10.0.0.1", 80),
+                &place,
+                asking,
+            );
             assert!(made.is_err(), "{active}");
         }
     }

@@ -1,0 +1,42 @@
+//! TLS with a registry, where its own configuration says whom to believe.
+
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+
+/// What is shown to a server that asks for a certificate.
+pub(crate) type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// TLS in which nobody is believed, for those who ask nobody.
+///
+/// # Errors
+/// When there is no TLS at all.
+pub fn nobody() -> Result<ClientConfig, String> {
+    believing(RootCertStore::empty(), None)
+}
+
+/// The authorities in a text of PEM.
+pub(crate) fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {
+    let mut authorities = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| format!("an authority cannot be read: {error}"))?;
+        authorities.add(certificate).map_err(|error| format!("an authority cannot be used: {error}"))?;
+    }
+    if authorities.is_empty() {
+        return Err("there is no authority in it".to_owned());
+    }
+    Ok(authorities)
+}
+
+/// TLS with those whose certificates come from `authorities`.
+pub(crate) fn believing(authorities: RootCertStore, pair: Option<Pair>) -> Result<ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| error.to_string())?.with_root_certificates(authorities);
+    match pair {
+        None => Ok(builder.with_no_client_auth()),
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| error.to_string()),
+    }
+}
