@@ -8,27 +8,22 @@ use std::time::Duration;
 use gatewright_model::id::InstanceId;
 use gatewright_model::protocol::{
     COMPARED_HEARTBEAT_INTERVAL, HEARTBEAT_INTERVAL, HEARTBEAT_PATH, HEARTBEAT_TEXT_LENGTH_MAX, Heartbeat,
-    TOKEN_HEADER,
 };
 use gatewright_model::rollout::verdict::VersionCounts;
-use http_body_util::{BodyExt as _, Full};
-use hyper::{Request, StatusCode, header};
+use hyper::StatusCode;
 use tokio::sync::watch;
 
 use crate::config::Settings;
 use crate::live::Compared;
 use crate::live::current::Current;
-use crate::source::connection::{ORIGIN, Shared};
+use crate::source::connection::Shared;
+use crate::source::post::{Post, post};
 use crate::source::report::Reports;
 
 /// The shortest time between two heartbeats, however fast changes come.
 const SPACING: Duration = Duration::from_millis(50);
 
-/// How long one heartbeat may take.
-const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Bytes of an answer that are shown in the log.
-const SHOWN_BYTES_MAX: usize = 512;
+const TO: Post = Post { path: HEARTBEAT_PATH, expected: StatusCode::NO_CONTENT, answer_bytes_max: 0 };
 
 /// What an instance says of itself that does not change while it runs.
 pub(crate) struct Identity {
@@ -36,21 +31,6 @@ pub(crate) struct Identity {
     pub(crate) hostname: String,
     pub(crate) ports: Vec<u16>,
     pub(crate) cores: u32,
-}
-
-/// Why a heartbeat was not taken.
-#[derive(Debug, thiserror::Error)]
-enum NotTaken {
-    #[error("no answer within {} seconds", TIMEOUT.as_secs())]
-    Silent,
-    #[error("the connection broke: {0}")]
-    Broken(#[from] hyper::Error),
-    #[error("refused with {status}: {body}")]
-    Refused { status: StatusCode, body: String },
-    #[error("it cannot be written: {0}")]
-    Unwritable(#[from] serde_json::Error),
-    #[error("it cannot be sent: {0}")]
-    Request(#[from] hyper::http::Error),
 }
 
 /// Reports until `stop`, whenever there is a connection.
@@ -68,15 +48,14 @@ pub(crate) async fn report(
             shared.opened().await;
             news.borrow_and_update();
             let heartbeat = heartbeat(&identity, &current, &reports);
-            let sending = tokio::time::timeout(TIMEOUT, send(&shared, &settings, &heartbeat));
-            let sent = sending.await.unwrap_or(Err(NotTaken::Silent));
+            let sent = post(&shared, &settings, &TO, &heartbeat).await;
             // Jitter keeps a thousand gateways from reporting in the same instant.
             let is_compared = !heartbeat.versions.is_empty();
             let interval = if is_compared { COMPARED_HEARTBEAT_INTERVAL } else { HEARTBEAT_INTERVAL };
             let pause = interval.mul_f64(0.9 + 0.2 * fastrand::f64());
             tokio::time::sleep(SPACING).await;
             match sent {
-                Ok(()) => drop(tokio::time::timeout(pause, news.changed()).await),
+                Ok(_) => drop(tokio::time::timeout(pause, news.changed()).await),
                 Err(error) => {
                     tracing::debug!(%error, "a heartbeat was not taken");
                     tokio::time::sleep(pause / 10).await;
@@ -114,19 +93,4 @@ fn heartbeat(identity: &Identity, current: &Current, reports: &Reports) -> Heart
         prepared: report.prepared,
         versions: live.compared.iter().map(counted).collect(),
     }
-}
-
-async fn send(shared: &Shared, settings: &Settings, heartbeat: &Heartbeat) -> Result<(), NotTaken> {
-    let request = Request::post(format!("{ORIGIN}{HEARTBEAT_PATH}"))
-        .header(header::CONTENT_TYPE, "application/json")
-        .header(TOKEN_HEADER, &settings.instance_token)
-        .body(Full::from(serde_json::to_vec(heartbeat)?))?;
-    let response = shared.send(request).await?;
-    let status = response.status();
-    if status == StatusCode::NO_CONTENT {
-        return Ok(());
-    }
-    let body = http_body_util::Limited::new(response.into_body(), SHOWN_BYTES_MAX).collect().await;
-    let body = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
-    Err(NotTaken::Refused { status, body })
 }

@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 use std::io::Write;
+#[cfg(feature = "control-plane")]
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Width of the label column of addresses.
@@ -40,6 +41,7 @@ pub(crate) fn secrets(secrets: &[(&str, &str, &Option<String>)], data_dir: &std:
 }
 
 /// The address under which a listener is reached from this machine: "every address" is no address to connect to.
+#[cfg(feature = "control-plane")]
 pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -49,7 +51,7 @@ pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "control-plane"))]
 mod tests {
     use super::*;
 

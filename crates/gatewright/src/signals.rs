@@ -15,6 +15,7 @@ pub(crate) fn on_hangup(reopen: impl Fn() + Send + 'static) -> Result<(), Failur
 }
 
 /// Answers SIGUSR2 in a process that cannot be replaced while it runs.
+#[cfg(feature = "control-plane")]
 pub(crate) fn decline_upgrade() -> Result<(), Failure> {
     on_each(SignalKind::user_defined2(), || {
         tracing::warn!(
@@ -54,6 +55,7 @@ impl Signals {
     }
 
     /// Gets ready by `preparation` and then runs until the first signal; ends early if getting ready fails.
+    #[cfg(feature = "control-plane")]
     pub(crate) async fn run(
         &mut self,
         preparation: impl Future<Output = Result<(), Failure>>,

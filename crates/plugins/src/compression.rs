@@ -1,4 +1,5 @@
 //! What compressing plugins do alike: which responses they take, whom they send them to, and what the head says then.
+//! And what those need that read a body which may be compressed: [`HeldBody`].
 
 use std::io::Read as _;
 
@@ -30,9 +31,35 @@ pub(crate) fn types_schema() -> Value {
     ], "default": ["text/html"] })
 }
 
+/// A body that is held back until it is there as a whole.
+pub(crate) struct HeldBody {
+    bytes_max: usize,
+    is_gzip: bool,
+    body: Vec<u8>,
+}
+
+impl HeldBody {
+    /// Of up to so many bytes; what is longer is cut.
+    pub(crate) fn new(bytes_max: usize, is_gzip: bool) -> Self {
+        Self { bytes_max, is_gzip, body: Vec::new() }
+    }
+
+    /// Takes the next piece.
+    pub(crate) fn push(&mut self, piece: &[u8]) {
+        let room = self.bytes_max.saturating_sub(self.body.len());
+        self.body.extend_from_slice(&piece[..piece.len().min(room)]);
+    }
+
+    /// What there is, in the clear; nothing is left.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        let body = std::mem::take(&mut self.body);
+        if self.is_gzip { gunzip(&body, self.bytes_max) } else { body }
+    }
+}
+
 /// What was compressed with gzip, of up to so many bytes. What is no gzip after all, or too much of it, ends where it
 /// does.
-pub(crate) fn gunzip(body: &[u8], bytes_max: usize) -> Vec<u8> {
+fn gunzip(body: &[u8], bytes_max: usize) -> Vec<u8> {
     let mut plain = Vec::new();
     let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX);
     let _ = flate2::read::MultiGzDecoder::new(body).take(limit).read_to_end(&mut plain);

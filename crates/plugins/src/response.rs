@@ -134,6 +134,13 @@ impl Response<'_> {
         }
     }
 
+    /// Drops what the head says of exactly this body, and of how it is written.
+    pub(crate) fn forget_identity(&mut self) {
+        for name in ["Content-Encoding", "ETag", "Last-Modified"] {
+            self.head.fields.remove(name.as_bytes());
+        }
+    }
+
     /// Drops what the head says of a body that will be another one.
     fn forget_body(&mut self) {
         self.head.fields.remove_known(Known::ContentLength);

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::compression;
+use crate::compression::HeldBody;
 use crate::edits::Edits;
 use crate::exchange::{Exchange, Flow};
 use crate::kind::{self, Built, Category, Kind, Phase, Phases, Plugin, Site};
@@ -191,7 +191,7 @@ impl Plugin for ResponseRewrite {
             response.head.reason = gatewright_model::message::Span::default();
         }
         if let Some(body) = &self.body {
-            forget_identity(response);
+            response.forget_identity();
             response.replace_body(body.clone());
         } else if !self.filters.is_empty() {
             let gzip = match response.field("Content-Encoding") {
@@ -199,9 +199,9 @@ impl Plugin for ResponseRewrite {
                 Some(encoding) => encoding.eq_ignore_ascii_case(b"gzip").then_some(true),
             };
             if let Some(gzip) = gzip {
-                forget_identity(response);
-                let (filters, bytes_max) = (Arc::clone(&self.filters), self.body_bytes_max);
-                response.filter_body(Box::new(Held { filters, bytes_max, gzip, body: Vec::new() }));
+                response.forget_identity();
+                let held = HeldBody::new(self.body_bytes_max, gzip);
+                response.filter_body(Box::new(Searched { filters: Arc::clone(&self.filters), held }));
             }
         }
         let rendered = self.headers.render(&*exchange, &|_| None);
@@ -209,32 +209,19 @@ impl Plugin for ResponseRewrite {
     }
 }
 
-/// Drops what the head says of exactly this body.
-fn forget_identity(response: &mut Response<'_>) {
-    for name in ["Content-Encoding", "ETag", "Last-Modified"] {
-        response.head.fields.remove(name.as_bytes());
-    }
-}
-
-/// A body that is held back until it is there as a whole.
-struct Held {
+/// A body that is read as a whole before it is searched.
+struct Searched {
     filters: Arc<[Substitution]>,
-    bytes_max: usize,
-    gzip: bool,
-    body: Vec<u8>,
+    held: HeldBody,
 }
 
-impl BodyFilter for Held {
+impl BodyFilter for Searched {
     fn push(&mut self, piece: &[u8], _: &mut Vec<u8>) {
-        let room = self.bytes_max.saturating_sub(self.body.len());
-        self.body.extend_from_slice(&piece[..piece.len().min(room)]);
+        self.held.push(piece);
     }
 
     fn finish(&mut self, out: &mut Vec<u8>) {
-        let mut body = std::mem::take(&mut self.body);
-        if self.gzip {
-            body = compression::gunzip(&body, self.bytes_max);
-        }
+        let mut body = self.held.take();
         for filter in &*self.filters {
             body = filter.apply(&body);
         }
@@ -334,8 +321,7 @@ mod tests {
             replacement: Template::parse("E"),
             global: false,
         }]);
-        let mut held = Held { filters, bytes_max: 4, gzip: true, body: Vec::new() };
-        held.bytes_max = 100;
+        let mut held = Searched { filters, held: HeldBody::new(100, true) };
         held.push(&encoder.finish().unwrap(), &mut Vec::new());
         let mut out = Vec::new();
         held.finish(&mut out);

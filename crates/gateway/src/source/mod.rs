@@ -2,13 +2,15 @@
 //!
 //! There is one client of the watch protocol; how its bytes travel is the [`Connector`]'s business: TCP to a
 //! remote control plane, or a pipe to the one in the same process. So the gateway of `gatewright up` runs the same
-//! code as a remote one. A gateway may also serve a file, alone. What was served is kept on disk by `cache`, and `report` says what has come of it all.
+//! code as a remote one. A gateway may also serve a file, alone. What was served is
+//! kept on disk by `cache`; `report` says what has come of it all, and `post` tells the control plane.
 
 pub(crate) mod cache;
 pub(crate) mod connection;
 pub(crate) mod control_plane;
 pub mod file;
 mod lines;
+pub(crate) mod post;
 mod preparation;
 pub(crate) mod report;
 

@@ -66,7 +66,7 @@ impl Function {
             given.number().ok_or_else(|| self.wrong("number", &given))
         };
         Ok(match self {
-            Self::EscapeXml => Value::text(escape_xml(&self.text(&first)?)),
+            Self::EscapeXml => Value::text(escape(&self.text(&first)?, XML)),
             Self::EscapeJson => Value::text(first.to_json().to_string()),
             Self::ToString => Value::text(first.shown()),
             Self::ToNumber => first.number().map_or(Value::Nil, Value::Number),
@@ -145,16 +145,19 @@ fn part(text: &str, from: f64, to: f64) -> String {
     String::from_utf8_lossy(text.as_bytes().get(from - 1..to).unwrap_or_default()).into_owned()
 }
 
-fn escape_xml(text: &str) -> String {
+/// Letters, and what is written in their place.
+pub(super) type Escapes = [(char, &'static str)];
+
+/// Those of `_escape_xml`.
+const XML: &Escapes = &[('&', "&amp;"), ('<', "&lt;"), ('>', "&gt;"), ('\'', "&apos;"), ('"', "&quot;")];
+
+/// The text with the letters of `table` written as it says.
+pub(super) fn escape(text: &str, table: &Escapes) -> String {
     let mut escaped = String::with_capacity(text.len());
-    for part in text.chars() {
-        match part {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '\'' => escaped.push_str("&apos;"),
-            '"' => escaped.push_str("&quot;"),
-            other => escaped.push(other),
+    for letter in text.chars() {
+        match table.iter().find(|(known, _)| *known == letter) {
+            Some((_, written)) => escaped.push_str(written),
+            None => escaped.push(letter),
         }
     }
     escaped

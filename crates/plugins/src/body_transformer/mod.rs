@@ -18,7 +18,6 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use gatewright_model::expression::Variable;
 use gatewright_model::message::Method;
 use gatewright_model::validation::Violations;
@@ -26,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use utoipa::ToSchema;
 
-use crate::compression;
+use crate::compression::HeldBody;
 use crate::exchange::{Answer, Body, Exchange, Flow};
 use crate::kind::{self, Built, Category, Kind, Phase, Phases, Plugin, Site};
 use crate::response::{BodyFilter, Response};
@@ -147,9 +146,7 @@ impl Plugin for BodyTransformer {
             Method::Get => Some(Format::Args),
             _ => transform.format_of(&content_type),
         };
-        let query = exchange.request.query.map(|query| exchange.request.bytes(query).to_vec());
-        let query = query.unwrap_or_default();
-        let written = transform.decoded(format, &body, &query, &content_type).and_then(|root| {
+        let written = transform.decoded(format, &body, &query(exchange), &content_type).and_then(|root| {
             let variables = transform.variables(exchange);
             transform.written(root, &body, variables)
         });
@@ -166,27 +163,25 @@ impl Plugin for BodyTransformer {
         let is_own = exchange.note::<Refusal>().is_some();
         let Some(transform) = self.response.as_ref().filter(|_| response.has_body && !is_own) else { return };
         let content_type = text(response.field("Content-Type").unwrap_or_default());
-        let encoding = response.field("Content-Encoding").map(<[u8]>::to_ascii_lowercase);
+        let encoding = response.field("Content-Encoding");
+        let is_gzip = encoding.is_some_and(|encoding| encoding.eq_ignore_ascii_case(b"gzip"));
         exchange.set_variable("status", response.head.status.to_string().into_bytes());
-        let held = Held {
+        response.forget_identity();
+        response.filter_body(Box::new(Transformed {
             format: transform.format_of(&content_type),
             content_type,
-            query: exchange
-                .request
-                .query
-                .map(|query| exchange.request.bytes(query).to_vec())
-                .unwrap_or_default(),
+            query: query(exchange),
             variables: transform.variables(exchange),
             transform: Arc::clone(transform),
-            bytes_max: self.response_bytes_max,
-            is_gzip: encoding.as_deref() == Some(b"gzip"),
-            body: Vec::new(),
-        };
-        for name in ["Content-Encoding", "ETag", "Last-Modified"] {
-            response.head.fields.remove(name.as_bytes());
-        }
-        response.filter_body(Box::new(held));
+            held: HeldBody::new(self.response_bytes_max, is_gzip),
+        }));
     }
+}
+
+/// The query of the request as it is written.
+fn query(exchange: &Exchange<'_>) -> Vec<u8> {
+    let request = &exchange.request;
+    request.query.map(|query| request.bytes(query).to_vec()).unwrap_or_default()
 }
 
 /// The answer is this plugin's own: what it says is for people to read.
@@ -270,27 +265,23 @@ impl Transform {
     }
 }
 
-/// A response that is held back until it is there as a whole.
-struct Held {
+/// A response that is read as a whole before it is written anew.
+struct Transformed {
     transform: Arc<Transform>,
     format: Option<Format>,
     content_type: String,
     query: Vec<u8>,
     variables: Vec<Value>,
-    bytes_max: usize,
-    is_gzip: bool,
-    body: Vec<u8>,
+    held: HeldBody,
 }
 
-impl BodyFilter for Held {
+impl BodyFilter for Transformed {
     fn push(&mut self, piece: &[u8], _: &mut Vec<u8>) {
-        let room = self.bytes_max.saturating_sub(self.body.len());
-        self.body.extend_from_slice(&piece[..piece.len().min(room)]);
+        self.held.push(piece);
     }
 
     fn finish(&mut self, out: &mut Vec<u8>) {
-        let body = std::mem::take(&mut self.body);
-        let body = Bytes::from(if self.is_gzip { compression::gunzip(&body, self.bytes_max) } else { body });
+        let body = self.held.take();
         let decoded = self.transform.decoded(self.format, &body, &self.query, &self.content_type);
         let variables = std::mem::take(&mut self.variables);
         // What cannot be transformed is not shown: whoever configured this wanted something else to be seen.

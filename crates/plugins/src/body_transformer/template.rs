@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use super::functions::length;
+use super::functions::{Escapes, escape, length};
 use super::script::{Expression, Operator, Parser, Statement};
 use super::tokens::{Token, tokens};
 use super::value::{Table, Value};
@@ -142,7 +142,7 @@ impl Run<'_> {
             Statement::Emit(text) => self.write(text),
             Statement::Write { value, is_escaped } => match self.value(value)? {
                 Value::Nil => Ok(()),
-                Value::Text(text) if *is_escaped => self.write(&escape_html(&text)),
+                Value::Text(text) if *is_escaped => self.write(&escape(&text, HTML)),
                 other => self.write(&other.shown()),
             },
             Statement::If(branches) => {
@@ -323,21 +323,9 @@ fn calculated(operator: Operator, left: &Value, right: &Value) -> Result<Value, 
     })
 }
 
-fn escape_html(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for part in text.chars() {
-        match part {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            '/' => escaped.push_str("&#47;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
-}
+/// What is escaped in `{{…}}`.
+const HTML: &Escapes =
+    &[('&', "&amp;"), ('<', "&lt;"), ('>', "&gt;"), ('"', "&quot;"), ('\'', "&#39;"), ('/', "&#47;")];
 
 impl Input<'_> {
     /// Without anything decoded.

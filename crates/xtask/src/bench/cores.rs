@@ -74,8 +74,14 @@ pub(crate) fn load_average() -> anyhow::Result<String> {
     Ok(text.split_whitespace().take(3).collect::<Vec<_>>().join(", "))
 }
 
+/// Makes this process ready to measure: on the core for load, with files enough.
+pub(crate) fn set_up() -> anyhow::Result<()> {
+    raise_open_files()?;
+    pin(LOAD).context("the bench needs two cores")
+}
+
 /// Lets this process, and those it starts, open as many files as the scenarios need, if the system allows.
-pub(crate) fn raise_open_files() -> anyhow::Result<()> {
+fn raise_open_files() -> anyhow::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: Some(OPEN_FILES), maximum: Some(OPEN_FILES) };

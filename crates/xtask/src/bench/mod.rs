@@ -68,8 +68,7 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
     let scenarios = chosen("scenario", &wish.scenarios, scenario::ALL, |scenario| scenario.name)?;
     let programs: Vec<PathBuf> =
         peers.iter().map(|peer| (peer.prepare)(repository)).collect::<anyhow::Result<_>>()?;
-    cores::raise_open_files()?;
-    cores::pin(cores::LOAD).context("the bench needs two cores")?;
+    cores::set_up()?;
 
     let mut text = heading(&peers, wish)?;
     for scenario in scenarios {

@@ -116,12 +116,8 @@ pub(crate) struct Wish {
 
 /// Measures everything and prints it.
 pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
-    let program = match &wish.program {
-        Some(program) => program.clone(),
-        None => peers::gatewright_program(repository)?,
-    };
-    cores::raise_open_files()?;
-    cores::pin(cores::LOAD).context("the bench needs two cores")?;
+    let program = peers::gatewright_program(repository, wish.program.as_deref())?;
+    cores::set_up()?;
     let mut text = format!(
         "# What plugins cost\n\nWritten by `cargo xtask bench plugins --write`; the method is that of \
          [README.md](README.md).\n\n- Machine: {}, busy with {} on average over one, five and fifteen minutes.\n\

@@ -75,12 +75,8 @@ impl Wish {
 
 /// Measures everything and prints it.
 pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
-    let program = match &wish.program {
-        Some(program) => program.clone(),
-        None => peers::gatewright_program(repository)?,
-    };
-    cores::raise_open_files()?;
-    cores::pin(cores::LOAD).context("the bench needs two cores")?;
+    let program = peers::gatewright_program(repository, wish.program.as_deref())?;
+    cores::set_up()?;
     let work_dir = repository.join("bench/.work/fleet");
     let _ = std::fs::remove_dir_all(&work_dir);
     std::fs::create_dir_all(&work_dir).with_context(|| format!("cannot create {}", work_dir.display()))?;

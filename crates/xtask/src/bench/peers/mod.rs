@@ -53,9 +53,9 @@ pub(crate) fn gatewright_started(site: &Site, program: &Path) -> anyhow::Result<
     gatewright::start(site, program)
 }
 
-/// Builds the release executable of this checkout.
-pub(crate) fn gatewright_program(repository: &Path) -> anyhow::Result<PathBuf> {
-    gatewright::prepare(repository)
+/// The executable to measure: the given one, or the release executable of this checkout, which is built.
+pub(crate) fn gatewright_program(repository: &Path, given: Option<&Path>) -> anyhow::Result<PathBuf> {
+    given.map_or_else(|| gatewright::prepare(repository), |given| Ok(given.to_owned()))
 }
 
 /// One proxy of the comparison.
