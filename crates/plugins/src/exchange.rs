@@ -19,6 +19,7 @@ use gatewright_model::resource::upstream::Upstream;
 use gatewright_model::target;
 
 use crate::consumers::{Consumer, Consumers, Credential};
+use crate::response::BodyFilter;
 use crate::template;
 
 /// What a phase answers. A synchronous plugin never allocates to say so.
@@ -224,6 +225,9 @@ pub struct State {
     pub raw_path: bool,
     /// The body of the request.
     pub body: Body,
+    /// What looks at the body of the request on its way to the upstream, without holding it up. They learn of its end
+    /// only if it came to it, and are dropped if it never goes anywhere.
+    pub body_observers: Vec<Box<dyn BodyFilter>>,
     /// The body that is forwarded instead of the client's.
     pub body_replaced: Option<Bytes>,
     /// The longest body that is let through while it streams.

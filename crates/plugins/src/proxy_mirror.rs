@@ -1,7 +1,7 @@
 //! `proxy-mirror`: sends a copy of requests to somebody else, whose answers interest nobody.
 //!
-//! A copy is sent beside the request, which never waits for it. Only the body of a request has to be there as a whole
-//! before it can be copied: one that is longer than a megabyte streams past, and is not mirrored.
+//! A copy is sent beside the request, which never waits for it: a body is gathered while it goes to the upstream, and
+//! the copy leaves when the last of it has passed. One that is longer than a megabyte is not mirrored.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 use crate::exchange::{Body, Exchange, Flow};
 use crate::kind::{self, Built, Category, Kind, Phase, Phases, Plugin, Site};
 use crate::outbound::{Connection, Outbound, Request};
+use crate::response::BodyFilter;
 use crate::schema;
 
 pub(crate) const KIND: Kind = Kind {
@@ -90,12 +91,15 @@ const fn all() -> f64 {
 
 struct ProxyMirror {
     config: Config,
+    sender: Sender,
+}
+
+/// What sends copies, beside requests.
+#[derive(Clone)]
+struct Sender {
     outbound: Arc<dyn Outbound>,
     on_their_way: Arc<AtomicUsize>,
 }
-
-/// Whether this request is one that is copied, decided once.
-struct Chosen(bool);
 
 /// A copy on its way. It is over when this is dropped.
 struct Copy(Arc<AtomicUsize>);
@@ -111,39 +115,89 @@ fn build(config: Value, site: &Site<'_>) -> Built {
     if config.host.starts_with("grpc") {
         return Err(Violations::one("/host", "this release mirrors to http:// and https:// only"));
     }
-    Ok(Arc::new(ProxyMirror { config, outbound: Arc::clone(site.outbound), on_their_way: Arc::default() }))
+    let sender = Sender { outbound: Arc::clone(site.outbound), on_their_way: Arc::default() };
+    Ok(Arc::new(ProxyMirror { config, sender }))
 }
 
 impl Plugin for ProxyMirror {
     fn before_upstream(&self, exchange: &mut Exchange<'_>) -> Flow {
-        let chosen = match exchange.note::<Chosen>() {
-            Some(Chosen(chosen)) => *chosen,
-            None => {
-                #[allow(clippy::cast_precision_loss, reason = "a share of requests needs no more digits")]
-                let chosen =
-                    exchange.surroundings.random() as f64 / u64::MAX as f64 <= self.config.sample_ratio;
-                exchange.set_note(Chosen(chosen));
-                chosen
-            }
-        };
-        if !chosen {
+        #[allow(clippy::cast_precision_loss, reason = "a share of requests needs no more digits")]
+        let drawn = exchange.surroundings.random() as f64 / u64::MAX as f64;
+        if drawn > self.config.sample_ratio {
             return Flow::Continue;
         }
-        match &exchange.state.body {
-            Body::Unread => return Flow::ReadBody(BODY_BYTES_MAX),
-            Body::TooLarge => self.outbound.lost(KIND.name, 1),
-            Body::Read(body) => match self.copy(exchange, body.clone()) {
-                Some(copy) => self.send(copy),
-                None => self.outbound.lost(KIND.name, 1),
-            },
+        let Some(mut copy) = self.copy(exchange) else {
+            self.sender.outbound.lost(KIND.name, 1);
+            return Flow::Continue;
+        };
+        let read = match (&exchange.state.body_replaced, &exchange.state.body) {
+            (Some(body), _) | (None, Body::Read(body)) => Some(body.clone()),
+            (None, Body::Unread | Body::TooLarge) => None,
+        };
+        match read {
+            Some(body) if body.len() > BODY_BYTES_MAX => self.sender.outbound.lost(KIND.name, 1),
+            Some(body) => {
+                copy.body = body;
+                self.sender.send(copy);
+            }
+            None => {
+                let (sender, copy) = (self.sender.clone(), Some(copy));
+                exchange.state.body_observers.push(Box::new(Gathering { sender, copy, body: Vec::new() }));
+            }
         }
         Flow::Continue
     }
 }
 
+/// A copy that waits for the body, which is on its way to the upstream.
+struct Gathering {
+    sender: Sender,
+    /// Absent: it was sent, or never will be.
+    copy: Option<Request>,
+    body: Vec<u8>,
+}
+
+impl BodyFilter for Gathering {
+    fn push(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(piece);
+        if self.copy.is_some() && self.body.len() + piece.len() <= BODY_BYTES_MAX {
+            self.body.extend_from_slice(piece);
+        } else {
+            self.give_up();
+        }
+    }
+
+    fn finish(&mut self, _: &mut Vec<u8>) {
+        if let Some(mut copy) = self.copy.take() {
+            copy.body = std::mem::take(&mut self.body).into();
+            self.sender.send(copy);
+        }
+    }
+
+    fn only_looks(&self) -> bool {
+        true
+    }
+}
+
+impl Gathering {
+    fn give_up(&mut self) {
+        self.body = Vec::new();
+        if self.copy.take().is_some() {
+            self.sender.outbound.lost(KIND.name, 1);
+        }
+    }
+}
+
+// A body that did not come to its end is not copied.
+impl Drop for Gathering {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
+
 impl ProxyMirror {
-    /// A copy of the request; `None`: its method is not mirrored.
-    fn copy(&self, exchange: &Exchange<'_>, body: bytes::Bytes) -> Option<Request> {
+    /// A copy of the request without its body; `None`: its method is not mirrored.
+    fn copy(&self, exchange: &Exchange<'_>) -> Option<Request> {
         let request = &*exchange.request;
         let method = request.bytes(request.method_text);
         let method = METHODS.iter().find(|known| known.as_bytes() == method)?;
@@ -162,7 +216,6 @@ impl ProxyMirror {
             url.extend_from_slice(request.bytes(query));
         }
         let mut copy = Request::new(method, String::from_utf8(url).ok()?).within(TIMEOUT);
-        copy.body = body;
         let fields = &request.fields;
         for field in fields.iter() {
             let name = String::from_utf8_lossy(fields.bytes(field.name)).into_owned();
@@ -174,7 +227,9 @@ impl ProxyMirror {
         let copy = copy.field("Host", request.bytes(request.authority));
         Some(copy.over(Connection { verify: false, ..Connection::default() }))
     }
+}
 
+impl Sender {
     fn send(&self, copy: Request) {
         if self.on_their_way.fetch_add(1, Ordering::Relaxed) >= COPIES_MAX {
             self.on_their_way.fetch_sub(1, Ordering::Relaxed);
@@ -244,6 +299,26 @@ mod tests {
         let long = "x".repeat(BODY_BYTES_MAX + 1);
         assert_eq!(mirrored(json!({}), &format!("POST /\n\n{long}")), []);
         assert_eq!(mirrored(json!({}), "BREW /"), []);
+    }
+
+    #[test]
+    fn a_request_goes_on_before_its_body_is_there_and_one_that_breaks_off_is_not_copied() {
+        let trial = Trial::of("proxy-mirror", json!({"host": "http://m.example"}))
+            .answering(|_| Ok(Response { status: 204, ..Response::default() }));
+        let mut run = trial.run_streaming("POST /\n\nbody");
+        let mut passing = std::mem::take(&mut run.state.body_observers);
+        let [observer] = &mut passing[..] else { panic!("one looks at the body") };
+        let mut out = Vec::new();
+        observer.push(b"one ", &mut out);
+        observer.push(b"two", &mut out);
+        assert_eq!((out.as_slice(), trial.asked().len()), (&b"one two"[..], 0));
+        observer.finish(&mut out);
+        assert_eq!(trial.asked()[0].body, &b"one two"[..]);
+
+        drop(passing);
+        assert_eq!(trial.lost(), 0);
+        drop(trial.run_streaming("POST /\n\nbody"));
+        assert_eq!((trial.asked().len(), trial.lost()), (0, 1));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use gatewright_plugins::response::BodyFilter;
 use h2::Reason;
 use http::Request;
 
@@ -138,11 +139,11 @@ impl Attempt<'_, '_, '_, '_> {
 
     async fn run_alone(self, connection: Connection, sending: Sending) -> Result<Done, Trouble> {
         let Attempt { worker, client, workspace, timeouts, wish, unread, .. } = self;
-        let Attempt { current, record, is_served, is_rejected, phases, .. } = self;
+        let Attempt { current, record, is_served, is_rejected, mut phases, .. } = self;
         let Workspace { inbound, answer: said, outbound, reply, request, response, .. } = workspace;
         let Client { incoming, outgoing, limits, timer, upload_timer, address } = client;
         let Connection { mut transport, served } = connection;
-        let (traffic, clock) = (Traffic::default(), &worker.clock);
+        let (traffic, clock, observers) = (Traffic::default(), &worker.clock, body_observers(&mut phases));
         let (mut node_reader, mut node_writer) = transport.split(&traffic);
         let stage = Stage::new(matches!(sending, Sending::Stream(_)), clock);
         let answer = Answer {
@@ -177,9 +178,9 @@ impl Attempt<'_, '_, '_, '_> {
                 }
                 let sink = Sink::of_request(&mut node_writer, outbound, timeouts.send, framing);
                 let upload = async {
-                    let source = Source::client(incoming.origin(framing), inbound, limits)
-                        .at_most(wish.body_bytes_max);
-                    relay(source.beside(stage.talk.client()), sink, upload_timer).await?;
+                    let source = Source::client(incoming.origin(framing), inbound, limits);
+                    let source = source.at_most(wish.body_bytes_max).beside(stage.talk.client());
+                    relay(source, sink.through(observers), upload_timer).await?;
                     stage.uploading.set(false);
                     *unread = Unread::Nothing;
                     gone(incoming).await
@@ -214,8 +215,8 @@ impl Attempt<'_, '_, '_, '_> {
         sending: Sending,
     ) -> Result<Done, Trouble> {
         let Attempt { worker, client, workspace, timeouts, wish, unread, .. } = self;
-        let Attempt { current, record, is_rejected, phases, .. } = self;
-        let clock = &worker.clock;
+        let Attempt { current, record, is_rejected, mut phases, .. } = self;
+        let (clock, observers) = (&worker.clock, body_observers(&mut phases));
         let Workspace { inbound, answer: said, reply, request, response, .. } = workspace;
         let Client { incoming, outgoing, limits, timer, upload_timer, address } = client;
         let (bodiless, whole) = (matches!(sending, Sending::Whole(0)), matches!(sending, Sending::Whole(_)));
@@ -268,7 +269,7 @@ impl Attempt<'_, '_, '_, '_> {
                         .at_most(wish.body_bytes_max);
                     // Messages may come as seldom as they like, as long as somebody says something.
                     let source = Source { pace: None, ..source.beside(stage.talk.client()) };
-                    relay(source, sink, upload_timer).await?;
+                    relay(source, sink.through(observers), upload_timer).await?;
                     stage.uploading.set(false);
                     *unread = Unread::Nothing;
                     gone(incoming).await
@@ -279,6 +280,11 @@ impl Attempt<'_, '_, '_, '_> {
         let whole = *unread == Unread::Nothing;
         Ok(Done { persists: received.client_persists && whole, reusable: None })
     }
+}
+
+/// What looks at the body of a request on its way.
+fn body_observers(phases: &mut Option<&mut Phases<'_>>) -> Vec<Box<dyn BodyFilter>> {
+    phases.as_deref_mut().map(Phases::body_observers).unwrap_or_default()
 }
 
 /// Sends a request that is here as a whole.

@@ -11,6 +11,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use gatewright_model::message::{Known, RequestHead, Version};
+use gatewright_plugins::response::{BodyFilter, finish_all, push_all};
 use http::HeaderValue;
 use http::header::TE;
 use http::uri::Scheme;
@@ -127,6 +128,9 @@ async fn pass_on<'l>(
     }
     let upstream = destination.upstream;
     let sending = Sending::of(*unread, workspace.inbound.len());
+    if let (Sending::Whole(length), Some(phases)) = (sending, &mut phases) {
+        show(&mut phases.body_observers(), &workspace.inbound[..length]);
+    }
     let replayable = matches!(sending, Sending::Whole(_)) && upstream.repeats(workspace.request.method);
     let asked = Asked { worker: worker.index, key: destination.hash_key };
     let mut tries = Tries::new(upstream, asked, worker.clock.now());
@@ -181,6 +185,15 @@ async fn pass_on<'l>(
                 return Ok(done.persists);
             }
         }
+    }
+}
+
+/// Shows a body that is here as a whole to those who look at it.
+fn show(observers: &mut [Box<dyn BodyFilter>], body: &[u8]) {
+    if !observers.is_empty() {
+        let mut unchanged = Vec::new();
+        push_all(observers, body, &mut unchanged);
+        finish_all(observers, &mut None, &mut unchanged);
     }
 }
 

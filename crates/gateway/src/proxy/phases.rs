@@ -19,7 +19,7 @@ use gatewright_plugins::exchange::{
     self as plugin, Answer, Counted, Exchange, Flow, Matched, Now, State, Surroundings,
 };
 use gatewright_plugins::kind::Outcome;
-use gatewright_plugins::response::{Origin, Response, ResponseBody, Whole, finish_all, push_all};
+use gatewright_plugins::response::{BodyFilter, Origin, Response, ResponseBody, Whole, finish_all, push_all};
 
 use super::body::{Body, ReadBody};
 use super::client::Client;
@@ -239,6 +239,11 @@ impl<'l> Phases<'l> {
         act(&self.course, &mut exchange)
     }
 
+    /// What looks at the body of the request on its way; nobody is asked twice.
+    pub(super) fn body_observers(&mut self) -> Vec<Box<dyn BodyFilter>> {
+        std::mem::take(&mut self.state.body_observers)
+    }
+
     /// Runs the phases of the request.
     ///
     /// # Errors
@@ -251,6 +256,10 @@ impl<'l> Phases<'l> {
         unread: &mut Unread,
         wish: &mut Wish,
     ) -> Result<(), Failure> {
+        if *unread == Unread::Nothing {
+            // All of it is here.
+            self.state.body = plugin::Body::Read(Bytes::new());
+        }
         let mut progress = Progress::start();
         let mut next = None;
         loop {

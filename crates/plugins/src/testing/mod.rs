@@ -1,5 +1,6 @@
 //! Plugins tried on requests written as text: data in, data out.
 
+mod head;
 mod outside;
 
 use std::cell::RefCell;
@@ -25,6 +26,7 @@ use crate::outbound::{Destination, Failure, Outbound, Request, Response as Reply
 use crate::protos::{Proto, Protos};
 use crate::response::{Origin, Response, ResponseBody, Whole, finish_all, push_all};
 use crate::shared::Shared;
+use head::head_of;
 use outside::{Disk, Door, Outside};
 
 /// One or more plugins of a route, and the world around it.
@@ -232,6 +234,11 @@ impl Trial {
         self.run_with(request, State::default(), true)
     }
 
+    /// As [`Self::run`], up to where the body goes to the upstream.
+    pub(crate) fn run_streaming(&self, request: &str) -> Run<'_> {
+        self.run_phases(request, State::default(), true)
+    }
+
     /// As [`Self::run`], for a consumer who is known already.
     pub(crate) fn run_as(&self, request: &str, consumer: Arc<Consumer>) -> Run<'_> {
         let mut state = State::default();
@@ -245,7 +252,23 @@ impl Trial {
     }
 
     fn run_with(&self, request: &str, state: State, matched: bool) -> Run<'_> {
+        let mut run = self.run_phases(request, state, matched);
+        let mut observers = std::mem::take(&mut run.state.body_observers);
+        if run.answer.is_none() {
+            let (_, body) = request.split_once("\n\n").unwrap_or((request, ""));
+            let mut out = Vec::new();
+            push_all(&mut observers, body.as_bytes(), &mut out);
+            finish_all(&mut observers, &mut None, &mut out);
+            assert_eq!(out, body.as_bytes(), "who looks at a body does not change it");
+        }
+        run
+    }
+
+    fn run_phases(&self, request: &str, mut state: State, matched: bool) -> Run<'_> {
         let (head, body) = request.split_once("\n\n").unwrap_or((request, ""));
+        if body.is_empty() {
+            state.body = Body::Read(Bytes::new());
+        }
         let mut run = Run { trial: self, head: head_of(head), state, answer: None, paused: Duration::ZERO };
         let course = self.course();
         let mut progress = Progress::start();
@@ -302,29 +325,6 @@ impl Trial {
     fn course(&self) -> Course<'_> {
         Course { global: &self.global, route: &self.layer }
     }
-}
-
-fn head_of(text: &str) -> RequestHead {
-    let mut lines = text.lines();
-    let (method, raw) = lines.next().and_then(|line| line.split_once(' ')).expect("a method and a target");
-    let target = target::parse_target(raw.as_bytes()).expect("a target");
-    let mut head = RequestHead::default();
-    head.method = Method::of(method.as_bytes());
-    head.method_text = head.fields.intern(method.as_bytes());
-    head.target = head.fields.intern(raw.as_bytes());
-    head.raw_path = head.target.part(target.raw_path.clone());
-    head.path = head.fields.intern(&target.path);
-    head.path_is_plain = true;
-    head.query = target.query.clone().map(|range| head.target.part(range));
-    for line in lines {
-        let (name, value) = line.split_once(':').expect("a field");
-        head.fields.append(name, value.trim().as_bytes());
-    }
-    let authority = head.fields.named(b"host").next().unwrap_or(b"api.example").to_vec();
-    head.authority = head.fields.intern(&authority);
-    let end = authority.iter().position(|byte| *byte == b':').unwrap_or(authority.len());
-    head.host = head.authority.part(0..end);
-    head
 }
 
 /// A request whose phases were run.
