@@ -122,8 +122,11 @@ fn a_browser_logs_in_at_an_identity_provider_and_stays_logged_in_over_a_restart(
     let proxy = format!("http://{}", world.proxy);
     let after = "http://127.0.0.1:9/bye";
     let provider = IdentityProvider::start(&format!("{proxy}/back"), after);
-    let plugins = login(&provider, &json!({ "post_logout_redirect_uri": after }));
+    let plugins = login(&provider, &json!({ "post_logout_redirect_uri": after, "par": {"enabled": true} }));
     serve(&world, &upstream, "1", json!(["127.0.0.1"]), &plugins);
+    let sent = Browser::default().get(&format!("{proxy}/orders"));
+    let location = sent.head.header("location").unwrap_or_default();
+    assert!(location.contains("request_uri=urn"), "{location}: the rest was said to the provider itself");
     let mut browser = Browser::default();
     let (arrived, answer) = browser.visit(&format!("{proxy}/orders?page=2"));
     assert_eq!((arrived, answer.status()), (format!("{proxy}/orders?page=2"), 200), "{}", answer.text());

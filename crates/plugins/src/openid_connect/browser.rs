@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::OpenIdConnect;
 use super::bearer::{Refused, holds};
+use super::config::Par;
 use super::provider::{Trouble, document};
 use super::session::{Login, Session, random};
 use crate::exchange::Answer;
@@ -50,24 +51,54 @@ impl OpenIdConnect {
         };
         let (state, nonce) = (secret()?, secret()?);
         let verifier = if config.use_pkce { Some(secret()?) } else { None };
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        query
-            .append_pair("response_type", "code")
-            .append_pair("client_id", &config.client_id)
-            .append_pair("redirect_uri", redirect_uri)
-            .append_pair("scope", &config.scope)
-            .append_pair("state", &state)
-            .append_pair("nonce", &nonce);
+        let mut asked = vec![
+            ("response_type", "code".to_owned()),
+            ("redirect_uri", redirect_uri.to_owned()),
+            ("scope", config.scope.clone()),
+            ("state", state.clone()),
+            ("nonce", nonce.clone()),
+        ];
         if let Some(verifier) = &verifier {
-            let challenge = URL_SAFE.encode(digest(&SHA256, verifier.as_bytes()));
-            query.append_pair("code_challenge", &challenge).append_pair("code_challenge_method", "S256");
+            asked.push(("code_challenge", URL_SAFE.encode(digest(&SHA256, verifier.as_bytes()))));
+            asked.push(("code_challenge_method", "S256".to_owned()));
         }
         for (name, value) in config.authorization_params.iter().flatten() {
-            query.append_pair(name, value.as_str().map_or(value.to_string(), str::to_owned).as_str());
+            asked.push((name, value.as_str().map_or(value.to_string(), str::to_owned)));
         }
+        if let Some(par) = config.par.as_ref().filter(|par| par.enabled) {
+            let pushed = self.push(par, asked, now).await?;
+            asked = vec![("request_uri", pushed)];
+        }
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("client_id", &config.client_id).extend_pairs(asked);
         let separator = if endpoint.contains('?') { '&' } else { '?' };
         let location = format!("{endpoint}{separator}{}", query.finish());
         Ok((location, Login { since: now.as_secs(), state, nonce, verifier, target }))
+    }
+
+    /// Says to the identity provider itself what a browser is sent for, and hands back what that is called from then on
+    /// (RFC 9126).
+    async fn push(
+        &self,
+        par: &Par,
+        mut asked: Vec<(&str, String)>,
+        now: Duration,
+    ) -> Result<String, Trouble> {
+        let config = &self.provider.config;
+        let discovery = self.provider.discovery(now).await?;
+        let uri = par.endpoint.as_deref().or(discovery.pushed_authorization_request_endpoint.as_deref());
+        let missing = || unexpected("discovery: there is no pushed_authorization_request_endpoint");
+        let method = par.endpoint_auth_method.as_ref().unwrap_or(&config.token_endpoint_auth_method);
+        if method == "client_secret_basic" {
+            // Whoever proves itself otherwise says there who it is.
+            asked.push(("client_id", config.client_id.clone()));
+        }
+        let proof = (method.as_str(), asked);
+        let answer = self.provider.submit("par", uri.ok_or_else(missing)?, proof, (Vec::new(), now)).await?;
+        match document("par", &answer)?.remove("request_uri") {
+            Some(Value::String(request_uri)) => Ok(request_uri),
+            _ => Err(unexpected("par: there is no request_uri")),
+        }
     }
 
     /// The session of a browser that came back from `login`.

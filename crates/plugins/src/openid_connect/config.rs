@@ -128,7 +128,7 @@ pub(super) struct Config {
     pub(super) force_reauthorize: bool,
     /// Proofs of possession; refused where they are enabled.
     pub(super) dpop: Option<Dpop>,
-    /// Authorization requests that are pushed; refused where they are enabled.
+    /// Authorization requests that are pushed.
     pub(super) par: Option<Par>,
 }
 
@@ -420,7 +420,6 @@ impl Config {
         };
         let off = "is not supported by this release; leave it out";
         refuse("/dpop/enabled", self.dpop.as_ref().is_some_and(|dpop| dpop.enabled), off);
-        refuse("/par/enabled", self.par.as_ref().is_some_and(|par| par.enabled), off);
         refuse("/force_reauthorize", self.force_reauthorize, off);
         let stores = self.session.as_ref().is_some_and(|session| session.storage == Storage::Redis);
         refuse("/session/storage", stores, "only `cookie` is supported by this release");

@@ -94,8 +94,9 @@ fn build(config: Value, site: &Site<'_>) -> Built {
 
 /// What signs assertions, if the client proves itself with them anywhere.
 fn signer(config: &Config) -> Result<Option<Signer>, (&'static str, String)> {
+    let pushing = config.par.as_ref().and_then(|par| par.endpoint_auth_method.as_ref());
     let methods = [&config.token_endpoint_auth_method, &config.introspection_endpoint_auth_method];
-    let uses = |method: &str| methods.iter().any(|used| *used == method);
+    let uses = |method: &str| methods.into_iter().chain(pushing).any(|used| used == method);
     let chosen = config.client_jwt_assertion_alg.map(config::AssertionAlgorithm::algorithm);
     if uses("private_key_jwt") {
         let at = "/client_rsa_private_key";

@@ -32,6 +32,7 @@ const KEYS_MAX: usize = 64;
 pub(super) struct Discovery {
     pub(super) issuer: Option<String>,
     pub(super) authorization_endpoint: Option<String>,
+    pub(super) pushed_authorization_request_endpoint: Option<String>,
     pub(super) token_endpoint: Option<String>,
     pub(super) userinfo_endpoint: Option<String>,
     pub(super) jwks_uri: Option<String>,

@@ -58,9 +58,10 @@ fn identity_provider(behaviour: &Shared) -> impl FnMut(&Request) -> Result<Respo
             "http://id/d" => json!({
                 "issuer": "http://id", "authorization_endpoint": "http://id/auth", "token_endpoint": "http://id/token",
                 "userinfo_endpoint": "http://id/me", "jwks_uri": "http://id/keys", "introspection_endpoint": "http://id/introspect",
-                "end_session_endpoint": "http://id/end", "revocation_endpoint": "http://id/revoke",
+                "pushed_authorization_request_endpoint": "http://id/par", "end_session_endpoint": "http://id/end", "revocation_endpoint": "http://id/revoke",
             }),
             "http://id/keys" => json!({ "keys": [jwk] }),
+            "http://id/par" => json!({"request_uri": format!("urn:{}", sent["state"]), "expires_in": 60}),
             "http://id/me" => json!({"sub": "jack", "email": "jack@example"}),
             "http://id/introspect" => match sent["token"].as_str() {
                 "good" => json!({"active": true, "scope": "a b", "exp": NOW + 60, "sub": "jack"}),
@@ -341,6 +342,29 @@ fn nobody_known_is_refused_or_let_through_as_configured() {
 }
 
 #[test]
+fn what_a_browser_is_sent_for_can_be_said_to_the_identity_provider_itself() {
+    for (method, own) in [("client_secret_basic", false), ("client_secret_post", true)] {
+        let par = json!({"enabled": true, "endpoint_auth_method": method});
+        let (trial, _) = trial(&json!({"use_pkce": true, "par": par}));
+        let sent = trial.run("GET /a");
+        let pushed = trial.asked().into_iter().find(|request| request.url == "http://id/par").unwrap();
+        let said = form(&pushed);
+        let location = sent.answer_field("Location");
+        assert!(location.starts_with("http://id/auth?"), "{location}");
+        let expected =
+            [("client_id", "gateway".to_owned()), ("request_uri", format!("urn:{}", said["state"]))];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value));
+        assert_eq!(query(&location), HashMap::from(expected), "a browser carries nothing else");
+        assert_eq!((said["response_type"].as_str(), said["client_id"].as_str()), ("code", "gateway"));
+        assert!(said.contains_key("nonce") && said.contains_key("code_challenge"), "{said:?}");
+        assert_eq!(said.contains_key("client_secret"), own, "{method}");
+        assert_eq!(form_urlencoded::parse(&pushed.body).filter(|(name, _)| name == "client_id").count(), 1);
+    }
+    let nowhere = json!({"par": {"enabled": true, "endpoint": "http://id/token"}});
+    assert!(trial(&nowhere).0.run("GET /").answered().starts_with("503 "), "what is not pushed is not asked");
+}
+
+#[test]
 fn clients_prove_themselves_with_assertions_as_well() {
     let made: Value = serde_json::from_str(include_str!("../../testdata/jose.json")).unwrap();
     let (trial, behaviour) = trial(&json!({"token_endpoint_auth_method": "private_key_jwt",
@@ -361,10 +385,8 @@ fn what_cannot_be_done_is_refused() {
     assert_eq!(refused("openid-connect", &json!({})), ["/client_id", "/discovery"]);
     assert_eq!(refused("openid-connect", &json!({"client_id": "c", "discovery": "d"})), ["/session"]);
     assert_eq!(of(json!({"session": {"secret": "short"}})), ["/session/secret"]);
-    assert_eq!(
-        of(json!({"dpop": {"enabled": true}, "par": {"enabled": true}})),
-        ["/dpop/enabled", "/par/enabled"]
-    );
+    assert_eq!(of(json!({"dpop": {"enabled": true}})), ["/dpop/enabled"]);
+    assert_eq!(of(json!({"par": {"endpoint_auth_method": "by heart"}})), ["/par/endpoint_auth_method"]);
     assert_eq!(
         of(json!({"session": {"secret": "0123456789abcdef", "storage": "redis"}})),
         ["/session/storage"]
