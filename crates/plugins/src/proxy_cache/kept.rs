@@ -8,7 +8,9 @@ use gatewright_model::message::Fields;
 use serde::{Deserialize, Serialize};
 
 use super::freshness::date;
+use super::part::{Part, Wanted};
 use super::zone::Key;
+use crate::exchange::Answer;
 
 /// What a record on disk begins with.
 const MAGIC: &[u8] = b"GWCACHE1";
@@ -128,6 +130,35 @@ impl Kept {
         matches!((since, modified), (Some(since), Some(modified)) if modified <= since)
     }
 
+    /// The answer to a client with these conditions, where `body` is all there is.
+    pub(super) fn answer(&self, body: &Bytes, conditions: &Conditions, age: u64) -> Answer {
+        let is_known = self.is_known_to(conditions);
+        let part = if is_known { Part::Whole } else { conditions.wanted.of(self, body.len()) };
+        let mut answer = Answer::new(match part {
+            _ if is_known => 304,
+            Part::Whole => self.status,
+            Part::Bytes(_) => 206,
+            Part::Outside => 416,
+        });
+        let has_none = is_known || part == Part::Outside;
+        for (name, value) in &self.fields {
+            if !has_none || !name.to_ascii_lowercase().starts_with("content-") {
+                answer = answer.field(name.clone(), value.0.clone());
+            }
+        }
+        let (answer, length) = (answer.field("Age", age.to_string()), body.len());
+        match part {
+            _ if is_known => answer,
+            Part::Whole => answer.body(body.clone()),
+            Part::Bytes(bytes) => {
+                let (first, last) = (*bytes.start(), *bytes.end());
+                let answer = answer.field("Content-Range", format!("bytes {first}-{last}/{length}"));
+                answer.body(body.slice(bytes))
+            }
+            Part::Outside => answer.field("Content-Range", format!("bytes */{length}")),
+        }
+    }
+
     /// Bytes that it takes in memory, roughly, without a body.
     pub(super) fn bytes(&self) -> usize {
         let texts = self.fields.iter().chain(&self.vary);
@@ -136,11 +167,12 @@ impl Kept {
     }
 }
 
-/// Under which conditions a client wants a whole answer.
+/// Under which conditions a client wants an answer, and what of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Conditions {
     none_match: Vec<u8>,
     modified_since: Option<Vec<u8>>,
+    wanted: Wanted,
 }
 
 impl Conditions {
@@ -148,6 +180,7 @@ impl Conditions {
         Self {
             none_match: joined(fields, "If-None-Match"),
             modified_since: fields.named(b"if-modified-since").next().map(<[u8]>::to_vec),
+            wanted: Wanted::by(fields),
         }
     }
 }

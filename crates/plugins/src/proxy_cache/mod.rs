@@ -5,7 +5,7 @@
 //! all.
 //!
 //! * [`freshness`]: what `Cache-Control` says.
-//! * [`kept`]: an answer as it is kept.
+//! * [`kept`]: an answer as it is kept; [`part`]: a part of one.
 //! * [`zone`]: where answers are kept, within limits.
 //! * [`flights`]: one asks for many.
 //! * [`arriving`]: an answer on its way into a zone.
@@ -14,6 +14,7 @@ mod arriving;
 mod flights;
 mod freshness;
 mod kept;
+mod part;
 mod zone;
 
 use std::cell::RefCell;
@@ -339,9 +340,11 @@ impl Cache {
             return Flow::Continue;
         };
         let said = self.said(exchange);
-        // Parts of an answer, and changes of what is there on conditions, are the upstream's affair.
-        let is_special =
-            ["Range", "If-Match", "If-Unmodified-Since"].iter().any(|name| exchange.field(name).is_some());
+        // Changes of what is there on conditions are the upstream's affair, and so are parts of an answer unless the
+        // whole is here.
+        let asks = |name| exchange.field(name).is_some();
+        let is_part = asks("Range") && (which != Which::Get || said.no_cache || any(&self.bypass, exchange));
+        let is_special = is_part || asks("If-Match") || asks("If-Unmodified-Since");
         if is_special || said.no_store || any(&self.bypass, exchange) {
             // On disk, what was asked for past the cache is what the cache has from then on.
             let refreshes = self.config.cache_strategy == Strategy::Disk && !is_special && !said.no_store;
@@ -437,7 +440,7 @@ impl Cache {
         if let (Status::Hit, Some(body)) = (status, body) {
             exchange.set_note(Plan::new(Status::Hit, key, None));
             let age = kept.age(exchange.surroundings.now().unix);
-            return Flow::respond(self.answer(kept, body, &conditions, age.as_secs()));
+            return Flow::respond(kept.answer(body, &conditions, age.as_secs()));
         }
         let mut plan = Plan::new(status, key, Some(which));
         // What a GET got tells nothing of what a HEAD would get now, and the other way round.
@@ -452,6 +455,10 @@ impl Cache {
         if self.said(exchange).only_if_cached {
             exchange.set_note(Plan::new(plan.status, plan.key, None));
             return Flow::respond(Answer::new(504));
+        }
+        if exchange.field("Range").is_some() {
+            exchange.set_note(Plan::new(Status::Bypass, plan.key, None));
+            return Flow::Continue;
         }
         let (key, Some(which)) = (plan.key, plan.which) else { return Flow::Continue };
         if which == Which::Get && !waited && !self.asked(exchange, which).is_authorised {
@@ -478,19 +485,6 @@ impl Cache {
         exchange.state.keeps_received = true;
         exchange.set_note(plan);
         Flow::Continue
-    }
-
-    /// The kept answer for a client with these conditions.
-    fn answer(&self, kept: &Kept, body: &Bytes, conditions: &Conditions, age: u64) -> Answer {
-        let is_known = kept.is_known_to(conditions);
-        let mut answer = Answer::new(if is_known { 304 } else { kept.status });
-        for (name, value) in &kept.fields {
-            if !is_known || !name.to_ascii_lowercase().starts_with("content-") {
-                answer = answer.field(name.clone(), value.0.clone());
-            }
-        }
-        let answer = answer.field("Age", age.to_string());
-        if is_known { answer } else { answer.body(body.clone()) }
     }
 }
 

@@ -156,7 +156,8 @@ fn what_is_to_go_past_the_cache_does() {
         ("X-Fresh: 1", "BYPASS"),
         ("X-Fresh: 0", "HIT"),
         ("X-Fresh:", "HIT"),
-        ("Range: bytes=0-1", "BYPASS"),
+        ("Range: bytes=0-1", "HIT"),
+        ("Range: bytes=0-1\nX-Fresh: 1", "BYPASS"),
         ("If-Match: \"a\"", "BYPASS"),
     ] {
         assert_eq!(status(&trial, &format!("GET /\n{field}"), "200\n\nother"), expected, "{field}");
@@ -167,6 +168,34 @@ fn what_is_to_go_past_the_cache_does() {
     status(&disk, "GET /", PAGE);
     assert_eq!(status(&disk, "GET /\nX-Fresh: 1", "200\n\nother"), "BYPASS");
     assert_eq!(disk.run("GET /").answered(), "200 other", "on disk, it is what is kept from then on");
+}
+
+#[test]
+fn parts_are_given_of_what_is_kept_whole_and_asked_for_where_nothing_is() {
+    let page = "200\nETag: \"a\"\nContent-Type: text/plain\n\n0123456789";
+    let plugins = json!({"proxy-cache": {"cache_zone": "parts"}});
+    for trial in [trial(json!({})), Trial::all(&plugins).with_disk(&plugins)] {
+        let part = "206\nContent-Range: bytes 2-3/10\n\n23";
+        assert_eq!(status(&trial, "GET /\nRange: bytes=2-3", part), "BYPASS");
+        assert_eq!(status(&trial, "GET /", page), "MISS", "a part is not kept");
+        for (fields, expected, range) in [
+            ("Range: bytes=2-3", "206 23", "bytes 2-3/10"),
+            ("Range: bytes=-1", "206 9", "bytes 9-9/10"),
+            ("Range: bytes=10-", "416 ", "bytes */10"),
+            ("Range: bytes=2-3\nIf-Range: \"b\"", "200 0123456789", ""),
+            ("Range: bytes=2-3\nIf-Range: \"a\"", "206 23", "bytes 2-3/10"),
+            ("Range: bytes=2-3\nIf-None-Match: \"a\"", "304 ", ""),
+            ("Range: bytes=2-3,5-6", "200 0123456789", ""),
+        ] {
+            let run = trial.run(&format!("GET /\n{fields}"));
+            assert_eq!(
+                (run.answered().as_str(), run.answer_field("Content-Range").as_str()),
+                (expected, range)
+            );
+        }
+        trial.pass(Duration::from_secs(301));
+        assert_eq!(status(&trial, "GET /\nRange: bytes=2-3", part), "BYPASS", "what is old is not given");
+    }
 }
 
 #[test]
