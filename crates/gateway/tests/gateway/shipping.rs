@@ -172,6 +172,37 @@ fn what_nobody_takes_is_counted_and_holds_nobody_up() {
     until(|| world.status_text("/metrics").contains(lost), || world.status_text("/metrics"));
 }
 
+/// Reads four letters of what a client sends.
+fn four(stream: &mut std::net::TcpStream) -> Option<String> {
+    let mut letters = [0; 4];
+    stream.read_exact(&mut letters).ok()?;
+    Some(String::from_utf8_lossy(&letters).into_owned())
+}
+
+#[test]
+fn a_mirrored_body_reaches_the_node_before_the_rest_of_it_is_sent_and_is_copied_once_it_is_whole() {
+    let ((seen, half), (copied, copies)) = (channel(), channel());
+    let node = Node::with(move |stream, _| {
+        let Some(first) = four(stream) else { return false };
+        seen.send(first).unwrap();
+        four(stream).is_some() && stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_ok()
+    });
+    let mirror = Node::with(move |stream, head| {
+        let body = four(stream).zip(four(stream)).map(|(first, last)| first + &last);
+        copied.send((head.lines().next().unwrap_or_default().to_owned(), body)).unwrap();
+        stream.write_all(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n").is_ok()
+    });
+    let plugins = json!({"proxy-mirror": {"host": format!("http://{}", mirror.address)}});
+    let world = World::serving(&[service(&[node.address], json!({ "plugins": plugins }))]);
+    let mut client = world.client();
+    client.send("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\nhalf");
+    assert_eq!(half.recv_timeout(ARRIVAL).as_deref(), Ok("half"));
+    client.send("rest");
+    assert_eq!(client.answer().status, 204);
+    let expected = ("POST /a HTTP/1.1".to_owned(), Some("halfrest".to_owned()));
+    assert_eq!(copies.recv_timeout(ARRIVAL), Ok(expected));
+}
+
 #[cfg(feature = "kafka")]
 #[test]
 fn entries_arrive_in_kafka() {

@@ -360,7 +360,7 @@ fn what_a_browser_is_sent_for_can_be_said_to_the_identity_provider_itself() {
         assert_eq!(said.contains_key("client_secret"), own, "{method}");
         assert_eq!(form_urlencoded::parse(&pushed.body).filter(|(name, _)| name == "client_id").count(), 1);
     }
-    let nowhere = json!({"par": {"enabled": true, "endpoint": "http://id/token"}});
+    let nowhere = json!({"par": {"enabled": true, "endpoint": "http://id/nowhere"}});
     assert!(trial(&nowhere).0.run("GET /").answered().starts_with("503 "), "what is not pushed is not asked");
 }
 
