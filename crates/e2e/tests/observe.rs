@@ -68,9 +68,9 @@ fn who_shows_the_debug_token_is_told_what_the_access_log_says() {
     world.serve("pets", "1.4.0", &template, &[json!({"paths": ["/*"]})]);
     let ask =
         |token| client::request(world.proxy, "GET", "s.test", "/a", &[("Gatewright-Debug", token)], b"");
-    assert_eq!(ask("a-token-that-others-guess").header("Gatewright-Served-By"), None);
+    assert_eq!(ask("a-token-that-others-guess").head.header("Gatewright-Served-By"), None);
     let answer = ask(token);
-    let said = answer.header("Gatewright-Served-By").expect("what served it").to_owned();
+    let said = answer.head.header("Gatewright-Served-By").expect("what served it").to_owned();
     assert!(upstream.recorded().iter().all(|one| one.head.header("Gatewright-Debug").is_none()));
     wait::until_true("two lines", || targets(&log).len() == 2);
     let lines = std::fs::read_to_string(&log).unwrap();
