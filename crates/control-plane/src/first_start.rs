@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use gatewright_model::id::GatewayGroupId;
-use gatewright_model::resource::Labels;
+use gatewright_model::resource::AsSent;
 use gatewright_model::resource::gateway_group::{self, GatewayGroup, GatewayGroupKind};
 
 use crate::app::{
@@ -96,8 +96,8 @@ pub(crate) fn default_group() -> GatewayGroupId {
 fn default_group_content() -> GatewayGroup {
     GatewayGroup {
         name: gateway_group::DEFAULT_ID.to_owned(),
-        desc: String::new(),
-        labels: Labels::new(),
+        desc: AsSent::default(),
+        labels: AsSent::default(),
         kind: GatewayGroupKind::default(),
         settings: None,
         sampling: None,

@@ -12,7 +12,7 @@ use crate::resource::route::Route;
 use crate::resource::service::{ServiceKind, ServiceTemplate};
 use crate::resource::stream_route::StreamRoute;
 use crate::resource::upstream::Upstream;
-use crate::resource::{Labels, Plugins};
+use crate::resource::{AsSent, Labels, Plugins};
 
 /// A route, or a stream route, with the id it was designed under.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,17 +54,17 @@ pub struct ServiceVersion {
     /// Name of the service when the version was made.
     pub name: String,
     /// Description of the service when the version was made.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub desc: String,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    pub desc: AsSent<String>,
     /// Labels of the service when the version was made.
-    #[serde(default, skip_serializing_if = "Labels::is_empty")]
-    pub labels: Labels,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    pub labels: AsSent<Labels>,
     /// HTTP or stream.
     #[serde(rename = "type")]
     pub kind: ServiceKind,
     /// Plugins of all routes.
-    #[serde(default, skip_serializing_if = "Plugins::is_empty")]
-    pub plugins: Plugins,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    pub plugins: AsSent<Plugins>,
     /// The routes of the template at that moment, ordered by id.
     pub routes: Vec<RouteVersion>,
     /// The stream routes of the template at that moment, ordered by id.

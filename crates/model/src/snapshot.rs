@@ -78,7 +78,7 @@ impl PublishedService {
             version: Some(version.version),
             name: version.name,
             kind: version.kind,
-            plugins: version.plugins,
+            plugins: version.plugins.into_inner(),
             routes: version.routes,
             upstreams: BTreeMap::new(),
             canary: None,
@@ -109,19 +109,19 @@ impl PublishedService {
     /// The plugins of the service and of each route, and those of a candidate.
     pub fn each_plugins(&self) -> impl Iterator<Item = &Plugins> {
         let candidate = self.canary.iter().flat_map(|canary| {
-            std::iter::once(&canary.plugins).chain(canary.routes.iter().map(|route| &route.route.plugins))
+            std::iter::once(&canary.plugins).chain(canary.routes.iter().map(|route| &*route.route.plugins))
         });
-        let own = self.routes.iter().map(|route| &route.route.plugins);
+        let own = self.routes.iter().map(|route| &*route.route.plugins);
         std::iter::once(&self.plugins).chain(own).chain(candidate)
     }
 
     /// The same, to be changed.
     pub fn each_plugins_mut(&mut self) -> impl Iterator<Item = &mut Plugins> {
         let candidate = self.canary.iter_mut().flat_map(|canary| {
-            let routes = canary.routes.iter_mut().map(|route| &mut route.route.plugins);
+            let routes = canary.routes.iter_mut().map(|route| &mut *route.route.plugins);
             std::iter::once(&mut canary.plugins).chain(routes)
         });
-        let own = self.routes.iter_mut().map(|route| &mut route.route.plugins);
+        let own = self.routes.iter_mut().map(|route| &mut *route.route.plugins);
         std::iter::once(&mut self.plugins).chain(own).chain(candidate)
     }
 

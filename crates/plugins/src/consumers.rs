@@ -116,7 +116,7 @@ impl Consumers {
             self.claim(kind, config, &name, None);
         }
         let custom_id = consumer.labels.get("custom_id").map(|id| id.as_str().into());
-        let labels = consumer.labels.clone();
+        let labels = consumer.labels.clone().into_inner();
         let known = Consumer { name: name.clone(), custom_id, labels, plugins };
         self.consumers.insert(name, Arc::new(known));
     }

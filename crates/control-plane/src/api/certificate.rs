@@ -1,7 +1,7 @@
 //! Certificates of a gateway group. Views have no private keys.
 
-use gatewright_model::resource::Labels;
 use gatewright_model::resource::certificate::Certificate;
+use gatewright_model::resource::{AsSent, Labels};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -17,12 +17,12 @@ use crate::app::{Object, validity};
 pub(super) struct CertificateView {
     id: String,
     name: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    #[schema(required = false)]
-    desc: String,
-    #[serde(skip_serializing_if = "Labels::is_empty")]
-    #[schema(required = false)]
-    labels: Labels,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, required = false)]
+    desc: AsSent<String>,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels, required = false)]
+    labels: AsSent<Labels>,
     cert: String,
     /// From when on it is valid.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,7 +1,7 @@
 //! Consumers of a gateway group.
 
 use gatewright_model::resource::consumer::Consumer;
-use gatewright_model::resource::{Labels, Plugins};
+use gatewright_model::resource::{AsSent, Labels, Plugins};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -17,15 +17,15 @@ use crate::app::Object;
 #[derive(Serialize, ToSchema)]
 pub(super) struct ConsumerView {
     username: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    #[schema(required = false)]
-    desc: String,
-    #[serde(skip_serializing_if = "Labels::is_empty")]
-    #[schema(required = false)]
-    labels: Labels,
-    #[serde(skip_serializing_if = "Plugins::is_empty")]
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, required = false)]
+    desc: AsSent<String>,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels, required = false)]
+    labels: AsSent<Labels>,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
     #[schema(value_type = std::collections::BTreeMap<String, Object>, required = false)]
-    plugins: Plugins,
+    plugins: AsSent<Plugins>,
     created_at: i64,
     updated_at: i64,
 }

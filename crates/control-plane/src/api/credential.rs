@@ -1,7 +1,7 @@
 //! Credentials of consumers.
 
 use gatewright_model::resource::consumer::Credential;
-use gatewright_model::resource::{Labels, Plugins};
+use gatewright_model::resource::{AsSent, Labels, Plugins};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -17,12 +17,12 @@ use crate::app::Object;
 pub(super) struct CredentialView {
     id: String,
     name: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    #[schema(required = false)]
-    desc: String,
-    #[serde(skip_serializing_if = "Labels::is_empty")]
-    #[schema(required = false)]
-    labels: Labels,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, required = false)]
+    desc: AsSent<String>,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels, required = false)]
+    labels: AsSent<Labels>,
     #[serde(skip_serializing_if = "Plugins::is_empty")]
     #[schema(value_type = std::collections::BTreeMap<String, Object>, required = false)]
     plugins: Plugins,

@@ -2,8 +2,8 @@
 
 use axum::extract::State;
 use gatewright_model::matching::MatchSettings;
-use gatewright_model::resource::Labels;
 use gatewright_model::resource::gateway_group::{GatewayGroup, GatewayGroupKind};
+use gatewright_model::resource::{AsSent, Labels};
 use gatewright_model::sample::SamplingSettings;
 use gatewright_model::validation::Violations;
 use serde::Serialize;
@@ -21,12 +21,12 @@ use crate::store::{CountedKind, GatewayGroupRow};
 pub(super) struct GatewayGroupView {
     id: String,
     name: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    #[schema(required = false)]
-    desc: String,
-    #[serde(skip_serializing_if = "Labels::is_empty")]
-    #[schema(required = false)]
-    labels: Labels,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, required = false)]
+    desc: AsSent<String>,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels, required = false)]
+    labels: AsSent<Labels>,
     #[serde(rename = "type")]
     kind: GatewayGroupKind,
     /// How requests are matched.

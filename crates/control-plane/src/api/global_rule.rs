@@ -1,7 +1,7 @@
 //! Global rules of a gateway group.
 
 use gatewright_model::resource::global_rule::GlobalRule;
-use gatewright_model::resource::{Labels, Plugins};
+use gatewright_model::resource::{AsSent, Labels, Plugins};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -16,9 +16,9 @@ use crate::app::Object;
 #[derive(Serialize, ToSchema)]
 pub(super) struct GlobalRuleView {
     id: String,
-    #[serde(skip_serializing_if = "Labels::is_empty")]
-    #[schema(required = false)]
-    labels: Labels,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels, required = false)]
+    labels: AsSent<Labels>,
     #[serde(skip_serializing_if = "Plugins::is_empty")]
     #[schema(value_type = std::collections::BTreeMap<String, Object>, required = false)]
     plugins: Plugins,

@@ -2,7 +2,7 @@
 
 use gatewright_model::resource::service::{Service, ServiceKind};
 use gatewright_model::resource::upstream::Upstream;
-use gatewright_model::resource::{Labels, Plugins};
+use gatewright_model::resource::{AsSent, Labels, Plugins};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -30,12 +30,12 @@ pub(super) struct GroupServiceView {
     #[schema(nullable = false)]
     version: Option<String>,
     name: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    #[schema(required = false)]
-    desc: String,
-    #[serde(skip_serializing_if = "Labels::is_empty")]
-    #[schema(required = false)]
-    labels: Labels,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, required = false)]
+    desc: AsSent<String>,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels, required = false)]
+    labels: AsSent<Labels>,
     #[serde(rename = "type")]
     kind: ServiceKind,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -52,11 +52,15 @@ pub(super) struct GroupServiceView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Upstream, required = false)]
     upstream: Option<Value>,
-    #[serde(skip_serializing_if = "Plugins::is_empty")]
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
     #[schema(value_type = std::collections::BTreeMap<String, Object>, required = false)]
-    plugins: Plugins,
+    plugins: AsSent<Plugins>,
     /// Whether the service takes traffic: 1 yes, 0 no.
     status: u8,
+    /// Whether the path is forwarded as the client wrote it (our extension); present if it is.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    forward_raw_path: bool,
     created_at: i64,
     updated_at: i64,
 }
@@ -65,7 +69,7 @@ impl From<PublishedServiceRow> for GroupServiceView {
     fn from(row: PublishedServiceRow) -> Self {
         let PublishedServiceRow { version, content, runtime, .. } = row;
         let is_http = content.kind == ServiceKind::Http;
-        let has_upstream = runtime.upstream != Upstream::default();
+        let has_upstream = content.has_upstream || runtime.upstream != Upstream::default();
         Self {
             id: row.service_id.to_string(),
             service_id: row.service_id.into(),
@@ -81,6 +85,7 @@ impl From<PublishedServiceRow> for GroupServiceView {
             upstream: has_upstream.then(|| upstream_view(&runtime.upstream, content.kind)),
             plugins: content.plugins,
             status: runtime.status.into(),
+            forward_raw_path: runtime.forward_raw_path,
             created_at: row.created_at,
             updated_at: row.updated_at,
         }

@@ -1,7 +1,7 @@
 //! Protos of a gateway group.
 
-use gatewright_model::resource::Labels;
 use gatewright_model::resource::proto::Proto;
+use gatewright_model::resource::{AsSent, Labels};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -16,15 +16,15 @@ use crate::app::Object;
 #[derive(Serialize, ToSchema)]
 pub(super) struct ProtoView {
     id: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    #[schema(required = false)]
-    name: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    #[schema(required = false)]
-    desc: String,
-    #[serde(skip_serializing_if = "Labels::is_empty")]
-    #[schema(required = false)]
-    labels: Labels,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, required = false)]
+    name: AsSent<String>,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, required = false)]
+    desc: AsSent<String>,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels, required = false)]
+    labels: AsSent<Labels>,
     content: String,
     created_at: i64,
     updated_at: i64,

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use gatewright_model::resource::service::ServiceKind;
 use gatewright_model::resource::upstream::Upstream;
-use gatewright_model::resource::{Labels, Plugins};
+use gatewright_model::resource::{AsSent, Labels, Plugins};
 use gatewright_model::rollout::Share;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -30,12 +30,12 @@ pub(super) struct PublishedServiceView {
     #[schema(nullable = false)]
     version: Option<String>,
     name: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    #[schema(required = false)]
-    desc: String,
-    #[serde(skip_serializing_if = "Labels::is_empty")]
-    #[schema(required = false)]
-    labels: Labels,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, required = false)]
+    desc: AsSent<String>,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels, required = false)]
+    labels: AsSent<Labels>,
     #[serde(rename = "type")]
     kind: ServiceKind,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -46,11 +46,15 @@ pub(super) struct PublishedServiceView {
     path_prefix: Option<String>,
     strip_path_prefix: bool,
     upstream: Upstream,
-    #[serde(skip_serializing_if = "Plugins::is_empty")]
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
     #[schema(value_type = std::collections::BTreeMap<String, Object>, required = false)]
-    plugins: Plugins,
+    plugins: AsSent<Plugins>,
     /// Whether the service takes traffic: 1 yes, 0 no.
     status: u8,
+    /// Whether the path is forwarded as the client wrote it (our extension); present if it is.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    forward_raw_path: bool,
     gateway_group_id: String,
     gateway_group_name: String,
     /// When the version was made; of a service without one, when it was first written.
@@ -105,6 +109,7 @@ impl From<PublishedServiceRow> for PublishedServiceView {
             upstream: runtime.upstream,
             plugins: content.plugins,
             status: runtime.status.into(),
+            forward_raw_path: runtime.forward_raw_path,
             gateway_group_id: row.gateway_group_id.into(),
             gateway_group_name: row.gateway_group_name,
             updated_at: row.updated_at,
@@ -123,17 +128,17 @@ pub(super) struct PublicationView {
     service_version_id: String,
     version: String,
     name: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    #[schema(required = false)]
-    desc: String,
-    #[serde(skip_serializing_if = "Labels::is_empty")]
-    #[schema(required = false)]
-    labels: Labels,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, required = false)]
+    desc: AsSent<String>,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels, required = false)]
+    labels: AsSent<Labels>,
     #[serde(rename = "type")]
     kind: ServiceKind,
-    #[serde(skip_serializing_if = "Plugins::is_empty")]
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
     #[schema(value_type = std::collections::BTreeMap<String, Object>, required = false)]
-    plugins: Plugins,
+    plugins: AsSent<Plugins>,
     /// When the version was made.
     created_at: i64,
     /// When it became active in this group.

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use gatewright_model::resource::route::Route;
 use gatewright_model::resource::upstream::Timeout;
-use gatewright_model::resource::{Labels, Plugins};
+use gatewright_model::resource::{AsSent, Labels, Plugins};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -23,33 +23,33 @@ pub(super) struct RouteTemplateView {
     route_id: String,
     service_id: String,
     name: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    #[schema(required = false)]
-    desc: String,
-    #[serde(skip_serializing_if = "Labels::is_empty")]
-    #[schema(required = false)]
-    labels: Labels,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, required = false)]
+    desc: AsSent<String>,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels, required = false)]
+    labels: AsSent<Labels>,
     paths: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(required = false)]
-    methods: Vec<String>,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Vec<String>, required = false)]
+    methods: AsSent<Vec<String>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     hosts: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(required = false)]
-    remote_addrs: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(required = false)]
-    vars: Vec<Value>,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Vec<String>, required = false)]
+    remote_addrs: AsSent<Vec<String>>,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Vec<Value>, required = false)]
+    vars: AsSent<Vec<Value>>,
     priority: i64,
     enable_websocket: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     timeout: Option<Timeout>,
-    #[serde(skip_serializing_if = "Plugins::is_empty")]
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
     #[schema(value_type = std::collections::BTreeMap<String, Object>, required = false)]
-    plugins: Plugins,
+    plugins: AsSent<Plugins>,
     created_at: i64,
     updated_at: i64,
 }
@@ -70,7 +70,7 @@ impl From<RouteRow<Route>> for RouteTemplateView {
             remote_addrs: route.remote_addrs,
             vars: route.vars,
             priority: route.priority,
-            enable_websocket: route.enable_websocket,
+            enable_websocket: *route.enable_websocket,
             timeout: route.timeout,
             plugins: route.plugins,
             created_at: row.created_at,

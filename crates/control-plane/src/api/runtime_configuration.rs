@@ -26,6 +26,10 @@ pub(super) struct RuntimeConfigurationView {
     upstreams: Upstream,
     /// Whether the service takes traffic: 1 yes, 0 no.
     status: u8,
+    /// Whether the path is forwarded as the client wrote it (our extension); present if it is.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    forward_raw_path: bool,
 }
 
 impl From<RuntimeConfiguration> for RuntimeConfigurationView {
@@ -37,6 +41,7 @@ impl From<RuntimeConfiguration> for RuntimeConfigurationView {
             upstream: runtime.upstream.clone(),
             upstreams: runtime.upstream,
             status: runtime.status.into(),
+            forward_raw_path: runtime.forward_raw_path,
         }
     }
 }

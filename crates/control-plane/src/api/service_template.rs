@@ -3,7 +3,7 @@
 use axum::extract::State;
 use gatewright_model::resource::service::{ServiceKind, ServiceTemplate};
 use gatewright_model::resource::upstream::Upstream;
-use gatewright_model::resource::{Labels, Plugins};
+use gatewright_model::resource::{AsSent, Labels, Plugins};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -19,12 +19,12 @@ use crate::store::{Order, ServiceTemplateRow};
 pub(super) struct ServiceTemplateView {
     id: String,
     name: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    #[schema(required = false)]
-    desc: String,
-    #[serde(skip_serializing_if = "Labels::is_empty")]
-    #[schema(required = false)]
-    labels: Labels,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, required = false)]
+    desc: AsSent<String>,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels, required = false)]
+    labels: AsSent<Labels>,
     #[serde(rename = "type")]
     kind: ServiceKind,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -34,9 +34,13 @@ pub(super) struct ServiceTemplateView {
     #[schema(nullable = false)]
     path_prefix: Option<String>,
     strip_path_prefix: bool,
-    #[serde(skip_serializing_if = "Plugins::is_empty")]
+    /// Whether the path is forwarded as the client wrote it (our extension); present if it is.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    forward_raw_path: bool,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
     #[schema(value_type = std::collections::BTreeMap<String, Object>, required = false)]
-    plugins: Plugins,
+    plugins: AsSent<Plugins>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     upstream: Option<Upstream>,
@@ -62,6 +66,7 @@ impl From<ServiceTemplateRow> for ServiceTemplateView {
             hosts: template.hosts,
             path_prefix: template.path_prefix,
             strip_path_prefix: template.strip_path_prefix,
+            forward_raw_path: template.forward_raw_path,
             plugins: template.plugins,
             upstream: template.upstream,
             created_at: row.created_at,

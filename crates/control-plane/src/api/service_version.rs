@@ -5,7 +5,7 @@ use gatewright_model::lifecycle::RouteVersion;
 use gatewright_model::resource::route::Route;
 use gatewright_model::resource::service::ServiceKind;
 use gatewright_model::resource::stream_route::StreamRoute;
-use gatewright_model::resource::{Labels, Plugins};
+use gatewright_model::resource::{AsSent, Labels, Plugins};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -22,17 +22,17 @@ pub(super) struct ServiceVersionView {
     service_id: String,
     version: String,
     name: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    #[schema(required = false)]
-    desc: String,
-    #[serde(skip_serializing_if = "Labels::is_empty")]
-    #[schema(required = false)]
-    labels: Labels,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, required = false)]
+    desc: AsSent<String>,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels, required = false)]
+    labels: AsSent<Labels>,
     #[serde(rename = "type")]
     kind: ServiceKind,
-    #[serde(skip_serializing_if = "Plugins::is_empty")]
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
     #[schema(value_type = std::collections::BTreeMap<String, Object>, required = false)]
-    plugins: Plugins,
+    plugins: AsSent<Plugins>,
     created_at: i64,
 }
 

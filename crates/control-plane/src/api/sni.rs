@@ -1,9 +1,9 @@
 //! SNIs of a gateway group: which certificates clients are shown for which server names.
 
 use gatewright_model::id::ObjectId;
-use gatewright_model::resource::Labels;
 use gatewright_model::resource::sni::Sni;
 use gatewright_model::resource::ssl::TlsProtocol;
+use gatewright_model::resource::{AsSent, Labels};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -19,23 +19,23 @@ use crate::app::Object;
 pub(super) struct SniView {
     id: String,
     name: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    #[schema(required = false)]
-    desc: String,
-    #[serde(skip_serializing_if = "Labels::is_empty")]
-    #[schema(required = false)]
-    labels: Labels,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, required = false)]
+    desc: AsSent<String>,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels, required = false)]
+    labels: AsSent<Labels>,
     hosts: Vec<String>,
     certificate_ids: Vec<ObjectId>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(required = false)]
-    ca_certificate_ids: Vec<ObjectId>,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Vec<ObjectId>, required = false)]
+    ca_certificate_ids: AsSent<Vec<ObjectId>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     client_depth: Option<u32>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(required = false)]
-    ssl_protocols: Vec<TlsProtocol>,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Vec<TlsProtocol>, required = false)]
+    ssl_protocols: AsSent<Vec<TlsProtocol>>,
     /// Whether the SNI is used: 1 yes, 0 no.
     status: u8,
     created_at: i64,

@@ -1,7 +1,7 @@
 //! SSL objects of a gateway group. Views have no private keys.
 
-use gatewright_model::resource::Labels;
-use gatewright_model::resource::ssl::{ClientVerification, Ssl, SslKind};
+use gatewright_model::resource::ssl::{ClientVerification, Ssl, SslKind, TlsProtocol};
+use gatewright_model::resource::{AsSent, Labels};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -25,15 +25,19 @@ pub(super) struct SslView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     cert: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(required = false)]
-    certs: Vec<String>,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Vec<String>, required = false)]
+    certs: AsSent<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     client: Option<ClientVerification>,
-    #[serde(skip_serializing_if = "Labels::is_empty")]
-    #[schema(required = false)]
-    labels: Labels,
+    /// The versions of TLS that are spoken with clients; absent: every one the gateway knows.
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Vec<TlsProtocol>, required = false)]
+    ssl_protocols: AsSent<Vec<TlsProtocol>>,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels, required = false)]
+    labels: AsSent<Labels>,
     /// Whether the object is used: 1 yes, 0 no.
     status: u8,
     /// From when on the certificates are valid.
@@ -63,6 +67,7 @@ impl From<Object<Ssl>> for SslView {
             cert: ssl.cert,
             certs: ssl.certs,
             client: ssl.client,
+            ssl_protocols: ssl.ssl_protocols,
             labels: ssl.labels,
             status: ssl.status.into(),
             validity_start: validity.map(|validity| validity.start),

@@ -1,7 +1,7 @@
 //! Stream routes of services in a gateway group, written straight to the group.
 
 use gatewright_model::resource::stream_route::StreamRoute;
-use gatewright_model::resource::{Labels, Plugins};
+use gatewright_model::resource::{AsSent, Labels, Plugins};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -21,12 +21,12 @@ pub(super) struct StreamRouteView {
     stream_route_id: String,
     service_id: String,
     name: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    #[schema(required = false)]
-    desc: String,
-    #[serde(skip_serializing_if = "Labels::is_empty")]
-    #[schema(required = false)]
-    labels: Labels,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, required = false)]
+    desc: AsSent<String>,
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels, required = false)]
+    labels: AsSent<Labels>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     server_addr: Option<String>,
@@ -36,9 +36,9 @@ pub(super) struct StreamRouteView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     remote_addr: Option<String>,
-    #[serde(skip_serializing_if = "Plugins::is_empty")]
+    #[serde(skip_serializing_if = "AsSent::is_absent")]
     #[schema(value_type = std::collections::BTreeMap<String, Object>, required = false)]
-    plugins: Plugins,
+    plugins: AsSent<Plugins>,
     created_at: i64,
     updated_at: i64,
 }

@@ -47,10 +47,11 @@ impl<'de> Visitor<'de> for StrictVisitor {
     }
 
     fn visit_str<E: de::Error>(self, value: &str) -> Result<Strict, E> {
-        Ok(Strict(value.into()))
+        self.visit_string(value.to_owned())
     }
 
     fn visit_string<E: de::Error>(self, value: String) -> Result<Strict, E> {
+        must_be_storable(&value)?;
         Ok(Strict(value.into()))
     }
 
@@ -65,6 +66,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Strict, A::Error> {
         let mut object = Map::new();
         while let Some(key) = members.next_key::<String>()? {
+            must_be_storable(&key)?;
             let Strict(value) = members.next_value()?;
             if object.contains_key(&key) {
                 return Err(de::Error::custom(format!("the member `{key}` stands twice in one object")));
@@ -72,6 +74,14 @@ impl<'de> Visitor<'de> for StrictVisitor {
             object.insert(key, value);
         }
         Ok(Strict(Value::Object(object)))
+    }
+}
+
+/// Databases end a text at a NUL, or refuse it, wherever in a document it stands; nobody means to send one.
+fn must_be_storable<E: de::Error>(text: &str) -> Result<(), E> {
+    match text.contains('\0') {
+        true => Err(E::custom("a text contains the character NUL, which cannot be stored")),
+        false => Ok(()),
     }
 }
 
@@ -102,5 +112,14 @@ mod tests {
             |text| serde_json::from_str::<Strict>(text).map(|Strict(value)| value).unwrap_err().to_string();
         assert!(read("{\"a\":1,\"a\":1}").contains("the member `a` stands twice"));
         assert!(read("[{\"x\":{\"b\":1,\"\\u0062\":2}}]").contains("the member `b` stands twice"));
+    }
+
+    #[test]
+    fn a_nul_is_refused_wherever_it_stands() {
+        for text in ["\"\\u0000\"", "{\"labels\":{\"a\":\"b\\u0000\"}}", "{\"a\\u0000\":1}"] {
+            let refused = serde_json::from_str::<Strict>(text).map(|Strict(value)| value).unwrap_err();
+            assert!(refused.to_string().contains("NUL"), "{refused}");
+        }
+        assert!(serde_json::from_str::<Strict>("\"\\\\u0000\"").is_ok(), "a backslash is none");
     }
 }

@@ -208,7 +208,7 @@ fn fact(service: &PublishedService, route: usize) -> Option<Fact> {
     let version = service.routes.get(route)?;
     // A plugin of the route takes the place of the service's.
     let mut plugins = service.plugins.clone();
-    plugins.extend(version.route.plugins.clone());
+    plugins.extend(version.route.plugins.clone().into_inner());
     let name = RouteName {
         service_id: service.service_id.to_string(),
         service: service.name.clone(),

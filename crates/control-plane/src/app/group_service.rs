@@ -144,7 +144,7 @@ pub(super) async fn group_service_version(
     let routes = tx.group_route_list::<Route>(group, ServiceKind::Http, Some(service), &filter).await?;
     let stream_routes =
         tx.group_route_list::<StreamRoute>(group, ServiceKind::Stream, Some(service), &filter).await?;
-    let ServiceContent { name, desc, labels, kind, plugins } = row.content.clone();
+    let ServiceContent { name, desc, labels, kind, plugins, .. } = row.content.clone();
     Ok(ServiceVersion {
         id,
         service_id: service.clone(),
@@ -177,6 +177,7 @@ fn parts(service: Service, before: Option<&PublishedServiceRow>) -> (ServiceCont
         labels: service.labels,
         kind,
         plugins: service.plugins,
+        has_upstream: service.upstream.is_some(),
     };
     let runtime = RuntimeConfiguration {
         hosts: service.hosts,
@@ -201,7 +202,8 @@ fn as_document(row: PublishedServiceRow) -> Service {
         path_prefix: runtime.path_prefix,
         strip_path_prefix: runtime.strip_path_prefix,
         plugins: content.plugins,
-        upstream: Some(runtime.upstream).filter(|upstream| *upstream != Upstream::default()),
+        upstream: Some(runtime.upstream)
+            .filter(|upstream| content.has_upstream || *upstream != Upstream::default()),
         status: Some(runtime.status),
         forward_raw_path: Some(runtime.forward_raw_path).filter(|raw| *raw),
     }

@@ -20,7 +20,7 @@ impl App {
         };
         caller.must(action, "*")?;
         let mut values: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for (key, value) in self.store().read().await?.label_list(kind).await?.into_iter().flatten() {
+        for (key, value) in self.store().read().await?.label_list(kind).await? {
             values.entry(key).or_default().insert(value);
         }
         Ok(values)

@@ -17,8 +17,8 @@ use crate::distribution::{Hints, sent};
 use crate::store::plans::{Plan, observed};
 use crate::store::seed::seed;
 use crate::store::{
-    AuditFilter, Call, DatabaseUrl, Direction, ListFilter, ObjectKey, ObjectKind, ObjectWrite, Order, Page,
-    Stamp, Writing,
+    AuditFilter, Call, DatabaseUrl, Direction, LabelledKind, ListFilter, ObjectKey, ObjectKind, ObjectWrite,
+    Order, Page, Stamp, Writing,
 };
 
 /// Enough that reading all of them cannot be taken for reading a page.
@@ -34,6 +34,7 @@ const BIG: &[&str] = &[
     "group_route",
     "group_object",
     "audit_log",
+    "named",
 ];
 
 /// A page of twenty with its joins, or a service with ten routes, many times over; a twentieth of the store.
@@ -152,9 +153,41 @@ async fn a_page_of_a_list_costs_a_page(app: App) {
             weigh(&app, &what, app.route_template_list::<Route>(&admin, Some(&service), &first)).await;
         assert_eq!((listed.rows.len(), listed.total), (10, 10), "{what}");
     }
+    what_is_looked_for_costs_what_is_found(&app).await;
     let page = Page { offset: 20, limit: 20 };
     let listed = weigh(&app, "audit log", app.audit_log_list(&admin, &AuditFilter::default(), page)).await;
     assert_eq!((listed.rows.len(), listed.total), (20, services));
+}
+
+/// A search finds 11 of 2,000 services, a label 20; nobody reads the others for it.
+async fn what_is_looked_for_costs_what_is_found(app: &App) {
+    let (admin, group) = (Caller::named(ADMIN), group());
+    let page = Some(Page { offset: 0, limit: 20 });
+    let search = |text: &str| ListFilter { search: Some(text.into()), page, ..ListFilter::default() };
+    let label = ListFilter { labels: vec![("team".into(), "red".into())], page, ..ListFilter::default() };
+    let both = ListFilter { labels: label.labels.clone(), ..search("SERVICE 1200") };
+    for (filter, found) in [(search("vice 123"), 11), (label, 20), (both, 1), (search("nothing"), 0)] {
+        let what = format!("service templates {filter:?}");
+        let listed = weigh(app, &what, app.service_template_list(&admin, &filter)).await;
+        assert_eq!(listed.total, found, "{what}");
+        let what = format!("published services {filter:?}");
+        let listed = weigh(app, &what, app.published_service_list(&admin, &group, &filter)).await;
+        assert_eq!((listed.rows.len() as i64, listed.total), (found, found), "{what}");
+    }
+    let shelf = Shelf { group: &group, owner: "" };
+    let filter = search("c123");
+    let listed = weigh(app, "consumers", app.object_list::<Consumer>(&admin, shelf, &filter)).await;
+    assert_eq!(listed.total, 11);
+    for list in [
+        weigh(app, "routes", app.group_route_list::<Route>(&admin, &group, None, &search("none")))
+            .await
+            .total,
+        weigh(app, "routes", app.route_template_list::<Route>(&admin, None, &search("none"))).await.total,
+    ] {
+        assert_eq!(list, 0);
+    }
+    let labels = weigh(app, "labels", app.label_list(&admin, LabelledKind::Service)).await;
+    assert_eq!(labels, BTreeMap::from([("team".to_owned(), ["red".to_owned()].into())]));
 }
 
 async fn a_change_of_one_service_costs_one_service(app: App) {
@@ -273,8 +306,8 @@ async fn what_reads_a_whole_group_is_found_out() {
         let all = ListFilter::default();
         let (_, plans) = observed(Box::pin(app.published_service_list(&admin, &group, &all))).await;
         assert!(plans.iter().any(|plan| plan.excess(BIG, ROWS_MAX, STEPS_MAX).is_some()), "{plans:#?}");
-        let (_, plans) =
-            observed(Box::pin(app.label_list(&admin, crate::store::LabelledKind::Service))).await;
-        assert!(plans.iter().any(|plan| plan.excess(BIG, u64::MAX, u64::MAX).is_some()), "{plans:#?}");
+        let short = ListFilter { search: Some("9".into()), ..all };
+        let (_, plans) = observed(Box::pin(app.published_service_list(&admin, &group, &short))).await;
+        assert!(plans.iter().any(|plan| plan.excess(BIG, ROWS_MAX, STEPS_MAX).is_some()), "{plans:#?}");
     }
 }

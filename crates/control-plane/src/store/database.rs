@@ -145,6 +145,25 @@ impl Transaction {
             Self::Postgres(_) => format!("{column}::json ->> ${key} = ${value}"),
         }
     }
+
+    /// What the label of this key and value (two parameters) is found by in the table of labels.
+    pub(super) fn label_digest(&self, key: usize, value: usize) -> String {
+        match self {
+            Self::Sqlite(_) => format!("json_array(${key}, ${value})"),
+            Self::Postgres(_) => format!("md5(json_build_array(${key}::text, ${value}::text)::text)"),
+        }
+    }
+
+    /// The SQL condition that the row with this id in the table of names has a name that holds the quoted text
+    /// `part` (a parameter), where names are found so; none: a pattern alone is enough.
+    pub(super) fn name_holds(&self, id: &str, part: usize) -> Option<String> {
+        match self {
+            Self::Sqlite(_) => {
+                Some(format!("{id} IN (SELECT rowid FROM name_search WHERE name_search MATCH ${part})"))
+            }
+            Self::Postgres(_) => None,
+        }
+    }
 }
 
 /// A query text with its parameters `$1`, `$2` ….

@@ -37,6 +37,7 @@ const SOURCE: Source = Source {
     object: "g",
     named: "g",
     id: "id",
+    owner: None,
 };
 
 fn read(row: &Row) -> Result<GatewayGroupRow, StoreError> {

@@ -156,6 +156,7 @@ const SOURCE: Source = Source {
     object: "o",
     named: "o",
     id: "id",
+    owner: Some("owner"),
 };
 
 impl Reading {

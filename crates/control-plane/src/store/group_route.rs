@@ -20,8 +20,14 @@ pub(crate) struct RouteKey<'a> {
     pub(crate) id: &'a RouteId,
 }
 
-const SOURCE: Source =
-    Source { columns: route::COLUMNS, tables: "group_route r", object: "r", named: "r", id: "id" };
+const SOURCE: Source = Source {
+    columns: route::COLUMNS,
+    tables: "group_route r",
+    object: "r",
+    named: "r",
+    id: "id",
+    owner: None,
+};
 
 impl Reading {
     pub(crate) async fn group_route_get<T: DeserializeOwned>(

@@ -1,8 +1,11 @@
 //! Labels in use, for forms that offer them.
 
 use gatewright_model::resource::Labels;
+use gatewright_model::resource::service::ServiceKind;
 
-use super::database::{Row, query};
+use super::database::query;
+use super::object_count::PUBLISHED_SERVICE;
+use super::route::route_noun;
 use super::{ObjectKind, Reading, StoreError};
 
 /// Kinds of objects whose labels can be asked for.
@@ -16,28 +19,28 @@ pub(crate) enum LabelledKind {
 }
 
 impl Reading {
-    /// Every set of labels that some object of this kind has, in any group.
-    pub(crate) async fn label_list(&mut self, kind: LabelledKind) -> Result<Vec<Labels>, StoreError> {
-        let of_objects = |kind: ObjectKind| {
-            query("SELECT DISTINCT labels FROM group_object WHERE kind = $1 AND labels <> '{}'")
-                .bind(kind.name())
+    /// Every label that some object of this kind has, in any group.
+    pub(crate) async fn label_list(
+        &mut self,
+        kind: LabelledKind,
+    ) -> Result<Vec<(String, String)>, StoreError> {
+        let nouns = match kind {
+            LabelledKind::GatewayGroup => return self.labels_of_groups().await,
+            LabelledKind::Consumer => [ObjectKind::Consumer.name(); 2],
+            LabelledKind::Ssl => [ObjectKind::Ssl.name(); 2],
+            LabelledKind::Service => [PUBLISHED_SERVICE, "service_template"],
+            LabelledKind::Route => [route_noun(ServiceKind::Http); 2],
         };
-        let sets = match kind {
-            LabelledKind::GatewayGroup => {
-                query("SELECT DISTINCT labels FROM gateway_group WHERE labels <> '{}'")
-            }
-            LabelledKind::Consumer => of_objects(ObjectKind::Consumer),
-            LabelledKind::Ssl => of_objects(ObjectKind::Ssl),
-            LabelledKind::Service => query(
-                "SELECT labels FROM service_template WHERE labels <> '{}' \
-                 UNION SELECT labels FROM published_service WHERE labels <> '{}'",
-            ),
-            LabelledKind::Route => query(
-                "SELECT labels FROM route_template WHERE labels <> '{}' \
-                 UNION SELECT labels FROM group_route WHERE labels <> '{}'",
-            ),
-        };
+        let labels = query("SELECT DISTINCT \"key\", value FROM label WHERE noun IN ($1, $2)");
+        let rows = self.tx.rows(labels.bind(nouns[0]).bind(nouns[1])).await?;
+        rows.iter().map(|row| Ok((row.text("key")?, row.text("value")?))).collect()
+    }
+
+    /// The same of gateway groups; there are few.
+    async fn labels_of_groups(&mut self) -> Result<Vec<(String, String)>, StoreError> {
+        let sets = query("SELECT DISTINCT labels FROM gateway_group WHERE labels <> '{}'");
         let rows = self.tx.rows(sets).await?;
-        rows.iter().map(|row: &Row| row.json("labels")).collect()
+        let sets: Vec<Labels> = rows.iter().map(|row| row.json("labels")).collect::<Result<_, _>>()?;
+        Ok(sets.into_iter().flatten().collect())
     }
 }

@@ -6,6 +6,9 @@ use super::StoreError;
 use super::database::{Parameter, Row, Transaction, query};
 use super::object_count::{self, Counted};
 
+/// Names are indexed by parts of so many characters.
+const SEARCHED_CHARACTERS_MIN: usize = 3;
+
 /// Which objects of a list are wanted, and in which order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ListFilter {
@@ -82,6 +85,8 @@ pub(super) struct Source {
     pub(super) named: &'static str,
     /// The column that tells objects apart which were written under one change number.
     pub(super) id: &'static str,
+    /// The column with what the object belongs to, where ids are told apart by it only.
+    pub(super) owner: Option<&'static str>,
 }
 
 /// Which objects of a source a list is about.
@@ -94,8 +99,8 @@ pub(super) struct Scope<'a> {
 
 /// The objects of `source` that are in `scope` and pass `filter`.
 ///
-/// Without a search a page reads what it shows and what comes before it; a search, a name or labels are looked for in
-/// the whole scope.
+/// Without a search a page reads what it shows and what comes before it; a search for three characters or more, a name
+/// and labels read what they find. What is shorter is looked for in every name, and in nothing else of an object.
 pub(super) async fn select<T>(
     tx: &mut Transaction,
     source: &Source,
@@ -103,7 +108,7 @@ pub(super) async fn select<T>(
     filter: &ListFilter,
     read: impl Fn(&Row) -> Result<T, StoreError>,
 ) -> Result<Listed<T>, StoreError> {
-    let (condition, parameters) = condition(tx, source, scope.fixed, filter);
+    let (condition, parameters) = condition(tx, source, &scope, filter);
     let bind = |sql: String| parameters.iter().cloned().fold(query(sql), super::database::Query::bind);
     let Source { columns, tables, .. } = source;
     let order = order(source, filter);
@@ -125,13 +130,13 @@ pub(super) async fn select<T>(
 fn condition(
     tx: &Transaction,
     source: &Source,
-    fixed: &[(&'static str, &str)],
+    scope: &Scope<'_>,
     filter: &ListFilter,
 ) -> (String, Vec<Parameter>) {
     let named = source.named;
     let mut parameters: Vec<Parameter> = Vec::new();
     let mut conditions = vec!["1 = 1".to_owned()];
-    for (column, value) in fixed {
+    for (column, value) in scope.fixed {
         parameters.push((*value).into());
         conditions.push(format!("{column} = ${}", parameters.len()));
     }
@@ -139,18 +144,84 @@ fn condition(
         parameters.push(name.as_str().into());
         conditions.push(format!("{named}.name = ${}", parameters.len()));
     }
-    if let Some(search) = &filter.search {
-        // Not lowered by the database: PostgreSQL would lower a parameter by other rules than the column.
-        parameters.push(format!("%{}%", escape_like(&search.to_ascii_lowercase())).into());
-        conditions.push(format!("lower({named}.name) LIKE ${} ESCAPE '\\'", parameters.len()));
-    }
-    for (key, value) in &filter.labels {
-        parameters.push(key.as_str().into());
-        parameters.push(value.as_str().into());
-        let count = parameters.len();
-        conditions.push(tx.label_equals(&format!("{named}.labels"), count - 1, count));
+    // Not lowered by the database: PostgreSQL would lower a parameter by other rules than the column.
+    let search = filter.search.as_ref().map(|search| search.to_ascii_lowercase());
+    match scope.counted {
+        Some(counted) => {
+            let index = NameIndex { tx, source, counted };
+            conditions.extend(search.map(|search| index.search(&search, &mut parameters)));
+            let labels = filter.labels.iter().map(|label| index.label(label, &mut parameters));
+            conditions.extend(labels);
+        }
+        None => {
+            if let Some(search) = search {
+                parameters.push(format!("%{}%", escape_like(&search)).into());
+                conditions.push(format!("lower({named}.name) LIKE ${} ESCAPE '\\'", parameters.len()));
+            }
+            for (key, value) in &filter.labels {
+                parameters.push(key.as_str().into());
+                parameters.push(value.as_str().into());
+                let count = parameters.len();
+                conditions.push(tx.label_equals(&format!("{named}.labels"), count - 1, count));
+            }
+        }
     }
     (conditions.join(" AND "), parameters)
+}
+
+/// The conditions of lists that are too long to be looked through: what is looked for is in the tables `named` and
+/// `label`, which triggers keep in step with the objects.
+struct NameIndex<'a> {
+    tx: &'a Transaction,
+    source: &'a Source,
+    counted: Counted<'a>,
+}
+
+impl NameIndex<'_> {
+    /// That the name holds `search`, which is in lower case.
+    fn search(&self, search: &str, parameters: &mut Vec<Parameter>) -> String {
+        parameters.push(format!("%{}%", escape_like(search)).into());
+        let like = format!("n.name LIKE ${} ESCAPE '\\'", parameters.len());
+        let indexed = (search.chars().count() >= SEARCHED_CHARACTERS_MIN).then(|| {
+            parameters.push(format!("\"{}\"", search.replace('"', "\"\"")).into());
+            self.tx.name_holds("n.id", parameters.len())
+        });
+        // PostgreSQL finds by the pattern itself.
+        if indexed.as_ref().is_some_and(Option::is_none) {
+            parameters.pop();
+        }
+        let indexed = indexed.flatten().map_or_else(String::new, |indexed| format!(" AND {indexed}"));
+        self.among("named n", &format!("{like}{indexed}"), parameters)
+    }
+
+    /// That the object has this label.
+    fn label(&self, (key, value): &(String, String), parameters: &mut Vec<Parameter>) -> String {
+        parameters.push(key.as_str().into());
+        parameters.push(value.as_str().into());
+        let digest = self.tx.label_digest(parameters.len() - 1, parameters.len());
+        let label = self.scoped("label", &format!("label.digest = {digest}"), parameters);
+        let condition = format!("l.label_id = (SELECT id FROM label WHERE {label})");
+        self.among("labelled l JOIN named n ON n.id = l.named_id", &condition, parameters)
+    }
+
+    /// That the object is among those of its noun and group that `condition` is true of.
+    fn among(&self, tables: &str, condition: &str, parameters: &mut Vec<Parameter>) -> String {
+        let Source { object, id, owner, .. } = self.source;
+        let (this, those) = match owner {
+            Some(owner) => (format!("({object}.{owner}, {object}.{id})"), "n.owner, n.object_id"),
+            None => (format!("{object}.{id}"), "n.object_id"),
+        };
+        let condition = self.scoped("n", condition, parameters);
+        format!("{this} IN (SELECT {those} FROM {tables} WHERE {condition})")
+    }
+
+    /// Nouns are words of ours, and written out: PostgreSQL has an index for each of the large ones.
+    fn scoped(&self, table: &str, condition: &str, parameters: &mut Vec<Parameter>) -> String {
+        let Counted { group, noun } = self.counted;
+        parameters.push(group.into());
+        let group = parameters.len();
+        format!("{table}.noun = '{noun}' AND {table}.gateway_group_id = ${group} AND {condition}")
+    }
 }
 
 fn order(source: &Source, filter: &ListFilter) -> String {

@@ -281,7 +281,7 @@ impl Reading {
             version: has_version.then(|| row.text("version")).transpose()?,
             name: row.text("name")?,
             kind: content.kind,
-            plugins: content.plugins,
+            plugins: content.plugins.into_inner(),
             routes: members.open(&id, &row.text("routes")?)?,
             // Which upstream a request reaches is decided after it is matched.
             upstreams: BTreeMap::new(),

@@ -10,7 +10,7 @@ use gatewright_model::id::{GatewayGroupId, ObjectId, RouteId, ServiceId, Service
 use gatewright_model::lifecycle::{RouteVersion, RuntimeConfiguration};
 use gatewright_model::resource::service::ServiceKind;
 use gatewright_model::resource::upstream::Upstream;
-use gatewright_model::resource::{Labels, Plugins};
+use gatewright_model::resource::{AsSent, Labels, Plugins};
 use gatewright_model::snapshot::{PublishedService, Revision};
 use serde::Deserialize;
 
@@ -54,10 +54,12 @@ pub(crate) struct ActiveVersion {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ServiceContent {
     pub(crate) name: String,
-    pub(crate) desc: String,
-    pub(crate) labels: Labels,
+    pub(crate) desc: AsSent<String>,
+    pub(crate) labels: AsSent<Labels>,
     pub(crate) kind: ServiceKind,
-    pub(crate) plugins: Plugins,
+    pub(crate) plugins: AsSent<Plugins>,
+    /// Whether a service without a version was given an upstream, be it like the one that is assumed without.
+    pub(crate) has_upstream: bool,
 }
 
 /// What a publish makes true.
@@ -91,7 +93,8 @@ const TABLES: &str = "published_service p JOIN gateway_group g ON g.id = p.gatew
     LEFT JOIN rollout ro ON ro.gateway_group_id = p.gateway_group_id AND ro.service_id = p.service_id \
     AND ro.ended_at IS NULL LEFT JOIN service_version cv ON cv.id = ro.service_version_id";
 
-const SOURCE: Source = Source { columns: COLUMNS, tables: TABLES, object: "p", named: "p", id: "service_id" };
+const SOURCE: Source =
+    Source { columns: COLUMNS, tables: TABLES, object: "p", named: "p", id: "service_id", owner: None };
 
 fn read(row: &Row, members: &Members) -> Result<PublishedServiceRow, StoreError> {
     let version = match row.text("version_id")?.is_empty() {
@@ -122,8 +125,10 @@ fn read_runtime(row: &Row, members: &Members) -> Result<RuntimeConfiguration, St
 }
 
 fn read_content(row: &Row, members: &Members) -> Result<ServiceContent, StoreError> {
-    let Content { desc, kind, plugins } = members.open(&row.text("service_id")?, &row.text("content")?)?;
-    Ok(ServiceContent { name: row.text("name")?, desc, labels: row.json("labels")?, kind, plugins })
+    let mut content: Content = members.open(&row.text("service_id")?, &row.text("content")?)?;
+    let labels = content.labels(row)?;
+    let Content { desc, kind, plugins, has_upstream, .. } = content;
+    Ok(ServiceContent { name: row.text("name")?, desc, labels, kind, plugins, has_upstream })
 }
 
 /// A published service as gateways get it, with routes if it has a version.
@@ -136,7 +141,7 @@ fn read_whole(row: &Row, members: &Members) -> Result<PublishedService, StoreErr
         version: has_version.then(|| row.text("version")).transpose()?,
         name: content.name,
         kind: content.kind,
-        plugins: content.plugins,
+        plugins: content.plugins.into_inner(),
         routes: members.open(&row.text("service_id")?, &row.text("routes")?)?,
         upstreams: BTreeMap::new(),
         canary: None,
@@ -324,8 +329,8 @@ impl Reading {
 impl Writing {
     /// Content and runtime configuration of a service as they are stored.
     fn service_sealed(&self, write: &ServiceWrite<'_>) -> Result<(String, String), StoreError> {
-        let ServiceContent { desc, kind, plugins, .. } = write.content;
-        let content = Content { desc: desc.clone(), kind: *kind, plugins: plugins.clone() };
+        let ServiceContent { desc, labels, kind, plugins, has_upstream, .. } = write.content.clone();
+        let content = Content { desc, labels, kind, plugins, has_upstream };
         let members = self.members();
         Ok((members.seal(write.service_id, &content)?, members.seal(write.service_id, write.runtime)?))
     }

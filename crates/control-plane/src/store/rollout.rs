@@ -321,7 +321,7 @@ fn on_gateways(row: &Row, members: &Members) -> Result<OnGateways, StoreError> {
         version: row.text("version")?,
         name: row.text("name")?,
         kind: content.kind,
-        plugins: content.plugins,
+        plugins: content.plugins.into_inner(),
         routes,
     })))
 }

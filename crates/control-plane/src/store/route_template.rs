@@ -13,8 +13,14 @@ use super::route::{self, RouteRow, RouteWrite, kind_text, read, route_noun};
 use super::witness::Subject;
 use super::{Reading, Stamp, StoreError, Writing, to_json};
 
-const SOURCE: Source =
-    Source { columns: route::COLUMNS, tables: "route_template r", object: "r", named: "r", id: "id" };
+const SOURCE: Source = Source {
+    columns: route::COLUMNS,
+    tables: "route_template r",
+    object: "r",
+    named: "r",
+    id: "id",
+    owner: None,
+};
 
 impl Reading {
     pub(crate) async fn route_template_get<T: DeserializeOwned>(

@@ -34,6 +34,7 @@ const SQLITE_COLUMNS: &str = "SELECT t.name AS table_name, c.name AS column_name
     c.\"notnull\" AS not_null, c.pk AS key_position \
     FROM sqlite_schema t JOIN pragma_table_info(t.name) c \
     WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND t.name <> '_sqlx_migrations' \
+    AND t.name NOT LIKE 'name\\_search%' ESCAPE '\\' \
     ORDER BY t.name, c.pk, c.name";
 
 const SQLITE_REFERENCES: &str = "SELECT t.name AS table_name, r.\"table\" AS referenced \

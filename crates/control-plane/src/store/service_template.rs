@@ -27,7 +27,7 @@ const COLUMNS: &str = "t.id, t.content, t.created_at, t.updated_at, t.change_num
     (SELECT COUNT(*) FROM published_service p WHERE p.service_id = t.id) AS published_gateway_groups_count";
 
 const SOURCE: Source =
-    Source { columns: COLUMNS, tables: "service_template t", object: "t", named: "t", id: "id" };
+    Source { columns: COLUMNS, tables: "service_template t", object: "t", named: "t", id: "id", owner: None };
 
 fn read(row: &Row, members: &Members) -> Result<ServiceTemplateRow, StoreError> {
     Ok(ServiceTemplateRow {

@@ -3,7 +3,7 @@
 use gatewright_model::id::{ServiceId, ServiceVersionId};
 use gatewright_model::lifecycle::ServiceVersion;
 use gatewright_model::resource::service::ServiceKind;
-use gatewright_model::resource::{Labels, Plugins};
+use gatewright_model::resource::{AsSent, Labels, Plugins};
 use serde::{Deserialize, Serialize};
 
 use super::database::{Row, query};
@@ -17,36 +17,53 @@ pub(crate) struct VersionSummary {
     pub(crate) service_id: ServiceId,
     pub(crate) version: String,
     pub(crate) name: String,
-    pub(crate) desc: String,
-    pub(crate) labels: Labels,
+    pub(crate) desc: AsSent<String>,
+    pub(crate) labels: AsSent<Labels>,
     pub(crate) kind: ServiceKind,
-    pub(crate) plugins: Plugins,
+    pub(crate) plugins: AsSent<Plugins>,
     pub(crate) created_at: i64,
 }
 
 /// What column `content` holds: everything that has no column of its own.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Content {
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(super) desc: String,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    pub(super) desc: AsSent<String>,
+    /// As they were sent; the column of that name is what lists filter by.
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    pub(super) labels: AsSent<Labels>,
     #[serde(rename = "type")]
     pub(super) kind: ServiceKind,
-    #[serde(default, skip_serializing_if = "Plugins::is_empty")]
-    pub(super) plugins: Plugins,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    pub(super) plugins: AsSent<Plugins>,
+    /// Whether a service without a version was given an upstream, be it like the one that is assumed without.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) has_upstream: bool,
+}
+
+impl Content {
+    /// The labels as they were sent; what was stored before that was kept has them in the column alone.
+    pub(super) fn labels(&mut self, row: &Row) -> Result<AsSent<Labels>, StoreError> {
+        match self.labels.is_absent() {
+            true => Ok(row.json::<Labels>("labels")?.into()),
+            false => Ok(std::mem::take(&mut self.labels)),
+        }
+    }
 }
 
 /// The columns of a summary, of table alias `v`; other tables' columns may follow.
 pub(super) const SUMMARY_COLUMNS: &str = "v.id AS version_id, v.service_id, v.version, v.name, v.labels, v.content, v.created_at AS version_created_at";
 
 pub(super) fn read_summary(row: &Row, members: &Members) -> Result<VersionSummary, StoreError> {
-    let content: Content = members.open(&row.text("service_id")?, &row.text("content")?)?;
+    let mut content: Content = members.open(&row.text("service_id")?, &row.text("content")?)?;
+    let labels = content.labels(row)?;
     Ok(VersionSummary {
         id: row.parsed("version_id")?,
         service_id: row.parsed("service_id")?,
         version: row.text("version")?,
         name: row.text("name")?,
         desc: content.desc,
-        labels: row.json("labels")?,
+        labels,
         kind: content.kind,
         plugins: content.plugins,
         created_at: row.integer("version_created_at")?,
@@ -153,8 +170,13 @@ impl Writing {
             "INSERT INTO service_version (id, service_id, version, name, labels, content, routes, stream_routes, created_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         );
-        let content =
-            Content { desc: version.desc.clone(), kind: version.kind, plugins: version.plugins.clone() };
+        let content = Content {
+            desc: version.desc.clone(),
+            labels: version.labels.clone(),
+            kind: version.kind,
+            plugins: version.plugins.clone(),
+            has_upstream: false,
+        };
         let insert = insert.bind(version.id.as_str()).bind(version.service_id.as_str());
         let insert = insert.bind(version.version.as_str()).bind(version.name.as_str());
         let (members, service) = (self.members(), &version.service_id);

@@ -13,7 +13,7 @@ use super::{Store, StoreError, sqlite};
 const ROWS_PER_STEP: usize = 200;
 
 /// What triggers keep in step with the other tables.
-const COUNTS: &str = "object_count";
+const KEPT: [&str; 4] = ["object_count", "named", "label", "labelled"];
 
 /// Why a store was not moved. The target is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,7 @@ pub(crate) async fn transfer(source: &Store, target: &Store) -> Result<u64, Tran
     }
     let mut ordered = schema::in_order(&tables);
     // The target keeps it itself while the others come in.
-    ordered.retain(|name| *name != COUNTS);
+    ordered.retain(|name| !KEPT.contains(name));
     // What migrations put in is in the source as well, perhaps changed since.
     for name in ordered.iter().rev() {
         to.execute(query(format!("DELETE FROM \"{name}\""))).await?;

@@ -1,6 +1,7 @@
 //! The admin API, noun by noun.
 
 mod access;
+pub(crate) mod as_sent;
 pub(crate) mod audit_log;
 pub(crate) mod canary;
 pub(crate) mod certificate;

@@ -157,7 +157,12 @@ fn compile_resolved(
         let ground =
             Ground { settings, group: &live.plugins, changed: &group.changed, objects, background, metrics };
         let numbers = live.services.numbers_of(id);
-        match caught(|| compile_versions((published, numbers), &known, ground)) {
+        let compiling = || {
+            #[cfg(test)]
+            tests::panic_if_it_is_to(published);
+            compile_versions((published, numbers), &known, ground)
+        };
+        match caught(compiling) {
             Ok(Versions { running, candidate }) => {
                 quarantined.extend(Quarantined::for_flaws(id, &running));
                 quarantined.extend(candidate.as_ref().and_then(|tried| Quarantined::for_flaws(id, tried)));
@@ -393,6 +398,33 @@ mod tests {
         assert!(reason(|| panic!("index 3 of 2")).contains("index 3 of 2"));
         assert!(reason(|| panic!("{}", 7)).contains("a defect of the gateway: 7"));
         assert_eq!(caught(|| Ok(1)).unwrap(), 1);
+    }
+
+    /// What a service is called that stands for one which nobody foresaw.
+    const UNFORESEEN: &str = "unforeseen";
+
+    pub(super) fn panic_if_it_is_to(published: &PublishedService) {
+        assert!(published.name != UNFORESEEN, "index 3 of 2");
+    }
+
+    #[test]
+    fn e10_a_service_that_makes_compiling_panic_keeps_its_version_and_everything_else_moves_on() {
+        let services = |version: &str, name: &str| {
+            vec![service("a", version, json!({"name": name})), service("b", version, json!({}))]
+        };
+        let first = next(&Snapshot::default(), 1, true, services("1", "a"));
+        let (before, _) = compile(&LiveConfig::empty(), &first, &Background::idle(1));
+        let second = next(&first, 2, false, services("2", UNFORESEEN));
+        let (after, quarantined) = compile(&before, &second, &Background::idle(1));
+        let version = |id: &str| after.services[&id.parse().unwrap()].published.version.clone();
+        assert_eq!((version("a").as_deref(), version("b").as_deref()), (Some("1"), Some("2")));
+        let named: Vec<_> = quarantined.iter().map(|one| one.what.id()).collect();
+        assert_eq!(named, ["a"]);
+        assert!(quarantined[0].reason.to_string().contains("panicked"), "{quarantined:?}");
+        let third = next(&second, 3, false, services("3", "a"));
+        let (after, quarantined) = compile(&after, &third, &Background::idle(1));
+        assert_eq!(after.services[&"a".parse().unwrap()].published.version.as_deref(), Some("3"));
+        assert!(quarantined.is_empty(), "what compiles again is served again: {quarantined:?}");
     }
 
     #[test]

@@ -257,11 +257,11 @@ impl GroupPlugins {
         let was = before.consumers.named(&consumer.username);
         let layer = was.and_then(|was| was.plugins.as_ref().ok());
         let written = old.and_then(|old| match &old.content {
-            ObjectContent::Consumer(consumer) => Some(&consumer.plugins),
+            ObjectContent::Consumer(consumer) => Some(&*consumer.plugins),
             _ => None,
         });
         let owner = format!("consumer/{}", consumer.username);
-        let plugins = (&consumer.plugins, owner.as_str());
+        let plugins = (&*consumer.plugins, owner.as_str());
         let built = self.build(plugins, written.zip(layer), changed, background);
         refused.retain(|(known, _)| known != key);
         if let Err(violations) = &built {
@@ -369,7 +369,7 @@ impl ServicePlugins {
         let shared = Arc::new(layer.enabled());
         let (mut own, mut chains) = (Vec::new(), Vec::with_capacity(published.routes.len()));
         for (index, route) in published.routes.iter().enumerate() {
-            let plugins = &route.route.plugins;
+            let plugins = &*route.route.plugins;
             if plugins.is_empty() {
                 own.push(None);
                 chains.push(Arc::clone(&shared));
@@ -380,7 +380,7 @@ impl ServicePlugins {
                     candidate.route_id == route.route_id
                 };
                 let place = service.routes.iter().position(|candidate| same(&candidate))?;
-                Some((&service.routes[place].route.plugins, compiled.own.get(place)?.as_ref()?))
+                Some((&*service.routes[place].route.plugins, compiled.own.get(place)?.as_ref()?))
             });
             let owner = format!("route/{}", route.route_id);
             let built = build((plugins, &owner), before, &format!("/routes/{index}/plugins"));

@@ -214,7 +214,8 @@ fn drop_open(service: &mut PublishedService) {
 fn fill_object(object: &mut GroupObject, fill: &dyn Fn(&mut Value)) {
     match &mut object.content {
         ObjectContent::Ssl(ssl) => {
-            let texts = ssl.cert.iter_mut().chain(&mut ssl.key).chain(&mut ssl.certs).chain(&mut ssl.keys);
+            let texts =
+                ssl.cert.iter_mut().chain(&mut ssl.key).chain(ssl.certs.iter_mut()).chain(&mut ssl.keys);
             for text in texts {
                 let mut value = Value::String(std::mem::take(text));
                 fill(&mut value);

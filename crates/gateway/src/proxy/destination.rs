@@ -147,7 +147,7 @@ impl Destination<'_> {
     /// Whether its route is still there, and open to WebSockets, in `live`.
     pub(super) fn is_served(&self, live: &LiveConfig) -> bool {
         let is_route =
-            |route: &RouteVersion| route.route_id == self.route.route_id && route.route.enable_websocket;
+            |route: &RouteVersion| route.route_id == self.route.route_id && *route.route.enable_websocket;
         let mut versions = live.services.versions(&self.service.service_id).filter(|it| it.rules.is_some());
         versions.any(|service| service.published.routes.iter().any(is_route))
     }

@@ -122,7 +122,7 @@ async fn pass_on<'l>(
     record: &Record<'l>,
 ) -> Result<bool, Failure> {
     // Where the route does not allow it, the request goes on as an ordinary one.
-    wish.upgrades &= destination.route.route.enable_websocket;
+    wish.upgrades &= *destination.route.route.enable_websocket;
     if wish.upgrades && !tunnel::is_asked_for_properly(&workspace.request) {
         return Err(RejectReason::WebSocketMalformed.into());
     }

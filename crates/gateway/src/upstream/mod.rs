@@ -209,7 +209,12 @@ impl Upstream {
         client_certificate: Option<&GroupObject>,
         background: &Background,
     ) -> Result<Self, RejectReason> {
-        Self::compile_with((upstream, &upstream.nodes), client_certificate, &background.materials, None)
+        Self::compile_with(
+            (upstream, upstream.nodes.as_slice()),
+            client_certificate,
+            &background.materials,
+            None,
+        )
     }
 
     /// Compiles an upstream with other nodes than its own. Those that it had `before` are taken over as they are.
@@ -235,7 +240,7 @@ impl Upstream {
         }
         let workers = materials.workers;
         // With one node there is nothing to choose: it is used whatever a check would say.
-        let checks = upstream.checks.as_ref().filter(|_| written.len() > 1);
+        let checks = upstream.checks.as_deref().filter(|_| written.len() > 1);
         let passive = checks.and_then(|checks| checks.passive.as_ref()).map(Passive::compile);
         let checking = checks.map(|checks| Checking::new(checks, &sessions));
         let known = before.iter().flat_map(|before| &before.nodes);

@@ -408,7 +408,7 @@ impl Place<'_> {
             route_name: self.version.route.name.clone(),
             host: self.host.as_ref().map(ToString::to_string),
             path: self.written_path(),
-            methods: self.version.route.methods.clone(),
+            methods: self.version.route.methods.to_vec(),
         }
     }
 }

@@ -42,9 +42,14 @@ struct NamedRoute {
 fn named(routes: &[RouteVersion], stream_routes: &[RouteVersion<StreamRoute>]) -> Vec<NamedRoute> {
     let named =
         |id: &RouteId, name: &str, content| NamedRoute { id: id.clone(), name: name.to_owned(), content };
-    let routes = routes.iter().map(|route| named(&route.route_id, &route.route.name, json(route)));
-    let stream_routes =
-        stream_routes.iter().map(|route| named(&route.route_id, &route.route.name, json(route)));
+    let routes = routes.iter().map(|route| {
+        let mut content = without_empty(json(route));
+        content["enable_websocket"] = json(route.route.enable_websocket);
+        named(&route.route_id, &route.route.name, content)
+    });
+    let stream_routes = stream_routes
+        .iter()
+        .map(|route| named(&route.route_id, &route.route.name, without_empty(json(route))));
     routes.chain(stream_routes).collect()
 }
 
@@ -144,7 +149,7 @@ impl ServiceDiff {
 #[must_use]
 pub fn diff(before: &ServiceState, after: &ServiceState) -> ServiceDiff {
     let runtime_configuration = match (&before.runtime, &after.runtime) {
-        (Some(before), Some(after)) => changes(&json(before), &json(after)),
+        (Some(before), Some(after)) => changes(&meant(before), &meant(after)),
         _ => Vec::new(),
     };
     ServiceDiff {
@@ -242,6 +247,30 @@ fn means_same(path: &str, before: &Value, after: &Value) -> bool {
         (Value::Number(before), Value::Number(after)) => before == after || before.as_f64() == after.as_f64(),
         _ => before == after,
     }
+}
+
+/// A runtime configuration with its health checks as they are meant, not as they are written.
+fn meant(runtime: &RuntimeConfiguration) -> Value {
+    let mut meant = json(runtime);
+    let mut upstream = without_empty(meant["upstream"].take());
+    if let Some(checks) = runtime.upstream.checks.as_deref() {
+        upstream["checks"] = json(checks);
+    }
+    meant["upstream"] = upstream;
+    meant
+}
+
+/// A document without the members that mean nothing, and are there only because somebody wrote them out.
+fn without_empty(mut document: Value) -> Value {
+    if let Value::Object(members) = &mut document {
+        members.retain(|_, value| match value {
+            Value::String(text) => !text.is_empty(),
+            Value::Array(items) => !items.is_empty(),
+            Value::Object(members) => !members.is_empty(),
+            _ => true,
+        });
+    }
+    document
 }
 
 fn json(content: impl Serialize) -> Value {

@@ -38,14 +38,21 @@ fn what_means_the_same_is_no_difference() {
     );
     assert_eq!(
         without_routes(
+            json!({"name": "s", "upstream": {"checks": {"active": {}}}}),
+            json!({"name": "s", "upstream": {"labels": {}, "checks": {"active": {"concurrency": 10}}}}),
+        ),
+        same
+    );
+    assert_eq!(
+        without_routes(
             json!({"name": "s", "plugins": {"p": {"count": 1, "key": "x"}}}),
             json!({"name": "s", "plugins": {"p": {"key": "x", "count": 1.0}}}),
         ),
         same
     );
     let before = route("r", json!({"name": "r", "paths": ["/a", "/b"], "methods": ["GET", "PUT"]}));
-    let after =
-        json!({"name": "r", "paths": ["/b", "/a"], "methods": ["PUT", "GET"], "priority": 0, "vars": []});
+    let after = json!({"name": "r", "paths": ["/b", "/a"], "methods": ["PUT", "GET"], "priority": 0, "vars": [],
+            "desc": "", "labels": {}, "plugins": {}, "enable_websocket": false});
     let service = || json!({"name": "s"});
     let other = route("q", json!({"name": "q", "paths": ["/q"]}));
     assert_eq!(

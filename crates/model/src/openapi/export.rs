@@ -136,7 +136,7 @@ impl Writer {
     fn route(&mut self, at: &str, service: &ServiceTemplate, route: &Route, prefix: &str) {
         self.note_conditions(at, route);
         let mut plugins = service.plugins.clone();
-        plugins.extend(route.plugins.clone());
+        plugins.extend(route.plugins.clone().into_inner());
         let security = self.security(&plugins, at);
         let mut methods: Vec<String> =
             route.methods.iter().map(|method| method.to_ascii_lowercase()).collect();
@@ -184,7 +184,7 @@ impl Writer {
             ("vars", !route.vars.is_empty()),
             ("priority", route.priority != 0),
             ("timeout", route.timeout.is_some()),
-            ("enable_websocket", route.enable_websocket),
+            ("enable_websocket", *route.enable_websocket),
         ] {
             if is_there {
                 self.notes.add(NoteKind::Skipped, &format!("{at}/{name}"), format!("`{name}` of a route"));

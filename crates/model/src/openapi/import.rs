@@ -13,7 +13,7 @@ use crate::limits;
 use crate::path_pattern::PathPattern;
 use crate::resource::route::Route;
 use crate::resource::service::{ServiceKind, ServiceTemplate};
-use crate::resource::{Labels, Plugins};
+use crate::resource::{AsSent, Labels, Plugins};
 
 /// The service that `document` describes, called `name` or else as the document is.
 ///
@@ -80,15 +80,15 @@ fn service(
     let place = server::place(root.get("servers").unwrap_or(&Value::Null), notes);
     Ok(ServiceTemplate {
         name: name.to_owned(),
-        desc,
-        labels,
+        desc: desc.into(),
+        labels: labels.into(),
         kind: ServiceKind::Http,
         hosts: Vec::new(),
         path_prefix: place.path_prefix,
         // The backend is found below the same prefix: that is what the document says.
         strip_path_prefix: false,
         forward_raw_path: false,
-        plugins: plugins(root, "", notes),
+        plugins: plugins(root, "", notes).into(),
         upstream: place.upstream,
     })
 }
@@ -147,8 +147,10 @@ impl<'d> Reader<'d> {
                 return Err(DocumentError::TooManyOperations);
             }
             let route = self.route((method, path), &written, (members, operation), &at);
-            let route =
-                Route { plugins: of_path.clone().into_iter().chain(route.plugins).collect(), ..route };
+            let route = Route {
+                plugins: of_path.clone().into_iter().chain(route.plugins.into_inner()).collect(),
+                ..route
+            };
             self.demands.enter(operation, &at, &route.name, &mut self.notes);
             self.routes.push(route);
         }
@@ -183,18 +185,18 @@ impl<'d> Reader<'d> {
         let said = if said[0] == [None, None] { said[1] } else { said[0] };
         Route {
             name,
-            desc: description(&said, at, &mut self.notes),
+            desc: description(&said, at, &mut self.notes).into(),
             labels,
             paths: vec![written.path.clone()],
-            methods: vec![method],
+            methods: vec![method].into(),
             hosts: Vec::new(),
-            remote_addrs: Vec::new(),
-            vars: written.vars.clone(),
+            remote_addrs: AsSent::default(),
+            vars: written.vars.clone().into(),
             // The conditional route is the more specific one, whatever the lengths of the two paths are.
             priority: i64::from(!written.vars.is_empty()),
-            enable_websocket: false,
+            enable_websocket: AsSent::default(),
             timeout: None,
-            plugins: plugins(operation, at, &mut self.notes),
+            plugins: plugins(operation, at, &mut self.notes).into(),
         }
     }
 }

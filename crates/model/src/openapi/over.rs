@@ -97,9 +97,14 @@ fn service_over(imported: ServiceTemplate, before: &ServiceTemplate, notes: &mut
     let upstream = if has_upstream { before.upstream.clone() } else { imported.upstream };
     ServiceTemplate {
         desc: imported.desc,
-        labels: labels_over(imported.labels, &before.labels),
+        labels: labels_over(imported.labels.into_inner(), &before.labels).into(),
         path_prefix: imported.path_prefix.or_else(|| before.path_prefix.clone()),
-        plugins: before.plugins.clone().into_iter().chain(imported.plugins).collect(),
+        plugins: before
+            .plugins
+            .iter()
+            .map(|(name, plugin)| (name.clone(), plugin.clone()))
+            .chain(imported.plugins.into_inner())
+            .collect(),
         upstream,
         ..before.clone()
     }
@@ -107,11 +112,11 @@ fn service_over(imported: ServiceTemplate, before: &ServiceTemplate, notes: &mut
 
 fn route_over(imported: Route, before: Route) -> Route {
     let mut plugins = before.plugins;
-    plugins.extend(imported.plugins);
+    plugins.extend(imported.plugins.into_inner());
     Route {
         name: imported.name,
         desc: imported.desc,
-        labels: labels_over(imported.labels, &before.labels),
+        labels: labels_over(imported.labels.into_inner(), &before.labels).into(),
         paths: imported.paths,
         methods: imported.methods,
         vars: if imported.vars.is_empty() { before.vars } else { imported.vars },

@@ -64,7 +64,7 @@ fn a_document_becomes_a_service_with_a_route_for_each_operation() {
     let import = import(&Document::parse(PET_STORE).unwrap(), None).unwrap();
     let service = &import.service;
     assert_eq!((service.name.as_str(), service.desc.as_str()), ("Pet store", "Sells pets."));
-    assert_eq!(service.labels, [("pets".to_owned(), TAG.to_owned())].into());
+    assert_eq!(*service.labels, [("pets".to_owned(), TAG.to_owned())].into());
     assert_eq!((service.path_prefix.as_deref(), service.strip_path_prefix), (Some("/v1"), false));
     let upstream = serde_json::to_value(&service.upstream).unwrap();
     assert_eq!((&upstream["scheme"], &upstream["pass_host"]), (&json!("https"), &json!("node")));
@@ -199,7 +199,7 @@ fn servers_are_path_prefix_and_nodes() {
     let check = |servers: Value| {
         let mut notes = notes::Notes::default();
         let place = server::place(&servers, &mut notes);
-        let nodes = place.upstream.into_iter().flat_map(|upstream| upstream.nodes);
+        let nodes = place.upstream.into_iter().flat_map(|upstream| upstream.nodes.into_inner());
         let nodes: Vec<_> = nodes.map(|node| format!("{}:{}", node.host, node.port)).collect();
         let notes: Vec<_> = notes.finish().into_iter().map(|note| note.message).collect();
         (place.path_prefix.unwrap_or_default(), nodes.join(" "), notes.join(" | "))

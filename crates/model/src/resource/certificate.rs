@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Labels;
+use super::{AsSent, Labels};
 
 /// The writable content of a certificate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -12,12 +12,13 @@ pub struct Certificate {
     #[schema(min_length = 1, max_length = 65536)]
     pub name: String,
     /// Free text for people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schema(max_length = 65536)]
-    pub desc: String,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, max_length = 65536)]
+    pub desc: AsSent<String>,
     /// Key/value pairs for filtering.
-    #[serde(default, skip_serializing_if = "Labels::is_empty")]
-    pub labels: Labels,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels)]
+    pub labels: AsSent<Labels>,
     /// The certificate in PEM, with its chain.
     #[schema(min_length = 128, max_length = 65536)]
     pub cert: String,
@@ -33,12 +34,13 @@ pub struct CaCertificate {
     #[schema(min_length = 1, max_length = 65536)]
     pub name: String,
     /// Free text for people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schema(max_length = 65536)]
-    pub desc: String,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, max_length = 65536)]
+    pub desc: AsSent<String>,
     /// Key/value pairs for filtering.
-    #[serde(default, skip_serializing_if = "Labels::is_empty")]
-    pub labels: Labels,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels)]
+    pub labels: AsSent<Labels>,
     /// The authorities, in PEM.
     #[schema(min_length = 128, max_length = 65536)]
     pub cert: String,

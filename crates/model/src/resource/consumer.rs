@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Labels, Plugins};
+use super::{AsSent, Labels, Plugins};
 use crate::validation::Violations;
 
 /// The plugins a credential can be for.
@@ -16,16 +16,17 @@ pub struct Consumer {
     #[schema(min_length = 1, max_length = 100, pattern = "^[a-zA-Z0-9-_.]+$")]
     pub username: String,
     /// Free text for people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schema(max_length = 65536)]
-    pub desc: String,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, max_length = 65536)]
+    pub desc: AsSent<String>,
     /// Key/value pairs for filtering.
-    #[serde(default, skip_serializing_if = "Labels::is_empty")]
-    pub labels: Labels,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels)]
+    pub labels: AsSent<Labels>,
     /// Plugins of this consumer's requests.
-    #[serde(default, skip_serializing_if = "Plugins::is_empty")]
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
     #[schema(value_type = std::collections::BTreeMap<String, Object>)]
-    pub plugins: Plugins,
+    pub plugins: AsSent<Plugins>,
 }
 
 /// The writable content of a credential.
@@ -35,12 +36,13 @@ pub struct Credential {
     #[schema(min_length = 1, max_length = 65536)]
     pub name: String,
     /// Free text for people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schema(max_length = 65536)]
-    pub desc: String,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, max_length = 65536)]
+    pub desc: AsSent<String>,
     /// Key/value pairs for filtering.
-    #[serde(default, skip_serializing_if = "Labels::is_empty")]
-    pub labels: Labels,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels)]
+    pub labels: AsSent<Labels>,
     /// Exactly one of `key-auth`, `basic-auth`, `jwt-auth` and `hmac-auth`, with its settings.
     #[schema(value_type = std::collections::BTreeMap<String, Object>)]
     pub plugins: Plugins,

@@ -3,15 +3,16 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Labels, Plugins};
+use super::{AsSent, Labels, Plugins};
 use crate::validation::Violations;
 
 /// The writable content of a global rule. Its id is the name of its plugin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct GlobalRule {
     /// Key/value pairs for filtering.
-    #[serde(default, skip_serializing_if = "Labels::is_empty")]
-    pub labels: Labels,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels)]
+    pub labels: AsSent<Labels>,
     /// Exactly one plugin.
     #[schema(value_type = std::collections::BTreeMap<String, Object>)]
     pub plugins: Plugins,

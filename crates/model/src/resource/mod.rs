@@ -5,6 +5,7 @@
 //! Field documentation and limits are the user reference: the JSON Schema that validates a request, the OpenAPI
 //! document and `/api/schema/core` are all generated from these declarations.
 
+pub mod as_sent;
 pub mod certificate;
 pub mod checks;
 pub mod consumer;
@@ -25,6 +26,8 @@ pub mod upstream;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
+
+pub use as_sent::{AsSent, Verbatim};
 
 /// Key/value pairs for filtering; they mean nothing to traffic.
 pub type Labels = BTreeMap<String, String>;

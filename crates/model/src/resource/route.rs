@@ -5,7 +5,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::upstream::Timeout;
-use super::{Labels, Plugins};
+use super::{AsSent, Labels, Plugins};
 use crate::expression::{AddressSet, Expression};
 use crate::matching::HostPattern;
 use crate::path_pattern::PathPattern;
@@ -18,47 +18,48 @@ pub struct Route {
     #[schema(min_length = 1, max_length = 65536)]
     pub name: String,
     /// Free text for people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schema(max_length = 65536)]
-    pub desc: String,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, max_length = 65536)]
+    pub desc: AsSent<String>,
     /// Key/value pairs for filtering.
-    #[serde(default, skip_serializing_if = "Labels::is_empty")]
-    pub labels: Labels,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels)]
+    pub labels: AsSent<Labels>,
     /// Paths after the service's path prefix: exact (`/pets`), or a prefix that ends in `*` (`/pets/*`).
     #[schema(schema_with = paths_schema)]
     pub paths: Vec<String>,
     /// Request methods the route accepts; none: every method.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
     #[schema(schema_with = methods_schema)]
-    pub methods: Vec<String>,
+    pub methods: AsSent<Vec<String>>,
     /// Domain names this route accepts instead of those of its service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(schema_with = super::service::hosts_schema)]
     pub hosts: Vec<String>,
     /// Addresses and networks requests may come from; none: everywhere.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(max_items = 1024)]
-    pub remote_addrs: Vec<String>,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Vec<String>, max_items = 1024)]
+    pub remote_addrs: AsSent<Vec<String>>,
     /// Further conditions as a list expression, all of which must hold.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
     #[schema(value_type = Vec<Value>)]
-    pub vars: Vec<Value>,
+    pub vars: AsSent<Vec<Value>>,
     /// Which route wins where several match with the same path: the higher one.
     #[serde(default)]
     #[schema(default = 0)]
     pub priority: i64,
     /// Whether a WebSocket may be opened on this route.
-    #[serde(default)]
-    #[schema(default = false)]
-    pub enable_websocket: bool,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = bool, default = false)]
+    pub enable_websocket: AsSent<bool>,
     /// Timeouts that replace those of the upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub timeout: Option<Timeout>,
     /// Plugins of this route; each replaces the service's plugin of the same name.
-    #[serde(default, skip_serializing_if = "Plugins::is_empty")]
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
     #[schema(value_type = std::collections::BTreeMap<String, Object>)]
-    pub plugins: Plugins,
+    pub plugins: AsSent<Plugins>,
 }
 
 impl Route {

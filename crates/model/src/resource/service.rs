@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::upstream::Upstream;
-use super::{Labels, Plugins};
+use super::{AsSent, Labels, Plugins};
 use crate::lifecycle::Status;
 
 /// The writable content of a service template: the editable draft of a service.
@@ -18,12 +18,13 @@ pub struct ServiceTemplate {
     #[schema(min_length = 1, max_length = 100)]
     pub name: String,
     /// Free text for people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schema(max_length = 65536)]
-    pub desc: String,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, max_length = 65536)]
+    pub desc: AsSent<String>,
     /// Key/value pairs for filtering.
-    #[serde(default, skip_serializing_if = "Labels::is_empty")]
-    pub labels: Labels,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels)]
+    pub labels: AsSent<Labels>,
     /// Whether the service holds routes (`http`) or stream routes (`stream`).
     #[serde(default, rename = "type")]
     pub kind: ServiceKind,
@@ -44,9 +45,9 @@ pub struct ServiceTemplate {
     #[schema(default = false)]
     pub forward_raw_path: bool,
     /// Plugins of all routes of this service.
-    #[serde(default, skip_serializing_if = "Plugins::is_empty")]
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
     #[schema(value_type = std::collections::BTreeMap<String, Object>)]
-    pub plugins: Plugins,
+    pub plugins: AsSent<Plugins>,
     /// How the backend is reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -61,12 +62,13 @@ pub struct Service {
     #[schema(min_length = 1, max_length = 65536)]
     pub name: String,
     /// Free text for people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schema(max_length = 65536)]
-    pub desc: String,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, max_length = 65536)]
+    pub desc: AsSent<String>,
     /// Key/value pairs for filtering.
-    #[serde(default, skip_serializing_if = "Labels::is_empty")]
-    pub labels: Labels,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels)]
+    pub labels: AsSent<Labels>,
     /// Whether the service holds routes (`http`) or stream routes (`stream`); absent: what the upstream's scheme
     /// implies.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
@@ -84,9 +86,9 @@ pub struct Service {
     #[schema(default = true)]
     pub strip_path_prefix: bool,
     /// Plugins of all routes of this service.
-    #[serde(default, skip_serializing_if = "Plugins::is_empty")]
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
     #[schema(value_type = std::collections::BTreeMap<String, Object>)]
-    pub plugins: Plugins,
+    pub plugins: AsSent<Plugins>,
     /// How the backend is reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

@@ -6,9 +6,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Labels;
 use super::certificate::{CaCertificate, Certificate};
 use super::ssl::{ClientVerification, Ssl, SslKind, TlsProtocol};
+use super::{AsSent, Labels};
 use crate::id::ObjectId;
 use crate::lifecycle::Status;
 
@@ -19,12 +19,13 @@ pub struct Sni {
     #[schema(min_length = 1, max_length = 65536)]
     pub name: String,
     /// Free text for people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schema(max_length = 65536)]
-    pub desc: String,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, max_length = 65536)]
+    pub desc: AsSent<String>,
     /// Key/value pairs for filtering.
-    #[serde(default, skip_serializing_if = "Labels::is_empty")]
-    pub labels: Labels,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels)]
+    pub labels: AsSent<Labels>,
     /// The server names.
     #[schema(schema_with = super::service::hosts_schema)]
     pub hosts: Vec<String>,
@@ -32,17 +33,17 @@ pub struct Sni {
     #[schema(min_items = 1, max_items = 16)]
     pub certificate_ids: Vec<ObjectId>,
     /// The CA certificates that clients' own certificates must come from; none: clients need none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(max_items = 16)]
-    pub ca_certificate_ids: Vec<ObjectId>,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Vec<ObjectId>, max_items = 16)]
+    pub ca_certificate_ids: AsSent<Vec<ObjectId>>,
     /// How many certificates may stand between a client's certificate and its authority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, nullable = false)]
     pub client_depth: Option<u32>,
     /// The versions of TLS that are spoken; none: every one the gateway knows.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(max_items = 2)]
-    pub ssl_protocols: Vec<TlsProtocol>,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Vec<TlsProtocol>, max_items = 2)]
+    pub ssl_protocols: AsSent<Vec<TlsProtocol>>,
     /// Whether the SNI is used: 1 yes, 0 no.
     #[serde(default)]
     #[schema(value_type = u8, minimum = 0, maximum = 1)]
@@ -53,7 +54,8 @@ impl Sni {
     /// The SSL object that this SNI amounts to with the certificates it refers to.
     #[must_use]
     pub fn as_ssl(&self, certificates: Vec<Certificate>, authorities: &[CaCertificate]) -> Ssl {
-        let (certs, keys) = certificates.into_iter().map(|pair| (pair.cert, pair.key)).unzip();
+        let (certs, keys): (Vec<_>, Vec<_>) =
+            certificates.into_iter().map(|pair| (pair.cert, pair.key)).unzip();
         let authorities: Vec<&str> = authorities.iter().map(|authority| authority.cert.trim_end()).collect();
         // An SNI that names authorities verifies clients even if they are gone: it must not become open.
         let verifies = !self.ca_certificate_ids.is_empty();
@@ -63,7 +65,7 @@ impl Sni {
             snis: self.hosts.clone(),
             cert: None,
             key: None,
-            certs,
+            certs: AsSent::from(certs),
             keys,
             client: verifies
                 .then(|| ClientVerification { ca: authorities.join("\n"), depth: self.client_depth }),
@@ -83,10 +85,10 @@ impl Certificate {
             snis: Vec::new(),
             cert: Some(self.cert),
             key: Some(self.key),
-            certs: Vec::new(),
+            certs: AsSent::default(),
             keys: Vec::new(),
             client: None,
-            ssl_protocols: Vec::new(),
+            ssl_protocols: AsSent::default(),
             status: Status::Enabled,
         }
     }
@@ -116,13 +118,13 @@ mod tests {
         let ssl = sni.as_ssl(certificates(), &[authority("one\n"), authority("two")]);
         assert_eq!((ssl.snis.as_slice(), ssl.kind), (&["a.example".to_owned()][..], SslKind::Server));
         assert_eq!(
-            (ssl.certs, ssl.keys),
+            (ssl.certs.into_inner(), ssl.keys),
             (vec!["c-cert".into(), "d-cert".into()], vec!["c-key".into(), "d-key".into()])
         );
         assert_eq!(ssl.client, Some(ClientVerification { ca: "one\ntwo".to_owned(), depth: Some(2) }));
-        assert_eq!(ssl.ssl_protocols, [TlsProtocol::Tls13]);
+        assert_eq!(*ssl.ssl_protocols, [TlsProtocol::Tls13]);
         assert!(sni.as_ssl(certificates(), &[]).client.is_some(), "clients are verified even by nobody");
-        let open = Sni { ca_certificate_ids: Vec::new(), ..sni };
+        let open = Sni { ca_certificate_ids: AsSent::default(), ..sni };
         assert_eq!(open.as_ssl(certificates(), &[]).client, None);
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Labels;
+use super::{AsSent, Labels};
 use crate::lifecycle::Status;
 use crate::validation::Violations;
 
@@ -12,8 +12,9 @@ use crate::validation::Violations;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Ssl {
     /// Key/value pairs for filtering.
-    #[serde(default, skip_serializing_if = "Labels::is_empty")]
-    pub labels: Labels,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels)]
+    pub labels: AsSent<Labels>,
     /// Whether gateways show the certificate to clients or to upstreams.
     #[serde(default, rename = "type")]
     pub kind: SslKind,
@@ -30,9 +31,9 @@ pub struct Ssl {
     #[schema(min_length = 32, max_length = 65536, nullable = false)]
     pub key: Option<String>,
     /// Further certificates, in PEM.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(max_items = 16)]
-    pub certs: Vec<String>,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Vec<String>, max_items = 16)]
+    pub certs: AsSent<Vec<String>>,
     /// Their private keys, in PEM; never returned.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 16)]
@@ -42,9 +43,9 @@ pub struct Ssl {
     #[schema(nullable = false)]
     pub client: Option<ClientVerification>,
     /// The versions of TLS that are spoken with clients; none: every one the gateway knows.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(max_items = 2)]
-    pub ssl_protocols: Vec<TlsProtocol>,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Vec<TlsProtocol>, max_items = 2)]
+    pub ssl_protocols: AsSent<Vec<TlsProtocol>>,
     /// Whether the object is used: 1 yes, 0 no.
     #[serde(default)]
     #[schema(value_type = u8, minimum = 0, maximum = 1)]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Labels, Plugins};
+use super::{AsSent, Labels, Plugins};
 use crate::expression::AddressSet;
 use crate::validation::Violations;
 
@@ -14,12 +14,13 @@ pub struct StreamRoute {
     #[schema(min_length = 1, max_length = 65536)]
     pub name: String,
     /// Free text for people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schema(max_length = 65536)]
-    pub desc: String,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, max_length = 65536)]
+    pub desc: AsSent<String>,
     /// Key/value pairs for filtering.
-    #[serde(default, skip_serializing_if = "Labels::is_empty")]
-    pub labels: Labels,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels)]
+    pub labels: AsSent<Labels>,
     /// The address of the gateway that was connected to: an address or a network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 256, nullable = false)]
@@ -33,9 +34,9 @@ pub struct StreamRoute {
     #[schema(min_length = 1, max_length = 256, nullable = false)]
     pub remote_addr: Option<String>,
     /// Plugins of this stream route.
-    #[serde(default, skip_serializing_if = "Plugins::is_empty")]
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
     #[schema(value_type = std::collections::BTreeMap<String, Object>)]
-    pub plugins: Plugins,
+    pub plugins: AsSent<Plugins>,
 }
 
 impl StreamRoute {

@@ -4,9 +4,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::Labels;
 use super::checks::Checks;
 use super::service_registry::RegistryKind;
+use super::{AsSent, Labels, Verbatim};
 use crate::id::ObjectId;
 use crate::message::Method;
 use crate::validation::Violations;
@@ -19,12 +19,13 @@ pub struct Upstream {
     #[schema(default = "default", min_length = 1, max_length = 65536)]
     pub name: String,
     /// Free text for people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schema(max_length = 65536)]
-    pub desc: String,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = String, max_length = 65536)]
+    pub desc: AsSent<String>,
     /// Key/value pairs for filtering.
-    #[serde(default, skip_serializing_if = "Labels::is_empty")]
-    pub labels: Labels,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Labels)]
+    pub labels: AsSent<Labels>,
     /// The protocol the nodes speak.
     #[serde(default)]
     pub scheme: Scheme,
@@ -39,9 +40,9 @@ pub struct Upstream {
     #[schema(min_length = 1, nullable = false)]
     pub key: Option<String>,
     /// The addresses of the backend: a list, or a map of `host:port` to weight.
-    #[serde(default, deserialize_with = "nodes_from_json", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "nodes_from_json", skip_serializing_if = "AsSent::is_absent")]
     #[schema(schema_with = nodes_schema)]
-    pub nodes: Vec<Node>,
+    pub nodes: AsSent<Vec<Node>>,
     /// Further attempts after a failed one; absent: one for every other node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(maximum = 65535, nullable = false)]
@@ -52,14 +53,14 @@ pub struct Upstream {
     pub retry_timeout: Seconds,
     /// Statuses of answers after which another node is tried, if the request may be repeated; none: every answer is
     /// the answer. An extension of this product.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(max_items = 200)]
-    pub retry_statuses: Vec<u16>,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Vec<u16>, max_items = 200)]
+    pub retry_statuses: AsSent<Vec<u16>>,
     /// The methods of requests that may be repeated once they were sent; none: all that are idempotent, which are the
     /// only ones that can stand here. An extension of this product.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(max_items = 6)]
-    pub retry_methods: Vec<String>,
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
+    #[schema(value_type = Vec<String>, max_items = 6)]
+    pub retry_methods: AsSent<Vec<String>>,
     /// Time limits towards the nodes.
     #[serde(default)]
     pub timeout: Timeout,
@@ -82,13 +83,13 @@ pub struct Upstream {
     #[schema(min_length = 1, max_length = 256, nullable = false)]
     pub discovery_type: Option<String>,
     /// What else the service registry needs to know.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[serde(default, skip_serializing_if = "AsSent::is_absent")]
     #[schema(value_type = Object)]
-    pub discovery_args: Map<String, Value>,
+    pub discovery_args: AsSent<Map<String, Value>>,
     /// Health checks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub checks: Option<Checks>,
+    #[schema(value_type = Checks, required = false)]
+    pub checks: Option<Verbatim<Checks>>,
     /// TLS towards the nodes, with schemes that speak it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -278,24 +279,24 @@ impl Default for Upstream {
     fn default() -> Self {
         Self {
             name: default_name(),
-            desc: String::new(),
-            labels: Labels::new(),
+            desc: AsSent::default(),
+            labels: AsSent::default(),
             scheme: Scheme::default(),
             balancing: Balancing::default(),
             hash_on: HashOn::default(),
             key: None,
-            nodes: Vec::new(),
+            nodes: AsSent::default(),
             retries: None,
             retry_timeout: Seconds::default(),
-            retry_statuses: Vec::new(),
-            retry_methods: Vec::new(),
+            retry_statuses: AsSent::default(),
+            retry_methods: AsSent::default(),
             timeout: Timeout::default(),
             keepalive_pool: KeepalivePool::default(),
             pass_host: PassHost::default(),
             upstream_host: None,
             service_name: None,
             discovery_type: None,
-            discovery_args: Map::new(),
+            discovery_args: AsSent::default(),
             checks: None,
             tls: None,
         }
@@ -371,11 +372,11 @@ const fn pool_requests() -> u32 {
 }
 
 /// Accepts both documented forms: a list of nodes, and a map of `host:port` to weight.
-fn nodes_from_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Node>, D::Error> {
+fn nodes_from_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AsSent<Vec<Node>>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Form {
-        List(Vec<Node>),
+        List(AsSent<Vec<Node>>),
         Weights(std::collections::BTreeMap<String, u16>),
     }
     match Form::deserialize(deserializer)? {

@@ -262,6 +262,7 @@ impl Lifecycle {
                 labels: version.labels.clone(),
                 kind: version.kind,
                 plugins: version.plugins.clone(),
+                has_upstream: false,
             },
             runtime,
             upstreams: before.map(|before| before.upstreams).unwrap_or_default(),
@@ -351,6 +352,7 @@ impl Group {
             desc: service.desc,
             labels: service.labels,
             plugins: service.plugins,
+            has_upstream: service.upstream.is_some(),
         };
         if before.is_some_and(|old| old.number.is_some() && old.content.plugins != content.plugins) {
             return Err("VersionImmutable");
@@ -377,7 +379,7 @@ fn version_of_group(
     active: &Active,
     routes: Vec<RouteVersion>,
 ) -> ServiceVersion {
-    let ServiceContent { name, desc, labels, kind, plugins } = active.content.clone();
+    let ServiceContent { name, desc, labels, kind, plugins, .. } = active.content.clone();
     ServiceVersion {
         id: unknown(),
         service_id: service.parse().unwrap(),

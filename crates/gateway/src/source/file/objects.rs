@@ -16,7 +16,7 @@ use gatewright_model::resource::plugin_metadata::PluginMetadata;
 use gatewright_model::resource::proto::Proto;
 use gatewright_model::resource::service_registry::ServiceRegistry;
 use gatewright_model::resource::ssl::Ssl;
-use gatewright_model::resource::{Labels, Plugins};
+use gatewright_model::resource::{AsSent, Plugins};
 use gatewright_model::validation::{Schema, Violations};
 use gatewright_plugins::protos;
 use serde_json::{Map, Value};
@@ -50,7 +50,7 @@ impl Reader {
         for (name, config) in self.by_plugin(members, "global_rules") {
             let plugins: Plugins = [(name.clone(), config)].into_iter().collect();
             self.plugins(&plugins, "/global_rules", gatewright_plugins::validate);
-            let rule = GlobalRule { labels: Labels::new(), plugins };
+            let rule = GlobalRule { labels: AsSent::default(), plugins };
             objects.extend(self.named(&name, "/global_rules", ObjectContent::GlobalRule(rule)));
         }
         for (name, settings) in self.by_plugin(members, "plugin_metadata") {
