@@ -17,6 +17,23 @@ pub fn nobody() -> Result<ClientConfig, String> {
     believing(RootCertStore::empty(), None)
 }
 
+/// TLS with those that the system believes, or with anybody if their certificates need not verify, which nobody but a
+/// gateway does.
+///
+/// # Errors
+/// When the system believes nobody.
+pub fn system(verify: bool) -> Result<ClientConfig, String> {
+    if !verify {
+        return Err("only gateways connect without verifying certificates".to_owned());
+    }
+    let mut authorities = RootCertStore::empty();
+    authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if authorities.is_empty() {
+        authorities.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    believing(authorities, None)
+}
+
 /// The authorities in a text of PEM.
 pub(crate) fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut authorities = RootCertStore::empty();

@@ -92,5 +92,6 @@ fn heartbeat(identity: &Identity, current: &Current, reports: &Reports) -> Heart
         plugins: gatewright_plugins::ALL.iter().map(|kind| kind.name.to_owned()).collect(),
         prepared: report.prepared,
         versions: live.compared.iter().map(counted).collect(),
+        registries: current.board().reports(),
     }
 }

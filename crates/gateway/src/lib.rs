@@ -182,6 +182,7 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
         connector: source.connector(),
     };
     background.spawn(sweep(Arc::clone(&metrics)));
+    background.spawn(upstream::discovered::probes::look(current.board().clone()));
     background.spawn(serve_status(listeners.status, shown, stopping.clone()));
     let outside = upstream::Outside::of(&settings, &tls, &metrics.shipments);
     let (workers, lookup) = (settings.workers.get(), Arc::new(SystemDns::default()));

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::digest::{ContentDigest, ItemKey, Ledger};
-use crate::id::{GatewayGroupId, InstanceId, ServiceId};
+use crate::id::{GatewayGroupId, InstanceId, ObjectId, ServiceId};
 use crate::matching::MatchSettings;
 use crate::resource::group_object::{GroupObject, ObjectKey};
 use crate::rollout::verdict::{LATENCY_ENDS, VersionCounts};
@@ -370,6 +370,21 @@ pub struct Heartbeat {
     /// What it counted of the versions that somebody compares.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub versions: Vec<VersionCounts>,
+    /// What it found when it last looked at the service registries of its group.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub registries: Vec<RegistryReport>,
+}
+
+/// What an instance found when it last looked at a service registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryReport {
+    /// The registry.
+    pub id: ObjectId,
+    /// Whether it is there and lets itself be asked.
+    pub healthy: bool,
+    /// Why not, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 /// What came of a [`Message::Prepare`].
@@ -411,6 +426,13 @@ impl Heartbeat {
         };
         if self.versions.len() > COMPARED_VERSIONS_MAX || self.versions.iter().any(is_long_count) {
             return Some("more versions are counted than anybody compares, or with other buckets");
+        }
+        let is_long_report =
+            |one: &RegistryReport| is_long(&one.reason, REASON_LENGTH_MAX) || one.reason.contains('\0');
+        if self.registries.len() > HEARTBEAT_LIST_MAX || self.registries.iter().any(is_long_report) {
+            return Some(
+                "there are more than 512 service registries, or a reason of more than 500 characters",
+            );
         }
         let is_large = |one: &Quarantined| {
             is_long(&one.id, HEARTBEAT_TEXT_LENGTH_MAX + 1) || is_long(&one.reason, REASON_LENGTH_MAX)
@@ -525,6 +547,7 @@ mod tests {
             plugins: Vec::new(),
             prepared: None,
             versions: Vec::new(),
+            registries: Vec::new(),
         };
         assert_eq!(fine.complaint(), None);
         let one = Quarantined { id: "s".to_owned(), reason: "x".repeat(501) };

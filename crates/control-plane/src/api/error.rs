@@ -98,6 +98,7 @@ impl ApiError {
                 | Refusal::GroupInUse { .. }
                 | Refusal::Conflict => StatusCode::CONFLICT,
                 Refusal::NoRehearsal => StatusCode::NOT_IMPLEMENTED,
+                Refusal::RegistrySilent { .. } => StatusCode::BAD_GATEWAY,
                 Refusal::Unconfirmed { .. } | Refusal::Unavailable { .. } | Refusal::Interrupted { .. } => {
                     StatusCode::SERVICE_UNAVAILABLE
                 }

@@ -198,7 +198,7 @@ pub(super) struct ListParameters {
     /// The exact name.
     name: Option<String>,
     /// What to order by: `updated_at` (the default), `created_at` or `name`; published services also
-    /// `publish_time`, service templates also `last_published`.
+    /// `publish_time`, service templates also `last_published`, service registries also `last_connect_time`.
     order_by: Option<String>,
     /// `desc` (the default) or `asc`.
     direction: Option<String>,
@@ -283,10 +283,11 @@ fn order(value: &str, violations: &mut Violations) -> Order {
         "name" => Order::Name,
         "publish_time" => Order::PublishTime,
         "last_published" => Order::LastPublished,
+        "connect_time" | "last_connect_time" => Order::ConnectTime,
         _ => {
             violations.add(
                 "/order_by",
-                "value is none of created_at, updated_at, name, publish_time, last_published",
+                "value is none of created_at, updated_at, name, publish_time, last_published, last_connect_time",
             );
             Order::default()
         }

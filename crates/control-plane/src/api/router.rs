@@ -270,6 +270,12 @@ fn service_registry_operations() -> OpenApiRouter<App> {
             service_registry::service_registry_delete
         ))
         .routes(routes!(service_registry::service_registry_service_list))
+        .routes(routes!(service_registry::service_registry_check_list))
+        .routes(routes!(service_registry::service_registry_internal_service_list))
+        .routes(routes!(service_registry::service_registry_namespace_list))
+        .routes(routes!(service_registry::service_registry_group_list))
+        .routes(routes!(service_registry::service_registry_group_service_list))
+        .routes(routes!(service_registry::service_registry_metadata_list))
 }
 
 /// The gateways that run.

@@ -244,6 +244,9 @@ impl App {
         }
         let revision = revise(&mut tx, key).await?;
         tx.group_object_delete(key, revision, forgotten(revision)).await?;
+        if key.kind == ObjectKind::ServiceRegistry {
+            tx.registry_check_delete(key.group, key.id).await?;
+        }
         if key.kind == ObjectKind::Consumer {
             tx.group_object_delete_owned(key.group, ObjectKind::Credential, key.id, revision).await?;
         }

@@ -168,6 +168,9 @@ impl App {
             let Some(Some(newest)) = newest.get(group) else { continue };
             let behind_since = self.instances().compare(row, newest, now);
             tx.instance_put(&InstanceRow { behind_since, ..row.clone() }).await?;
+            for report in self.instances().registries_changed(row) {
+                tx.registry_check_put(row, &report).await?;
+            }
         }
         tx.commit_aside().await?;
         self.instances().written(&rows, now);
@@ -356,6 +359,7 @@ mod tests {
                 plugins: Vec::new(),
                 prepared: None,
                 versions: Vec::new(),
+                registries: Vec::new(),
             },
             certificate_expires_at: None,
             behind_since,

@@ -90,7 +90,7 @@ pub(crate) use refusal::Refusal;
 pub(crate) use rollout::{Rollout, RolloutEnd};
 pub(crate) use route_template::RouteTemplate;
 pub(crate) use service_publish::PublishOutcome;
-pub(crate) use service_registry::secrets_mask;
+pub(crate) use service_registry::{RegistryCheckFilter, RegistryHealth, secrets_mask};
 pub(crate) use service_version::paged;
 pub(crate) use session::SESSION_SECONDS;
 pub(crate) use ssl::validity;

@@ -244,6 +244,14 @@ pub(crate) enum Refusal {
         /// Who uses it.
         by: String,
     },
+    /// A service registry was asked, and did not say.
+    #[error("service registry `{id}` did not answer: {reason}")]
+    RegistrySilent {
+        /// Which one.
+        id: String,
+        /// What it did instead.
+        reason: String,
+    },
     /// Something is left in it.
     #[error("gateway group `{id}` still holds {contents}; delete that first")]
     GroupInUse {

@@ -3,19 +3,34 @@
 //! The secrets in a registry are masked in every answer, and put back where an answer is sent back. A registry is not
 //! deleted while a service of the group finds its nodes there.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
+use gatewright_discovery::Outside;
+use gatewright_discovery::browse::{Found, Place};
 use gatewright_model::id::{GatewayGroupId, ObjectId, ServiceId};
 use gatewright_model::resource::service_registry::{RegistryKind, ServiceRegistry, Wanted};
 use gatewright_model::validation::Violations;
 use serde_json::Value;
 
 use super::group_object::object_of;
-use super::{Action, App, Caller, GroupObject, Object, Refusal, paged};
+use super::{Action, App, Caller, GroupObject, InstanceStatus, Object, Refusal, paged};
 use crate::mask::MASK;
-use crate::store::{ListFilter, Listed, ObjectKey, ObjectKind, PublishedServiceRow, Reading};
+use crate::store::{
+    Direction, ListFilter, Listed, ObjectKey, ObjectKind, PublishedServiceRow, Reading, RegistryCheckRow,
+};
+
+/// How long whoever browses waits for a registry.
+const BROWSE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Where nobody who may connect a registry makes a control plane look: the addresses under which clouds tell their
+/// machines secrets.
+const DENIED: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+];
 
 /// What stands in the addresses of servers in place of a password.
 const PASSWORD_MASK: &str = ":******@";
@@ -31,10 +46,7 @@ impl App {
     ) -> Result<Listed<PublishedServiceRow>, Refusal> {
         caller.must(Action::GetServiceRegistry, group.as_str())?;
         let mut tx = self.store().read().await?;
-        let key = ObjectKey { group, kind: ObjectKind::ServiceRegistry, owner: "", id: id.as_str() };
-        if tx.group_object_get(key).await?.is_none() {
-            return Err(Refusal::NotFound { noun: ServiceRegistry::NOUN, id: id.to_string() });
-        }
+        registry(&mut tx, group, id).await?;
         let using = users(&mut tx, group).await?.remove(id.as_str()).unwrap_or_default();
         let whole = ListFilter { page: None, ..filter.clone() };
         let mut services = tx.published_service_list(group, &whole).await?.rows;
@@ -51,6 +63,127 @@ impl App {
         let using = users(&mut tx, group).await?;
         Ok(using.into_iter().map(|(id, services)| (id, services.len())).collect())
     }
+}
+
+/// How a registry is, as the gateways of its group find it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RegistryHealth {
+    /// Whether every living gateway that has looked has found it, and one has looked.
+    pub(crate) healthy: bool,
+    /// When one of them last did.
+    pub(crate) last_connect_time: Option<i64>,
+}
+
+/// What is wanted of the history of a registry; nothing said: everything.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RegistryCheckFilter {
+    pub(crate) healthy: Option<bool>,
+    pub(crate) list: ListFilter,
+}
+
+impl App {
+    /// How the registries of a group are, by id.
+    pub(crate) async fn service_registry_health(
+        &self,
+        group: &GatewayGroupId,
+    ) -> Result<BTreeMap<String, RegistryHealth>, Refusal> {
+        let mut found: BTreeMap<String, (RegistryHealth, bool)> = BTreeMap::new();
+        for instance in self.instances_now(Some(group)).await? {
+            let lives = matches!(instance.status, InstanceStatus::Healthy | InstanceStatus::OutOfSync);
+            for report in &instance.row.heartbeat.registries {
+                let (health, lost) = found.entry(report.id.to_string()).or_default();
+                if report.healthy {
+                    health.healthy |= lives;
+                    health.last_connect_time = health.last_connect_time.max(Some(instance.row.heartbeat_at));
+                } else {
+                    *lost |= lives;
+                }
+            }
+        }
+        let judged = found
+            .into_iter()
+            .map(|(id, (health, lost))| (id, RegistryHealth { healthy: health.healthy && !lost, ..health }));
+        Ok(judged.collect())
+    }
+
+    /// What gateways found when they looked at a registry, each change once.
+    pub(crate) async fn service_registry_check_list(
+        &self,
+        caller: &Caller,
+        group: &GatewayGroupId,
+        id: &ObjectId,
+        filter: &RegistryCheckFilter,
+    ) -> Result<Listed<RegistryCheckRow>, Refusal> {
+        caller.must(Action::GetServiceRegistry, group.as_str())?;
+        self.instances_write().await?;
+        let mut tx = self.store().read().await?;
+        registry(&mut tx, group, id).await?;
+        let mut rows = tx.registry_check_list(group, id.as_str()).await?;
+        let search = filter.list.search.as_ref().map(|search| search.to_ascii_lowercase());
+        rows.retain(|row| {
+            filter.healthy.is_none_or(|healthy| healthy == row.healthy)
+                && search.as_ref().is_none_or(|search| row.hostname.to_ascii_lowercase().contains(search))
+        });
+        if filter.list.direction == Direction::Ascending {
+            rows.reverse();
+        }
+        Ok(paged(rows, &filter.list))
+    }
+
+    /// What there is at a place of a registry of this type, which is asked now.
+    pub(crate) async fn service_registry_browse(
+        &self,
+        caller: &Caller,
+        group: &GatewayGroupId,
+        id: &ObjectId,
+        (kind, place): (RegistryKind, Place),
+    ) -> Result<Found, Refusal> {
+        caller.must(Action::GetServiceRegistry, group.as_str())?;
+        let registry = registry(&mut self.store().read().await?, group, id).await?;
+        if registry.kind != kind {
+            let message = format!(
+                "service registry `{id}` is of type `{}`, not `{}`",
+                registry.kind.name(),
+                kind.name()
+            );
+            return Err(Violations::one("/service_registry_id", message).into());
+        }
+        let mut references = BTreeSet::new();
+        let written = serde_json::to_value(&registry).unwrap_or(Value::Null);
+        gatewright_plugins::secrets::collect(&written, &mut references);
+        if let Some(reference) = references.first() {
+            let message = format!(
+                "only gateways know what `{reference}` stands for, so it cannot be browsed from here"
+            );
+            return Err(Violations::one("/service_registry_id", message).into());
+        }
+        let silent = |reason: String| Refusal::RegistrySilent { id: id.to_string(), reason };
+        let asking = async { gatewright_discovery::connect(&registry, &outside())?.browse(&place).await };
+        match tokio::time::timeout(BROWSE_TIMEOUT, asking).await {
+            Ok(found) => found.map_err(|trouble| silent(trouble.to_string())),
+            Err(_) => Err(silent(format!("no answer within {} seconds", BROWSE_TIMEOUT.as_secs()))),
+        }
+    }
+}
+
+/// The way outside of whoever browses.
+fn outside() -> Outside {
+    let allow = |address: IpAddr| match DENIED.contains(&address.to_canonical()) {
+        true => Err(format!("{address} is an address that a control plane must not reach")),
+        false => Ok(()),
+    };
+    Outside { allow: Arc::new(allow), tls: Arc::new(gatewright_discovery::tls::system) }
+}
+
+async fn registry(
+    tx: &mut Reading,
+    group: &GatewayGroupId,
+    id: &ObjectId,
+) -> Result<ServiceRegistry, Refusal> {
+    let key = ObjectKey { group, kind: ObjectKind::ServiceRegistry, owner: "", id: id.as_str() };
+    let row = tx.group_object_get(key).await?;
+    let row = row.ok_or_else(|| Refusal::NotFound { noun: ServiceRegistry::NOUN, id: id.to_string() })?;
+    Ok(object_of::<ServiceRegistry>(row)?.content)
 }
 
 /// A service that finds nodes in the object, if that is a registry.
@@ -124,7 +257,7 @@ pub(super) fn connection_check(registry: &ServiceRegistry, violations: &mut Viol
     if !violations.is_empty() {
         return;
     }
-    let outside = gatewright_discovery::Outside {
+    let outside = Outside {
         allow: Arc::new(|_: IpAddr| Ok(())),
         tls: Arc::new(|_| gatewright_discovery::tls::nobody()),
     };

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gatewright_model::id::InstanceId;
-use gatewright_model::protocol::{Epoch, Heartbeat};
+use gatewright_model::protocol::{Epoch, Heartbeat, RegistryReport};
 use gatewright_model::snapshot::Revision;
 use tokio::sync::watch;
 
@@ -33,6 +33,8 @@ struct Seen {
     is_written: bool,
     /// What it had applied when that was last compared with the newest revision.
     applied_before: Option<Revision>,
+    /// What it had found of registries when that was last written.
+    registries_before: Vec<RegistryReport>,
 }
 
 impl Default for Instances {
@@ -63,9 +65,11 @@ impl Instances {
         }
         let known = seen.remove(&id);
         let same_group = known.filter(|known| known.row.gateway_group_id == *group);
-        let (behind_since, applied_before, created_at) = same_group.map_or((None, None, now), |known| {
-            (known.row.behind_since, known.applied_before, known.row.created_at)
-        });
+        let (behind_since, applied_before, created_at, registries_before) =
+            same_group.map_or((None, None, now, Vec::new()), |known| {
+                let Seen { row, applied_before, registries_before, .. } = known;
+                (row.behind_since, applied_before, row.created_at, registries_before)
+            });
         let gateway_group_id = group.clone();
         let ip = ip.to_string();
         let row = InstanceRow {
@@ -77,7 +81,7 @@ impl Instances {
             heartbeat_at: now,
             created_at,
         };
-        seen.insert(id, Seen { row, is_written: false, applied_before });
+        seen.insert(id, Seen { row, is_written: false, applied_before, registries_before });
         drop(seen);
         self.heard.send_replace(());
         Ok(())
@@ -108,6 +112,18 @@ impl Instances {
             (false, false) => seen.row.behind_since.or(Some(now)),
         };
         seen.row.behind_since
+    }
+
+    /// What the instance finds of registries otherwise than it did when this was last asked.
+    pub(crate) fn registries_changed(&self, row: &InstanceRow) -> Vec<RegistryReport> {
+        let now = &row.heartbeat.registries;
+        let mut seen = self.seen();
+        let Some(seen) = seen.get_mut(&row.heartbeat.instance_id) else { return now.clone() };
+        let before = std::mem::replace(&mut seen.registries_before, now.clone());
+        let is_news = |report: &&RegistryReport| {
+            !before.iter().any(|known| known.id == report.id && known.healthy == report.healthy)
+        };
+        now.iter().filter(is_news).cloned().collect()
     }
 
     /// These rows are in the store; what has been silent for long need not be remembered besides.
@@ -152,6 +168,7 @@ mod tests {
             plugins: Vec::new(),
             prepared: None,
             versions: Vec::new(),
+            registries: Vec::new(),
         }
     }
 

@@ -42,6 +42,8 @@ pub(crate) enum Order {
     PublishTime,
     /// Service templates only.
     LastPublished,
+    /// Service registries and their history only, which are not ordered here.
+    ConnectTime,
 }
 
 /// Which end of a list comes first.
@@ -232,7 +234,7 @@ fn order(source: &Source, filter: &ListFilter) -> String {
     };
     let column = match filter.order {
         Order::CreatedAt => format!("{object}.created_number"),
-        Order::UpdatedAt => format!("{object}.change_number"),
+        Order::UpdatedAt | Order::ConnectTime => format!("{object}.change_number"),
         Order::Name => format!("{named}.name"),
         Order::PublishTime => format!("{object}.publish_time"),
         Order::LastPublished => format!("{object}.last_published"),
@@ -246,7 +248,7 @@ fn order(source: &Source, filter: &ListFilter) -> String {
     // Times are seconds, and many templates were never published: among these the last change decides.
     let then = match filter.order {
         Order::PublishTime | Order::LastPublished => format!("{object}.change_number {direction}, "),
-        Order::CreatedAt | Order::UpdatedAt | Order::Name => String::new(),
+        Order::CreatedAt | Order::UpdatedAt | Order::Name | Order::ConnectTime => String::new(),
     };
     // One verb may write several objects under one change number; the id makes pages stable. It goes the same way, so
     // that an index is walked from either end.

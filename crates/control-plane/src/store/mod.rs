@@ -46,6 +46,7 @@ mod past_state;
 mod publication;
 mod publish_receipt;
 mod published_service;
+mod registry_check;
 mod release_set;
 mod rollout;
 mod route;
@@ -79,6 +80,7 @@ pub(crate) use publish_receipt::PublishReceipt;
 pub(crate) use published_service::{
     ActiveVersion, Placement, PublishedServiceRow, ServiceContent, ServiceWrite,
 };
+pub(crate) use registry_check::RegistryCheckRow;
 pub(crate) use release_set::{
     NumberedVersion, ReleaseSet, ReleaseSetRow, ReleasedGroup, ReleasedService, RolledBack,
 };

@@ -25,6 +25,7 @@ mod secrets;
 pub(crate) mod service_diff;
 pub(crate) mod service_import;
 pub(crate) mod service_publish;
+mod service_registry;
 pub(crate) mod service_sync;
 pub(crate) mod service_template;
 mod session;

@@ -35,6 +35,36 @@ const EXCEPTIONS: &[(&str, &str, u16, &str)] = &[
         409,
         "the service has a canary already",
     ),
+    (
+        "GET",
+        "/api/gateway_groups/{gateway_group_id}/service_registries/{service_registry_id}/kubernetes/internal_services",
+        400,
+        "the registry is a Consul",
+    ),
+    (
+        "GET",
+        "/api/gateway_groups/{gateway_group_id}/service_registries/{service_registry_id}/nacos/namespaces",
+        400,
+        "the registry is a Consul",
+    ),
+    (
+        "GET",
+        "/api/gateway_groups/{gateway_group_id}/service_registries/{service_registry_id}/nacos/namespaces/{nacos_namespace}/groups",
+        400,
+        "the registry is a Consul",
+    ),
+    (
+        "GET",
+        "/api/gateway_groups/{gateway_group_id}/service_registries/{service_registry_id}/nacos/namespaces/{nacos_namespace}/groups/{nacos_group}/services",
+        400,
+        "the registry is a Consul",
+    ),
+    (
+        "GET",
+        "/api/gateway_groups/{gateway_group_id}/service_registries/{service_registry_id}/nacos/namespaces/{nacos_namespace}/groups/{nacos_group}/services/{nacos_service}/instances_metadata",
+        400,
+        "the registry is a Consul",
+    ),
 ];
 
 /// What stands for a name in a path, a query or a body.
@@ -59,6 +89,7 @@ fn known(world: &Known, path: &str, name: &str) -> Option<Value> {
         "plugin_name" => json!("cors"),
         "proto_id" => json!("proto"),
         "service_registry_id" => json!("registry"),
+        "nacos_namespace" | "nacos_group" | "nacos_service" => json!("any"),
         "secret_manager" => json!("vault"),
         "secret_id" => json!("one"),
         "user_id" => world.user.clone(),

@@ -243,15 +243,16 @@ impl Upstream {
         let checks = upstream.checks.as_deref().filter(|_| written.len() > 1);
         let passive = checks.and_then(|checks| checks.passive.as_ref()).map(Passive::compile);
         let checking = checks.map(|checks| Checking::new(checks, &sessions));
-        let known = before.iter().flat_map(|before| &before.nodes);
+        let known = before.iter().flat_map(|before| &before.nodes).enumerate();
         let known: HashMap<_, _> =
-            known.map(|node| ((node.written.host.as_str(), node.written.port), node)).collect();
-        let mut nodes = Vec::with_capacity(written.len());
+            known.map(|(at, node)| ((node.written.host.as_str(), node.written.port), (at, node))).collect();
+        let (mut nodes, mut old) = (Vec::with_capacity(written.len()), Vec::with_capacity(written.len()));
         for node in &written {
             let same = known
                 .get(&(node.host.as_str(), node.port))
-                .filter(|known| known.written == *node && known.checker.is_some() == checking.is_some());
-            if let Some(same) = same {
+                .filter(|(_, known)| known.written == *node && known.checker.is_some() == checking.is_some());
+            old.push(same.map(|(at, _)| *at));
+            if let Some((_, same)) = same {
                 nodes.push(Arc::clone(same));
                 continue;
             }
@@ -260,7 +261,10 @@ impl Upstream {
             node.checker = checking.as_ref().map(|checking| checking.checker(&node)).transpose()?;
             nodes.push(Arc::new(node));
         }
-        let balance = Balance::new(upstream.balancing, &written, workers);
+        let mut balance = Balance::new(upstream.balancing, &written, workers);
+        if let Some(before) = before {
+            balance = balance.taking_over(&before.balance, &old);
+        }
         let key = upstream.key.as_deref().unwrap_or_default();
         let hashes = upstream.balancing == Balancing::ConsistentHash;
         Ok(Self {

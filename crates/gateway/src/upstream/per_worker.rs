@@ -17,6 +17,11 @@ impl<T> PerWorker<T> {
         Self((0..workers.max(1)).map(start).map(Padded).collect())
     }
 
+    /// What each worker counts, with what it counted in `before`.
+    pub(crate) fn beside<'p>(&'p mut self, before: &'p Self) -> impl Iterator<Item = (&'p mut T, &'p T)> {
+        self.0.iter_mut().zip(&before.0).map(|(now, before)| (&mut now.0, &before.0))
+    }
+
     /// What `worker` counts.
     pub(crate) fn of(&self, worker: usize) -> &T {
         &self.0[worker % self.0.len()].0

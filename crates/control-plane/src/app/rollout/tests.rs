@@ -106,6 +106,7 @@ impl Stage {
             plugins: Vec::new(),
             versions: versions.iter().map(counts).collect(),
             prepared: None,
+            registries: Vec::new(),
         };
         let proved = Proved { gateway_group_id: self.group.clone(), expires_at: None };
         let now = self.clock.load(Ordering::SeqCst);

@@ -39,6 +39,18 @@ impl Ewma {
         Self { count, epoch, lanes: PerWorker::new(workers, lane) }
     }
 
+    /// Goes by what `before` measured; `old` says which of its nodes a node was.
+    pub(super) fn take_over(&mut self, before: &Self, old: &[Option<usize>]) {
+        self.epoch = before.epoch;
+        for (lane, known) in self.lanes.beside(&before.lanes) {
+            for (measured, old) in lane.iter().zip(old) {
+                let Some(known) = old.and_then(|old| known.get(old)) else { continue };
+                measured.seconds.store(known.seconds.load(Ordering::Relaxed), Ordering::Relaxed);
+                measured.at.store(known.at.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
+    }
+
     /// The faster of two usable nodes picked at random, if any is usable.
     pub(super) fn next(&self, worker: usize, now: Instant, usable: impl Fn(usize) -> bool) -> Option<usize> {
         let (first, second) = self.pick(usable)?;

@@ -66,6 +66,30 @@ impl Balance {
         Self { groups: groups.collect() }
     }
 
+    /// The same, going on from `before`: `old` says which of its nodes each node was.
+    pub(super) fn taking_over(mut self, before: &Self, old: &[Option<usize>]) -> Self {
+        for group in &mut self.groups {
+            let old = &old[group.nodes.clone()];
+            // Nodes of one priority were of one priority before, or are other nodes.
+            let known = old
+                .iter()
+                .flatten()
+                .find_map(|node| before.groups.iter().find(|group| group.nodes.contains(node)));
+            let Some(known) = known else { continue };
+            let local = |node: &Option<usize>| {
+                node.filter(|node| known.nodes.contains(node)).map(|node| node - known.nodes.start)
+            };
+            let old: Vec<Option<usize>> = old.iter().map(local).collect();
+            match (&mut group.way, &known.way) {
+                (Way::RoundRobin(way), Way::RoundRobin(known)) => way.take_over(known),
+                (Way::LeastConnections(way), Way::LeastConnections(known)) => way.take_over(known, &old),
+                (Way::Ewma(way), Way::Ewma(known)) => way.take_over(known, &old),
+                _ => {}
+            }
+        }
+        self
+    }
+
     /// The next usable node, if there is one.
     pub fn next(&self, asked: Asked, usable: impl Fn(usize) -> bool) -> Option<usize> {
         self.groups.iter().find_map(|group| {

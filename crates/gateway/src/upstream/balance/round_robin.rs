@@ -27,6 +27,13 @@ impl RoundRobin {
         Self { order: order.into(), places }
     }
 
+    /// Goes on where `before` was, so that frequent changes do not bring the first nodes more than their share.
+    pub(super) fn take_over(&mut self, before: &Self) {
+        for (place, known) in self.places.beside(&before.places) {
+            *place = AtomicU32::new(known.load(Ordering::Relaxed));
+        }
+    }
+
     /// The next usable node for `worker`, if there is one.
     pub(super) fn next(&self, worker: usize, usable: impl Fn(usize) -> bool) -> Option<usize> {
         let place = self.places.of(worker);

@@ -6,8 +6,10 @@
 //! request finds it as cheaply as any other upstream. A registry that cannot be asked changes nothing.
 //!
 //! * [`table`]: what requests read.
+//! * [`probes`]: whether registries are there.
 //! * [`registries`]: the registries of the group, and which of them is meant.
 
+pub(crate) mod probes;
 pub(crate) mod registries;
 pub(crate) mod table;
 

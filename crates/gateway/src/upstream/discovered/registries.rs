@@ -22,6 +22,7 @@ use crate::tls;
 pub(crate) struct Registries(BTreeMap<ObjectId, Connected>);
 
 /// A registry that can be asked, or why not.
+#[derive(Clone)]
 pub(crate) struct Connected {
     object: Arc<GroupObject>,
     pub(crate) written: ServiceRegistry,
@@ -65,6 +66,15 @@ impl Registries {
         });
         let refused = refused.collect();
         (now, refused)
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&ObjectId, &Connected)> {
+        self.0.iter()
+    }
+
+    pub(super) fn contains(&self, id: &ObjectId) -> bool {
+        self.0.contains_key(id)
     }
 
     /// The registry that is meant: the one that is named, or else the only one of its type.

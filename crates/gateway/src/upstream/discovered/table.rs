@@ -6,8 +6,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use gatewright_model::protocol::RegistryReport;
 use tokio::sync::watch;
 
+use super::probes::{Looked, reports};
 use super::registries::Registries;
 use crate::proxy::reject::RejectReason;
 use crate::upstream::{Reachable, Upstream};
@@ -40,12 +42,13 @@ struct Shared {
     free: Mutex<Vec<usize>>,
     /// Those of the configuration that is served; `None`: there is none yet.
     registries: watch::Sender<Option<Arc<Registries>>>,
+    looked: Mutex<Looked>,
 }
 
 impl Default for Board {
     fn default() -> Self {
-        let (table, free) = (Arc::default(), Mutex::default());
-        Self(Arc::new(Shared { table, free, registries: watch::channel(None).0 }))
+        let (table, free, looked) = (Arc::default(), Mutex::default(), Mutex::default());
+        Self(Arc::new(Shared { table, free, registries: watch::channel(None).0, looked }))
     }
 }
 
@@ -67,6 +70,16 @@ impl Board {
             *now = Some(Arc::clone(registries));
             is_news
         });
+    }
+
+    /// Changes what was found when registries were looked at.
+    pub(super) fn looked(&self, change: impl FnOnce(&mut Looked)) {
+        change(&mut self.0.looked.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What was found when registries were looked at.
+    pub(crate) fn reports(&self) -> Vec<RegistryReport> {
+        reports(&self.0.looked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A number of one's own.

@@ -143,6 +143,7 @@ async fn open(
         plugins: Vec::new(),
         prepared: None,
         versions: Vec::new(),
+        registries: Vec::new(),
     };
     let mut lines = connection.watch(site, &query).await?;
     connection.beat(site, &heartbeat).await?;
