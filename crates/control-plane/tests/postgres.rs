@@ -72,6 +72,10 @@ mod stream_route_template {
     once_more!(crate::api::stream_route_template => a_stream_route_is_created_read_replaced_and_deleted, a_service_template_holds_routes_of_one_kind, stream_routes_are_published_rolled_back_and_synchronised_with_their_version, a_stream_route_of_a_version_is_found_by_its_id_when_its_template_is_gone);
 }
 
+mod stream_claim {
+    once_more!(crate::api::stream_claim => what_another_stream_route_claims_is_refused_by_name, a_disabled_service_claims_nothing_until_it_is_enabled, a_publish_and_a_rollback_claim_what_their_version_says);
+}
+
 mod service_sync {
     once_more!(crate::api::service_sync => a_service_without_a_version_gets_one_in_both_groups, a_service_gets_its_version_where_it_is, the_running_version_is_synchronised_without_naming_it, a_synchronisation_that_makes_no_sense_is_refused_with_the_reason);
 }

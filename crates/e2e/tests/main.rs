@@ -31,6 +31,7 @@ mod headers;
 mod refusals;
 mod routing;
 mod streaming;
+mod streams;
 
 mod fleet;
 mod observe;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use gatewright_model::id::{GatewayGroupId, InstanceId};
 use gatewright_model::message::{Fields, Known};
+pub use gatewright_model::stream::ports::Ports;
 use gatewright_plugins::is_same_secret;
 use ipnet::IpNet;
 
@@ -57,6 +58,8 @@ pub struct Settings {
     pub trust: Trust,
     /// Where no configuration makes it connect to.
     pub denied: DeniedNetworks,
+    /// The ports that a configuration may open for streams, on the address of the proxy listener.
+    pub stream_ports: Ports,
 }
 
 /// Networks that no configuration makes a gateway connect to, be it for nodes, health checks or plugins: whoever may
@@ -171,6 +174,8 @@ pub struct Trust {
     pub proxy_protocol: bool,
     /// The same for the TLS listener.
     pub proxy_protocol_tls: bool,
+    /// The same for every port of streams.
+    pub proxy_protocol_streams: bool,
 }
 
 impl Trust {
@@ -203,6 +208,8 @@ pub struct Limits {
     pub body_bytes_max: Option<NonZeroU64>,
     /// How long a WebSocket may stay open after its route was removed.
     pub websocket_drain: Duration,
+    /// How long a stream may go on after its stream route was removed.
+    pub stream_drain: Duration,
     /// How long an idle connection stays open for one last request after a stop: a client that is just sending one
     /// learns from the answer, and not from a reset, that it was the last.
     pub shutdown_grace: Duration,
@@ -220,6 +227,7 @@ impl Default for Limits {
             body_rate_min: NonZeroU64::new(240),
             body_bytes_max: None,
             websocket_drain: Duration::from_secs(300),
+            stream_drain: Duration::from_secs(300),
             shutdown_grace: Duration::from_secs(5),
         }
     }

@@ -1,4 +1,4 @@
-//! Listening sockets on their way from a process to the one that replaces it.
+//! Sockets on their way from a process to the one that replaces it.
 //!
 //! The very sockets are handed over (`SCM_RIGHTS`), not merely their addresses: connections that the system has
 //! accepted and nobody has fetched yet wait in the socket, and would be reset if it were closed.
@@ -7,7 +7,6 @@
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
-use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -17,8 +16,9 @@ use rustix::net::{
     SendFlags, recvmsg, sendmsg,
 };
 
-/// Sockets a process may hand over; more is a mistake on the other side.
-const SOCKETS_MAX: usize = 4096;
+/// Sockets a process may hand over, of which streams may have one for each worker and port; more is a mistake on the
+/// other side.
+const SOCKETS_MAX: usize = 1 << 17;
 
 /// After the last socket.
 const END: u8 = b'.';
@@ -32,45 +32,59 @@ pub(crate) enum Purpose {
     Proxy,
     ProxyTls,
     Status,
+    StreamTcp,
+    StreamUdp,
 }
 
 impl Purpose {
-    const ALL: [Self; 3] = [Self::Proxy, Self::ProxyTls, Self::Status];
+    const ALL: [Self; 5] = [Self::Proxy, Self::ProxyTls, Self::Status, Self::StreamTcp, Self::StreamUdp];
 
     fn byte(self) -> u8 {
         match self {
             Self::Proxy => b'p',
             Self::ProxyTls => b't',
             Self::Status => b's',
+            Self::StreamTcp => b'c',
+            Self::StreamUdp => b'u',
         }
     }
 }
 
-/// Listening sockets, each with its purpose.
+/// Sockets, each with its purpose.
 #[derive(Debug, Default)]
-pub(crate) struct Sockets(Vec<(Purpose, TcpListener)>);
+pub(crate) struct Sockets(Vec<(Purpose, OwnedFd)>);
 
 impl Sockets {
-    /// Keeps a second handle on `listener`.
+    /// Keeps a second handle on `socket`.
     ///
     /// # Errors
     /// When the system has no more file descriptors.
-    pub(crate) fn keep(&mut self, purpose: Purpose, listener: &TcpListener) -> io::Result<()> {
-        self.0.push((purpose, listener.try_clone()?));
+    pub(crate) fn keep(&mut self, purpose: Purpose, socket: &impl AsFd) -> io::Result<()> {
+        self.0.push((purpose, socket.as_fd().try_clone_to_owned()?));
         Ok(())
     }
 
+    /// The same once more.
+    ///
+    /// # Errors
+    /// When the system has no more file descriptors.
+    pub(crate) fn copied(&self) -> io::Result<Self> {
+        let mut copied = Self::default();
+        self.0.iter().try_for_each(|(purpose, socket)| copied.keep(*purpose, socket))?;
+        Ok(copied)
+    }
+
     /// Takes out what is for `purpose`, in the order it was kept.
-    pub(crate) fn take(&mut self, purpose: Purpose) -> Vec<TcpListener> {
+    pub(crate) fn take<S: From<OwnedFd>>(&mut self, purpose: Purpose) -> Vec<S> {
         let taken = self.0.extract_if(.., |(kept_for, _)| *kept_for == purpose);
-        taken.map(|(_, listener)| listener).collect()
+        taken.map(|(_, socket)| S::from(socket)).collect()
     }
 
     fn send(&self, peer: &UnixStream) -> io::Result<()> {
-        for (purpose, listener) in &self.0 {
+        for (purpose, socket) in &self.0 {
             let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
             let mut control = SendAncillaryBuffer::new(&mut space);
-            let sockets = [listener.as_fd()];
+            let sockets = [socket.as_fd()];
             control.push(SendAncillaryMessage::ScmRights(&sockets));
             sendmsg(peer, &[IoSlice::new(&[purpose.byte()])], &mut control, SendFlags::empty())?;
         }
@@ -93,7 +107,7 @@ impl Sockets {
             match (received.bytes, purpose, socket) {
                 (0, _, _) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 (_, Some(purpose), Some(socket)) if sockets.0.len() < SOCKETS_MAX => {
-                    sockets.0.push((purpose, TcpListener::from(socket)));
+                    sockets.0.push((purpose, socket));
                 }
                 (_, None, None) if byte[0] == END => return Ok(sockets),
                 _ => return Err(io::Error::other("what was handed over is not understood")),
@@ -138,7 +152,7 @@ pub(crate) fn hand_over(sockets: &Sockets, peer: UnixStream) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpStream;
+    use std::net::{TcpListener, TcpStream};
 
     fn listener() -> TcpListener {
         TcpListener::bind("127.0.0.1:0").unwrap()
@@ -155,9 +169,9 @@ mod tests {
         let old = std::thread::spawn(move || hand_over(&sockets, ours));
         let mut inheritance = Inheritance::receive(theirs).unwrap();
         drop((proxy, status));
-        assert_eq!(inheritance.sockets.take(Purpose::ProxyTls).len(), 0);
-        assert_eq!(inheritance.sockets.take(Purpose::Status).len(), 1);
-        let proxy = inheritance.sockets.take(Purpose::Proxy).remove(0);
+        assert_eq!(inheritance.sockets.take::<TcpListener>(Purpose::ProxyTls).len(), 0);
+        assert_eq!(inheritance.sockets.take::<TcpListener>(Purpose::Status).len(), 1);
+        let proxy = inheritance.sockets.take::<TcpListener>(Purpose::Proxy).remove(0);
         inheritance.confirm().unwrap();
         old.join().unwrap().unwrap();
         let (mut accepted, _) = proxy.accept().unwrap();

@@ -8,8 +8,10 @@ use std::time::Duration;
 use gatewright_model::id::InstanceId;
 use gatewright_model::protocol::{
     COMPARED_HEARTBEAT_INTERVAL, HEARTBEAT_INTERVAL, HEARTBEAT_PATH, HEARTBEAT_TEXT_LENGTH_MAX, Heartbeat,
+    QUARANTINED_NAMED_MAX,
 };
 use gatewright_model::rollout::verdict::VersionCounts;
+use gatewright_model::stream::ports::Ports;
 use hyper::StatusCode;
 use tokio::sync::watch;
 
@@ -30,6 +32,7 @@ pub(crate) struct Identity {
     pub(crate) instance_id: InstanceId,
     pub(crate) hostname: String,
     pub(crate) ports: Vec<u16>,
+    pub(crate) stream_ports: Ports,
     pub(crate) cores: u32,
 }
 
@@ -84,11 +87,17 @@ fn heartbeat(identity: &Identity, current: &Current, reports: &Reports) -> Heart
         hostname: identity.hostname.chars().take(HEARTBEAT_TEXT_LENGTH_MAX).collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ports: identity.ports.clone(),
+        stream_ports: identity.stream_ports.clone(),
         cores: identity.cores,
         epoch: report.epoch.filter(|_| is_live),
         applied: report.applied.filter(|_| is_live),
         persisted: report.persisted,
-        quarantined: report.quarantined,
+        quarantined: report
+            .quarantined
+            .into_iter()
+            .chain(report.unopened)
+            .take(QUARANTINED_NAMED_MAX)
+            .collect(),
         plugins: gatewright_plugins::ALL.iter().map(|kind| kind.name.to_owned()).collect(),
         prepared: report.prepared,
         versions: live.compared.iter().map(counted).collect(),

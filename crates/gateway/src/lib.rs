@@ -13,9 +13,11 @@
 //! * `http2`: what the `h2` crate leaves to decide.
 //! * [`upstream`]: nodes, balancing, health, connections kept open.
 //! * `proxy`: a request on its way.
+//! * `stream`: a connection at layer 4 on its way.
 //! * [`telemetry`]: what the gateway tells about its work.
 //! * `tls`: certificates, and handshakes with clients.
 //! * `transport`: what a connection runs on. `memory`: what happens when it runs short.
+//! * `data_directory`: what is kept over restarts.
 //! * `listeners`, `handover`: the listening sockets, and how they pass to the process that replaces this one.
 //! * `outbound`: the way outside for plugins. `secrets`: what references of configurations stand for.
 //! * `worker`: one thread, one runtime, nothing shared on the request path.
@@ -31,6 +33,7 @@ pub mod rehearsal;
 pub mod router;
 pub mod upstream;
 
+mod data_directory;
 mod handover;
 mod listeners;
 mod memory;
@@ -40,6 +43,7 @@ mod secrets;
 mod http1;
 mod http2;
 mod proxy;
+mod stream;
 pub mod telemetry;
 mod tls;
 mod transport;
@@ -55,14 +59,12 @@ pub mod fuzzing;
 #[cfg(test)]
 mod seeds;
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::ops::Deref;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -73,16 +75,17 @@ pub use source::{Connector, Io, Source};
 use tokio::runtime::{Builder, Handle, LocalOptions, Runtime};
 use tokio::sync::{mpsc, watch};
 
+use data_directory::DataDirectory;
 use handover::Sockets;
 use heartbeat::Identity;
 use listeners::Addresses;
 use live::LiveConfig;
 use live::current::Current;
-use source::cache::Cache;
 use source::connection::Shared;
 use source::control_plane::Following;
 use source::file::follow::Follower;
 use source::report::Reports;
+use stream::listeners::{Ground, Open, StreamListeners};
 use telemetry::access_log::writer::Channel;
 use telemetry::access_log::{self, Destination};
 use telemetry::metrics::Metrics;
@@ -98,9 +101,6 @@ const BACKGROUND_THREADS: usize = 2;
 
 /// Between two looks for the first configuration.
 const CONFIGURED_INTERVAL: Duration = Duration::from_millis(10);
-
-/// Held as long as a gateway uses its data directory.
-const LOCK_FILE: &str = "gateway.lock";
 
 /// How often numbers of what has gone are looked through.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
@@ -124,6 +124,7 @@ pub struct Gateway {
     _background: BackgroundRuntime,
     current: Current,
     sockets: Arc<Sockets>,
+    streams: StreamListeners,
     /// Unlocked when it is closed; none: nothing is kept on disk.
     _lock: Option<File>,
 }
@@ -165,11 +166,11 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
     let current = Current::new(LiveConfig::unconfigured(Arc::clone(&metrics)));
     let ((stop, stopping), (end, ending)) = (watch::channel(false), watch::channel(false));
     let background = BackgroundRuntime::start()?;
-    if let Some(limit) = settings.memory.clone() {
-        background.spawn(memory::watch(limit, door.pressure.clone()));
-    }
+    watch_over(&settings, &door, &metrics, &background);
     let (opening, opened) = watch::channel(!takes_over);
     background.spawn(open_once_configured(current.clone(), opening));
+    let (ground, news) = (Ground::of(&settings, &listeners.addresses), (current.clone(), reports.clone()));
+    let streams = StreamListeners::follow(ground, listeners.streams, news, &background, stopping.clone());
     let teller = Arc::new(Teller::new(&settings));
     let access_log = settings.access_log.clone().map(AccessLog::start).transpose()?;
     let shown = status::Shown {
@@ -181,7 +182,6 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
         teller: Arc::clone(&teller),
         connector: source.connector(),
     };
-    background.spawn(sweep(Arc::clone(&metrics)));
     background.spawn(upstream::discovered::probes::look(current.board().clone()));
     background.spawn(serve_status(listeners.status, shown, stopping.clone()));
     let outside = upstream::Outside::of(&settings, &tls, &metrics.shipments);
@@ -194,8 +194,8 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
 
     let (alive, workers_ended) = mpsc::channel(1);
     let mut tls_listeners = listeners.tls.into_iter();
+    let lines = access_log.as_ref().map(|log| &log.channel);
     for (index, plain) in listeners.proxy.into_iter().enumerate() {
-        let lines = access_log.as_ref().map(|log| &log.channel);
         let thread = Worker {
             index,
             plain,
@@ -207,6 +207,7 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
             door: Arc::clone(&door),
             hours: Hours { open: opened.clone(), stop: stopping.clone() },
             end: ending.clone(),
+            streams: streams.subscribe(),
             alive: alive.clone(),
         };
         thread.spawn()?;
@@ -220,6 +221,7 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
         _background: background,
         current,
         sockets: Arc::new(listeners.kept),
+        streams,
         _lock: lock,
     })
 }
@@ -290,6 +292,7 @@ fn report(
         instance_id: settings.instance_id.clone(),
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         ports,
+        stream_ports: settings.stream_ports.clone(),
         cores: u32::try_from(settings.workers.get()).unwrap_or(u32::MAX),
     };
     heartbeat::report(settings.clone(), identity, shared.clone(), current.clone(), reports.clone(), stopping)
@@ -308,6 +311,14 @@ async fn open_once_configured(current: Current, opening: watch::Sender<bool>) {
     opening.send_replace(true);
 }
 
+/// Has an eye on memory, and on numbers that nobody needs any more.
+fn watch_over(settings: &Settings, door: &Door, metrics: &Arc<Metrics>, background: &Handle) {
+    if let Some(limit) = settings.memory.clone() {
+        background.spawn(memory::watch(limit, door.pressure.clone()));
+    }
+    background.spawn(sweep(Arc::clone(metrics)));
+}
+
 /// Forgets the numbers of what has been gone for long, as long as the gateway runs.
 async fn sweep(metrics: Arc<Metrics>) {
     loop {
@@ -323,47 +334,6 @@ async fn serve_status(listener: TcpListener, shown: status::Shown, stopping: wat
     }
 }
 
-/// What is kept between two lives of a gateway.
-#[derive(Default)]
-struct DataDirectory {
-    cache: Option<Cache>,
-    lock: Option<File>,
-}
-
-impl DataDirectory {
-    /// A directory that cannot be used costs the next restart, not this one; one that another gateway uses is refused,
-    /// unless that is the one this takes over from: then it is read, and written once that one has ended.
-    fn open(path: &Path, settings: &Settings, takes_over: bool) -> Result<Self, StartError> {
-        let opened = DirBuilder::new().recursive(true).mode(0o700).create(path).and_then(|()| {
-            let lock = path.join(LOCK_FILE);
-            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(lock)
-        });
-        let complain = |error: io::Error| {
-            tracing::error!(path = %path.display(), %error, "no configuration is kept on disk (--data-dir); a restart without a control plane would have none");
-            Self::default()
-        };
-        let lock = match opened {
-            Ok(lock) => lock,
-            Err(error) => return Ok(complain(error)),
-        };
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) if takes_over => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(StartError::DataDirectoryTaken { path: path.to_owned() });
-            }
-            Err(TryLockError::Error(error)) => return Ok(complain(error)),
-        }
-        match Cache::open(path, &settings.gateway_group_id) {
-            Ok(cache) => match lock.try_clone() {
-                Ok(turn) => Ok(Self { cache: Some(cache.in_turn(turn)), lock: Some(lock) }),
-                Err(error) => Ok(Self { lock: Some(lock), ..complain(error) }),
-            },
-            Err(error) => Ok(Self { lock: Some(lock), ..complain(error) }),
-        }
-    }
-}
-
 /// What a worker thread is started with.
 struct Worker {
     index: usize,
@@ -376,6 +346,7 @@ struct Worker {
     door: Arc<Door>,
     hours: Hours,
     end: watch::Receiver<bool>,
+    streams: watch::Receiver<Open>,
     /// Dropped when the thread ends, which is all it is for.
     alive: mpsc::Sender<()>,
 }
@@ -388,8 +359,9 @@ impl Worker {
     }
 
     fn run(self) {
-        let Worker { index, plain, tls_listener, tls, current, limits, recorder, door, hours, end, alive } =
+        let Worker { index, plain, tls_listener, tls, current, limits, recorder, door, hours, end, .. } =
             self;
+        let Worker { streams, alive, .. } = self;
         let live = current.reader();
         let worker = worker::Worker::new(Setup { index, live, tls, limits, recorder, door, end });
         let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
@@ -397,7 +369,7 @@ impl Worker {
             Err(error) => return tracing::error!(index, %error, "a worker cannot start its runtime"),
         };
         runtime.block_on(async {
-            match worker::Listeners::of(plain, tls_listener) {
+            match worker::Listeners::of(plain, tls_listener, streams) {
                 Ok(listeners) => worker::run(worker, listeners, hours).await,
                 Err(error) => tracing::error!(index, %error, "a worker cannot use its listener"),
             }
@@ -457,8 +429,12 @@ impl Gateway {
     /// # Errors
     /// When the other process ends, fails or answers too late, as the timeouts of `peer` say.
     pub async fn hand_over(&self, peer: UnixStream) -> io::Result<()> {
-        let sockets = Arc::clone(&self.sockets);
-        let handing = tokio::task::spawn_blocking(move || handover::hand_over(&sockets, peer));
+        let (sockets, streams) = (Arc::clone(&self.sockets), self.streams.clone());
+        let handing = tokio::task::spawn_blocking(move || {
+            let mut all = sockets.copied()?;
+            streams.keep(&mut all)?;
+            handover::hand_over(&all, peer)
+        });
         handing.await.map_err(io::Error::other)?
     }
 
@@ -474,6 +450,7 @@ impl Gateway {
         // The workers close what they accept from; a copy would keep the sockets open with nobody to accept.
         self.sockets = Arc::default();
         self.stop.send_replace(true);
+        self.streams.close();
         let goodbye = GOODBYE.min(deadline / 2);
         let mut ended = tokio::time::timeout(deadline - goodbye, self.workers_ended.recv()).await;
         if ended.is_err() {

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use crate::config::{Settings, StartError};
 use crate::handover::{Purpose, Sockets};
+use crate::stream::listeners::Inherited;
 use crate::worker::listen;
 
 /// The listening sockets of a gateway.
@@ -13,6 +14,8 @@ pub(crate) struct Listeners {
     /// One for each worker, or none.
     pub(crate) tls: Vec<TcpListener>,
     pub(crate) status: TcpListener,
+    /// What the process before had open for streams.
+    pub(crate) streams: Inherited,
     pub(crate) addresses: Addresses,
     /// All of them once more, to be handed over.
     pub(crate) kept: Sockets,
@@ -26,6 +29,11 @@ pub(crate) struct Addresses {
 }
 
 impl Addresses {
+    /// All the ports.
+    pub(crate) fn taken(&self) -> Vec<u16> {
+        self.ports().into_iter().chain([self.status.port()]).collect()
+    }
+
     /// The ports that clients connect to.
     pub(crate) fn ports(&self) -> Vec<u16> {
         [Some(self.proxy), self.tls].iter().flatten().map(SocketAddr::port).collect()
@@ -37,7 +45,8 @@ pub(crate) fn open(settings: &Settings, mut inherited: Sockets) -> Result<Listen
     let mut open = |purpose, address, count, flag| {
         let wrong = |source| StartError::Bind { address, flag, source };
         let fits = |socket: &TcpListener| socket.local_addr().is_ok_and(|bound| is_asked_for(bound, address));
-        let (mut sockets, others) = inherited.take(purpose).into_iter().partition::<Vec<_>, _>(fits);
+        let inherited = inherited.take::<TcpListener>(purpose).into_iter();
+        let (mut sockets, others) = inherited.partition::<Vec<_>, _>(fits);
         if !others.is_empty() {
             tracing::warn!(%address, flag, "the address changed: whoever waits at the old one is turned away");
         }
@@ -77,7 +86,8 @@ pub(crate) fn open(settings: &Settings, mut inherited: Sockets) -> Result<Listen
             copied.map_err(|source| StartError::Bind { address, flag, source })?;
         }
     }
-    Ok(Listeners { proxy, tls, status, addresses, kept })
+    let streams = Inherited::of(&mut inherited);
+    Ok(Listeners { proxy, tls, status, streams, addresses, kept })
 }
 
 /// Whether a socket at `bound` is one that `asked` means; port 0 means any.

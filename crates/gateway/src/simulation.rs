@@ -91,6 +91,7 @@ pub fn gateway(
         instance_id: settings.instance_id.clone(),
         hostname: "simulated".to_owned(),
         ports: Vec::new(),
+        stream_ports: settings.stream_ports.clone(),
         cores: 1,
     };
     let (stop, stopping) = watch::channel(false);

@@ -8,7 +8,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use clap::Args;
-use gatewright_gateway::config::Trust;
+use gatewright_gateway::config::{Ports, Trust};
 use gatewright_gateway::{Limits, MemoryLimit};
 use ipnet::IpNet;
 
@@ -56,6 +56,20 @@ pub(crate) struct ClientLimits {
     #[arg(long, env = "GATEWRIGHT_WEBSOCKET_DRAIN", value_name = "SECONDS", default_value = "300")]
     #[arg(value_parser = seconds)]
     websocket_drain: Duration,
+    /// Ports that a configuration may open for streams, such as `9000-9100,5432`, on the address of --proxy. Without:
+    /// none.
+    #[arg(
+        long,
+        env = "GATEWRIGHT_STREAM_PORTS",
+        value_name = "PORTS",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) stream_ports: Ports,
+    /// Seconds a stream may go on after its stream route was removed; 0: it ends with it.
+    #[arg(long, env = "GATEWRIGHT_STREAM_DRAIN", value_name = "SECONDS", default_value = "300")]
+    #[arg(value_parser = seconds_or_none)]
+    stream_drain: Duration,
     /// Seconds an idle connection stays open after a stop for one last request, which is answered with
     /// `Connection: close`; 0: none.
     #[arg(long, env = "GATEWRIGHT_SHUTDOWN_GRACE", value_name = "SECONDS", default_value = "5")]
@@ -69,7 +83,7 @@ pub(crate) struct ClientLimits {
     #[arg(long, env = "GATEWRIGHT_TRUSTED_ADDRESSES", value_name = "NETWORK", value_delimiter = ',')]
     #[arg(value_parser = network)]
     trusted_addresses: Vec<IpNet>,
-    /// Listeners (`proxy`, `proxy-tls`) on which every connection begins with the PROXY protocol, version 1 or 2.
+    /// Listeners (`proxy`, `proxy-tls`, `streams`) on which every connection begins with the PROXY protocol, version 1 or 2.
     #[arg(long, env = "GATEWRIGHT_PROXY_PROTOCOL", value_name = "LISTENER", value_delimiter = ',')]
     proxy_protocol: Vec<ProxyProtocolListener>,
 }
@@ -79,6 +93,7 @@ pub(crate) struct ClientLimits {
 enum ProxyProtocolListener {
     Proxy,
     ProxyTls,
+    Streams,
 }
 
 impl ClientLimits {
@@ -94,6 +109,7 @@ impl ClientLimits {
             body_rate_min: NonZeroU64::new(self.body_rate_min),
             body_bytes_max: NonZeroU64::new(self.body_bytes_max),
             websocket_drain: self.websocket_drain,
+            stream_drain: self.stream_drain,
             shutdown_grace: self.shutdown_grace,
         }
     }
@@ -114,6 +130,7 @@ impl ClientLimits {
             addresses: self.trusted_addresses.clone(),
             proxy_protocol: speaks(ProxyProtocolListener::Proxy),
             proxy_protocol_tls: speaks(ProxyProtocolListener::ProxyTls),
+            proxy_protocol_streams: speaks(ProxyProtocolListener::Streams),
         }
     }
 }

@@ -13,6 +13,7 @@
 //! * [`rehearsal`]: what would become of a request, without sending it.
 //! * [`rollout`]: a version on its way into a group, and whether it is worse than the one before.
 //! * [`sample`]: what is kept of requests that came.
+//! * [`stream`]: what stream routes claim, and the ports they are served at.
 //! * [`conflict`]: which routes get in each other's way.
 //! * [`diff`]: what differs between two states of a service.
 //! * [`openapi`]: what of a service an OpenAPI document can say, and the other way round.
@@ -41,4 +42,5 @@ pub mod path_pattern;
 pub mod rehearsal;
 pub mod rollout;
 pub mod sample;
+pub mod stream;
 pub mod target;

@@ -24,6 +24,7 @@ use crate::matching::MatchSettings;
 use crate::resource::group_object::{GroupObject, ObjectKey};
 use crate::rollout::verdict::{LATENCY_ENDS, VersionCounts};
 use crate::snapshot::{PublishedService, Revision};
+use crate::stream::ports::Ports;
 
 /// Where a control plane serves the watch.
 pub const WATCH_PATH: &str = "/sync/v1/watch";
@@ -347,6 +348,9 @@ pub struct Heartbeat {
     pub version: String,
     /// The ports it answers clients on.
     pub ports: Vec<u16>,
+    /// The ports it may open for streams.
+    #[serde(default, skip_serializing_if = "Ports::is_empty")]
+    pub stream_ports: Ports,
     /// Its workers, each on one core.
     pub cores: u32,
     /// The epoch of the applied revision.
@@ -539,6 +543,7 @@ mod tests {
             hostname: "h".to_owned(),
             version: "1.0.0".to_owned(),
             ports: vec![9080],
+            stream_ports: Ports::default(),
             cores: 2,
             epoch: None,
             applied: None,

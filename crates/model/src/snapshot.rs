@@ -11,14 +11,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::ContentDigest;
 use crate::id::{ObjectId, ServiceId, ServiceVersionId};
-use crate::lifecycle::{RouteVersion, RuntimeConfiguration, ServiceVersion};
+use crate::lifecycle::{RouteVersion, RuntimeConfiguration, ServiceVersion, Status};
 use crate::matching::MatchSettings;
 use crate::protocol::{Epoch, Update};
 use crate::resource::Plugins;
 use crate::resource::group_object::{GroupObject, ObjectKey};
 use crate::resource::service::ServiceKind;
+use crate::resource::stream_route::StreamRoute;
 use crate::resource::upstream::Upstream;
 use crate::rollout::Canary;
+use crate::stream::claim::{Carrier, Claim};
 
 /// The rising number of a gateway group's intent; every change of what the group's gateways serve raises it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -53,6 +55,9 @@ pub struct PublishedService {
     pub plugins: Plugins,
     /// The routes.
     pub routes: Vec<RouteVersion>,
+    /// The stream routes, of a service at layer 4.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stream_routes: Vec<RouteVersion<StreamRoute>>,
     /// Upstreams beside the default one, for plugins that choose among them; what names one that is not here means
     /// the default one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -80,6 +85,7 @@ impl PublishedService {
             kind: version.kind,
             plugins: version.plugins.into_inner(),
             routes: version.routes,
+            stream_routes: version.stream_routes,
             upstreams: BTreeMap::new(),
             canary: None,
             compared_with: None,
@@ -99,6 +105,8 @@ impl PublishedService {
             kind: canary.kind,
             plugins: canary.plugins.clone(),
             routes: canary.routes.clone(),
+            // A service at layer 4 has no canary.
+            stream_routes: Vec::new(),
             upstreams: self.upstreams.clone(),
             canary: None,
             compared_with: None,
@@ -112,7 +120,8 @@ impl PublishedService {
             std::iter::once(&canary.plugins).chain(canary.routes.iter().map(|route| &*route.route.plugins))
         });
         let own = self.routes.iter().map(|route| &*route.route.plugins);
-        std::iter::once(&self.plugins).chain(own).chain(candidate)
+        let streams = self.stream_routes.iter().map(|route| &*route.route.plugins);
+        std::iter::once(&self.plugins).chain(own).chain(streams).chain(candidate)
     }
 
     /// The same, to be changed.
@@ -122,7 +131,18 @@ impl PublishedService {
             std::iter::once(&mut canary.plugins).chain(routes)
         });
         let own = self.routes.iter_mut().map(|route| &mut *route.route.plugins);
-        std::iter::once(&mut self.plugins).chain(own).chain(candidate)
+        let streams = self.stream_routes.iter_mut().map(|route| &mut *route.route.plugins);
+        std::iter::once(&mut self.plugins).chain(own).chain(streams).chain(candidate)
+    }
+
+    /// What its stream routes claim, in their order; a matcher that cannot be understood claims nothing, as it was
+    /// refused when it was written.
+    pub fn claims(&self) -> impl Iterator<Item = (&RouteVersion<StreamRoute>, Claim)> {
+        let takes_streams = self.kind == ServiceKind::Stream && self.runtime.status == Status::Enabled;
+        let carrier = Carrier::of(self.runtime.upstream.scheme).filter(|_| takes_streams);
+        self.stream_routes
+            .iter()
+            .filter_map(move |route| Some((route, Claim::of(&route.route, carrier?).ok()?)))
     }
 
     /// The numbers of the versions whose requests somebody compares; none: nobody does.
@@ -141,6 +161,7 @@ impl PublishedService {
             version.route.methods.shrink_to_fit();
         }
         self.routes.shrink_to_fit();
+        self.stream_routes.shrink_to_fit();
         if let Some(canary) = &mut self.canary {
             canary.routes.shrink_to_fit();
         }

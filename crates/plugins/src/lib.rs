@@ -162,6 +162,15 @@ pub fn is_known(name: &str) -> bool {
     find(name).is_some()
 }
 
+/// The plugins that mean something to a stream, which has no requests.
+const ON_STREAMS: &[&str] = &[];
+
+/// Whether the plugin called `name` works on streams.
+#[must_use]
+pub fn works_on_streams(name: &str) -> bool {
+    ON_STREAMS.contains(&name)
+}
+
 /// Everything wrong with `config` as the configuration of the plugin called `name` on a service, route, global rule or
 /// consumer, each with its JSON path in `config`.
 #[must_use]

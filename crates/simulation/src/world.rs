@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use gatewright_control_plane::simulation::Database;
-use gatewright_gateway::config::DeniedNetworks;
-use gatewright_gateway::config::Tls;
+use gatewright_gateway::config::{DeniedNetworks, Ports, Tls};
 use gatewright_gateway::simulation::{Observed, gateway};
 use gatewright_gateway::{Limits, Settings, Trust};
 use gatewright_model::digest::ContentDigest;
@@ -359,6 +358,7 @@ fn settings(number: usize, disk: Option<&Path>) -> Settings {
         trust: Trust::default(),
         denied: DeniedNetworks::default(),
         debug_token: None,
+        stream_ports: Ports::default(),
         measures_plugins: false,
     }
 }

@@ -104,6 +104,28 @@ impl Server {
         format!("postgres://{USER}@localhost:{PORT}/{name}?host={socket}")
     }
 
+    /// The socket on which it is reached.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join(format!(".s.PGSQL.{PORT}"))
+    }
+
+    /// What PostgreSQL's own client says to `sql`, asked through whoever listens at `address`.
+    ///
+    /// # Panics
+    /// If it says anything but an answer.
+    #[must_use]
+    pub fn ask_at(&self, address: std::net::SocketAddr, sql: &str) -> String {
+        let mut command = prepared(&self.programs.join("psql"), &self.directory, self.account);
+        let (host, port) = (address.ip().to_string(), address.port().to_string());
+        command.args(["--host", &host, "--port", &port, "--username", USER, "--dbname", USER]);
+        command.args(["--no-psqlrc", "--tuples-only", "--no-align", "--command", sql]);
+        let output = command.output().expect("psql starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "psql {address}: {said}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
     /// Stops the server as a crash would.
     ///
     /// # Panics

@@ -27,6 +27,8 @@ pub(super) struct InstanceView {
     version: String,
     /// Where clients are answered.
     ports: Vec<u16>,
+    /// The ports it may open for streams, such as `5432,9000-9100`; empty: none (our extension).
+    stream_ports: String,
     cores: u32,
     status: InstanceStatus,
     last_heartbeat_time: i64,
@@ -72,6 +74,7 @@ impl From<Instance> for InstanceView {
             gateway_group_id: instance.row.gateway_group_id.into(),
             version: heartbeat.version,
             ports: heartbeat.ports,
+            stream_ports: heartbeat.stream_ports.to_string(),
             cores: heartbeat.cores,
             status: instance.status,
             last_heartbeat_time: instance.row.heartbeat_at,

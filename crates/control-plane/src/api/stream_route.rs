@@ -1,6 +1,6 @@
 //! Stream routes of services in a gateway group, written straight to the group.
 
-use gatewright_model::resource::stream_route::StreamRoute;
+use gatewright_model::resource::stream_route::{ProxyProtocol, StreamRoute, StreamTls};
 use gatewright_model::resource::{AsSent, Labels, Plugins};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -36,6 +36,15 @@ pub(super) struct StreamRouteView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     remote_addr: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    sni: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    tls: Option<StreamTls>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    proxy_protocol: Option<ProxyProtocol>,
     #[serde(skip_serializing_if = "AsSent::is_absent")]
     #[schema(value_type = std::collections::BTreeMap<String, Object>, required = false)]
     plugins: AsSent<Plugins>,
@@ -56,6 +65,9 @@ impl From<RouteRow<StreamRoute>> for StreamRouteView {
             server_addr: route.server_addr,
             server_port: route.server_port,
             remote_addr: route.remote_addr,
+            sni: route.sni,
+            tls: Some(route.tls).filter(|tls| *tls != StreamTls::Off),
+            proxy_protocol: route.proxy_protocol,
             plugins: route.plugins,
             created_at: row.created_at,
             updated_at: row.updated_at,

@@ -262,7 +262,7 @@ mod tests {
             "strip_path_prefix": true, "routes": routes,
             "upstream": {"name": node, "nodes": [{"host": node, "port": 80, "weight": 1}]},
         });
-        (id.parse().unwrap(), Standing::imagined(Arc::new(serde_json::from_value(service).unwrap())))
+        (id.parse().unwrap(), Standing::new(Arc::new(serde_json::from_value(service).unwrap())))
     }
 
     fn served(text: &str) -> Option<Served> {

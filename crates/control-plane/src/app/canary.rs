@@ -68,6 +68,7 @@ impl App {
         let (content, runtime) = (&content, &runtime);
         let write = ServiceWrite { gateway_group_id: group, service_id: service, content, runtime, revision };
         tx.group_service_update(stamp, &write).await?;
+        self.streams_claim_changed(&mut tx, group, revision).await?;
         let row = published_service(&mut tx, group, service).await?;
         Call::concerns(service.as_str(), &row.content.name);
         tx.commit().await?;

@@ -37,7 +37,7 @@ impl App {
             let candidate = candidate(&mut tx, &wish, service, &services).await?;
             touched.insert(candidate.service_id.clone());
             let id = candidate.service_id.clone();
-            Arc::make_mut(&mut services).insert(id, Standing::imagined(Arc::new(candidate)));
+            Arc::make_mut(&mut services).insert(id, Standing::new(Arc::new(candidate)));
         }
         drop(tx);
         analyse(services, settings, touched).await
@@ -53,6 +53,7 @@ impl App {
     ) -> Result<Warnings, Refusal> {
         let before = Revision(revision.0.saturating_sub(1));
         let written = tx.published_service_changes(group, before).await?;
+        self.streams_claim(&mut tx, group, &written).await?;
         tx.commit().await?;
         self.hints().changed(group);
         let touched = written.iter().map(|service| service.service_id.clone()).collect();
@@ -100,7 +101,7 @@ impl App {
             // After a dry run it stands there as it was before.
             if services.get(&service.service_id).is_none_or(|standing| *standing.service != service) {
                 let id = service.service_id.clone();
-                Arc::make_mut(&mut services).insert(id, Standing::imagined(Arc::new(service)));
+                Arc::make_mut(&mut services).insert(id, Standing::new(Arc::new(service)));
             }
         }
         let mut found = analyse(services, settings, touched).await?.conflicts;

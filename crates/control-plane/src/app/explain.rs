@@ -53,7 +53,7 @@ impl App {
                     runtime_default(template.as_ref())
                 }
             };
-            let named = Standing::imagined(Arc::new(PublishedService::new(version, runtime)));
+            let named = Standing::new(Arc::new(PublishedService::new(version, runtime)));
             Arc::make_mut(&mut services).insert(id, named);
         }
         drop(tx);
@@ -120,7 +120,7 @@ fn go_back(services: &mut Services, past: Past) {
     let services = Arc::make_mut(services);
     for (id, service) in past.services {
         match service {
-            Some(service) => drop(services.insert(id, Standing::imagined(Arc::new(service)))),
+            Some(service) => drop(services.insert(id, Standing::new(Arc::new(service)))),
             None => drop(services.remove(&id)),
         }
     }

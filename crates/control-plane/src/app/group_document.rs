@@ -28,7 +28,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::document::{self, Document, Warnings, chosen_id};
-use super::plugin::{consumer_plugins_check, credential_plugins_check, plugins_check};
+use super::plugin::{consumer_plugins_check, credential_plugins_check, plugins_check, stream_plugins_check};
 use super::{service_registry, ssl};
 
 /// A kind of document: its schema, and what a schema cannot say about it.
@@ -134,14 +134,14 @@ fn labels_check(labels: &Labels, violations: &mut Violations) {
 impl Documented for Service {
     schema_of!(Service);
 
-    fn check(&self, violations: &mut Violations, warnings: &mut Warnings) {
+    fn check(&self, violations: &mut Violations, _: &mut Warnings) {
         labels_check(&self.labels, violations);
         plugins_check(&self.plugins, "/plugins", violations);
         if let Some(upstream) = &self.upstream {
             upstream.check("/upstream", violations);
         }
         if self.kind() == ServiceKind::Stream {
-            warnings.add("stream services are stored, and not served by gateways of this release".to_owned());
+            stream_plugins_check(&self.plugins, "/plugins", violations);
         }
     }
 }
@@ -161,11 +161,11 @@ impl Documented for Route {
 impl Documented for StreamRoute {
     schema_of!(StreamRoute);
 
-    fn check(&self, violations: &mut Violations, warnings: &mut Warnings) {
+    fn check(&self, violations: &mut Violations, _: &mut Warnings) {
         labels_check(&self.labels, violations);
         plugins_check(&self.plugins, "/plugins", violations);
+        stream_plugins_check(&self.plugins, "/plugins", violations);
         StreamRoute::check(self, "", violations);
-        warnings.add("stream routes are stored, and not served by gateways of this release".to_owned());
     }
 }
 

@@ -221,6 +221,7 @@ impl App {
         let revision = tx.gateway_group_raise(group).await?;
         tx.group_service_touch(group, &before.service_id, revision).await?;
         tx.group_route_delete(RouteKey { group, kind: T::KIND, id }).await?;
+        self.streams_claim_changed(&mut tx, group, revision).await?;
         tx.commit().await?;
         self.hints().changed(group);
         Ok(())

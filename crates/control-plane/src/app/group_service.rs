@@ -167,7 +167,7 @@ fn as_versions<T>(rows: Vec<RouteRow<T>>) -> Vec<RouteVersion<T>> {
 }
 
 fn parts(service: Service, before: Option<&PublishedServiceRow>) -> (ServiceContent, RuntimeConfiguration) {
-    let kind = service.kind();
+    let (kind, runtime) = (service.kind(), service.runtime());
     let status = service.status.or(before.map(|before| before.runtime.status)).unwrap_or_default();
     let raw_before = before.is_some_and(|before| before.runtime.forward_raw_path);
     let forward_raw_path = service.forward_raw_path.unwrap_or(raw_before);
@@ -179,15 +179,7 @@ fn parts(service: Service, before: Option<&PublishedServiceRow>) -> (ServiceCont
         plugins: service.plugins,
         has_upstream: service.upstream.is_some(),
     };
-    let runtime = RuntimeConfiguration {
-        hosts: service.hosts,
-        path_prefix: service.path_prefix,
-        strip_path_prefix: service.strip_path_prefix,
-        forward_raw_path,
-        upstream: service.upstream.unwrap_or_default(),
-        status,
-    };
-    (content, runtime)
+    (content, RuntimeConfiguration { forward_raw_path, status, ..runtime })
 }
 
 /// The document that a patch changes.

@@ -351,6 +351,7 @@ mod tests {
                 hostname: "h".to_owned(),
                 version: "1.0.0".to_owned(),
                 ports: vec![9080],
+                stream_ports: gatewright_model::stream::ports::Ports::default(),
                 cores: 1,
                 epoch: Some("store.1".parse().unwrap()),
                 applied: Some(Revision(applied)),

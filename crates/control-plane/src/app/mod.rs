@@ -53,6 +53,7 @@ mod service_upstream;
 mod service_version;
 mod session;
 mod ssl;
+mod stream_claim;
 mod user;
 mod validate;
 

@@ -119,7 +119,7 @@ impl App {
 /// The services that would stand.
 fn with(standing: &Services, candidates: &[Arc<PublishedService>]) -> Services {
     let mut after: BTreeMap<_, _> = (**standing).clone();
-    let standing = |service: &Arc<PublishedService>| Standing::imagined(Arc::clone(service));
+    let standing = |service: &Arc<PublishedService>| Standing::new(Arc::clone(service));
     after.extend(candidates.iter().map(|service| (service.service_id.clone(), standing(service))));
     Arc::new(after)
 }

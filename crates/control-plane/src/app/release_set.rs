@@ -217,6 +217,7 @@ impl App {
                 self.activate(&mut tx, stamp, &placement, caller).await?;
                 Call::concerns(service.version.service_id.as_str(), &service.version.name);
             }
+            self.streams_claim_changed(&mut tx, group, revision).await?;
             groups.push(released(group, revision, services));
         }
         let set = ReleaseSet { published_by: caller.username().to_owned(), groups, rolled_back: None };
@@ -289,6 +290,7 @@ impl App {
                     Placement { gateway_group_id: group, service_id, service_version_id, runtime, revision };
                 self.activate(&mut tx, stamp, &placement, caller).await?;
             }
+            self.streams_claim_changed(&mut tx, group, revision).await?;
         }
         row.set.rolled_back = Some(RolledBack { at: stamp.at, by: caller.username().to_owned() });
         tx.release_set_update(id, &row.set).await?;

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::document::{Idempotency, PublishWish, ServicePublishWish};
 use super::group_service::group_service_version;
 use super::instance::instances_must_run;
+use super::plugin::stream_plugins_check;
 use super::published_service::{group_must_exist, published_service};
 use super::rollout::wish::BakeWish;
 use super::rollout::{rollout_insert, rollout_overtake};
@@ -112,11 +113,6 @@ impl App {
             .filter_map(|plan| Some(plan.unversioned.as_ref()?.gateway_group_id.clone()))
             .filter(|source| source != group)
             .collect();
-        let streams: Vec<_> = plans
-            .iter()
-            .filter(|plan| plan.version.kind == ServiceKind::Stream)
-            .map(stream_warning)
-            .collect();
         let versions = plans.into_iter().map(|plan| plan.version);
         let versions = versions.map(|version| (version.service_id, version.id, version.version)).collect();
         let receipt = Receipt { revision, versions };
@@ -125,11 +121,8 @@ impl App {
             let receipt = PublishReceipt { wish_sha256: wish_sha256.clone(), outcome };
             tx.publish_receipt_insert(stamp, caller.username(), key, &receipt).await?;
         }
-        let mut warnings = self.commit_services(tx, group, revision).await?;
+        let warnings = self.commit_services(tx, group, revision).await?;
         sources.iter().for_each(|source| self.hints().changed(source));
-        for sentence in streams {
-            warnings.add(sentence);
-        }
         let Receipt { revision, versions } = receipt;
         Ok(PublishOutcome { revision, versions, warnings, is_repeated: false })
     }
@@ -143,6 +136,12 @@ impl App {
         (plan, bake): (&Plan, &BakeWish),
     ) -> Result<RolloutRow, Refusal> {
         let (service, version) = (&plan.version.service_id, &plan.version);
+        if version.kind == ServiceKind::Stream {
+            let message = format!(
+                "service `{service}` is a stream service, whose versions are not compared; publish it without"
+            );
+            return Err(Violations::one("/guard", message).into());
+        }
         let nothing = || {
             let message =
                 format!("nothing of service `{service}` ran there before: there is no version to go back to");
@@ -306,13 +305,6 @@ fn numbered(active: Option<&PublishedServiceRow>) -> Option<NumberedVersion> {
     Some(NumberedVersion { id: version.id.clone(), number: version.number.clone() })
 }
 
-fn stream_warning(plan: &Plan) -> String {
-    format!(
-        "service `{}` is a stream service, which gateways of this release do not serve",
-        plan.version.name
-    )
-}
-
 /// What an earlier sending of the same call was answered.
 async fn receipt(
     tx: &mut Reading,
@@ -367,6 +359,9 @@ pub(super) fn must_be_servable(version: &ServiceVersion, at: &str, violations: &
     if count > max {
         violations.add(at, format!("service `{service}` has {count} routes, more than {max}; split it"));
     }
+    for (index, route) in version.stream_routes.iter().enumerate() {
+        route.route.check(&format!("{at}/stream_routes/{index}"), violations);
+    }
     for (index, route) in version.routes.iter().enumerate() {
         let at = format!("{at}/routes/{index}");
         route.route.check(&at, violations, &mut Violations::default());
@@ -391,5 +386,11 @@ pub(super) fn must_be_servable(version: &ServiceVersion, at: &str, violations: &
     for route in &version.stream_routes {
         let place = format!("service `{service}`, stream route `{}`", route.route.name);
         must_be_known(&route.route.plugins, &place);
+    }
+    if version.kind == ServiceKind::Stream {
+        let of_routes = version.stream_routes.iter().map(|route| &route.route.plugins);
+        for plugins in std::iter::once(&version.plugins).chain(of_routes) {
+            stream_plugins_check(plugins, at, violations);
+        }
     }
 }

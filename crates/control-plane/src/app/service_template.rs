@@ -1,6 +1,7 @@
 //! Service templates: drafts that anybody who may can change at any time, because nothing is served from them.
 
 use gatewright_model::id::ServiceId;
+use gatewright_model::lifecycle::RuntimeConfiguration;
 use gatewright_model::resource::service::ServiceTemplate;
 use gatewright_model::validation::Violations;
 use serde_json::Value;
@@ -47,6 +48,7 @@ impl App {
             return Err(Refusal::IdTaken { noun: NOUN, id: id.to_string() });
         }
         name_must_be_free(&mut tx, &id, &document.content).await?;
+        fields_must_fit(&document.content)?;
         let stamp = tx.stamp(self.world().now()).await?;
         tx.service_template_insert(stamp, &id, &document.content).await?;
         let row = service_template(&mut tx, &id).await?;
@@ -70,8 +72,10 @@ impl App {
         must_be_as_expected(NOUN, id.as_str(), before.as_ref().map(|row| row.change_number))?;
         if let Some(before) = before {
             type_must_fit(&mut tx, &before, &document.content).await?;
+            fields_must_fit(&document.content)?;
             tx.service_template_update(stamp, id, &document.content).await?;
         } else {
+            fields_must_fit(&document.content)?;
             tx.service_template_insert(stamp, id, &document.content).await?;
         }
         let row = service_template(&mut tx, id).await?;
@@ -93,6 +97,7 @@ impl App {
         let document = document::service_template_parse(after)?;
         name_must_be_free(&mut tx, id, &document.content).await?;
         type_must_fit(&mut tx, &before, &document.content).await?;
+        fields_must_fit(&document.content)?;
         let stamp = tx.stamp(self.world().now()).await?;
         tx.service_template_update(stamp, id, &document.content).await?;
         let row = service_template(&mut tx, id).await?;
@@ -126,6 +131,14 @@ pub(super) async fn service_template(
     id: &ServiceId,
 ) -> Result<ServiceTemplateRow, Refusal> {
     tx.service_template_get(id).await?.ok_or_else(|| not_found(id))
+}
+
+/// What means nothing to a service of its type must not be said.
+fn fields_must_fit(template: &ServiceTemplate) -> Result<(), Refusal> {
+    let mut violations = Violations::default();
+    let runtime = RuntimeConfiguration::of_template(template);
+    gatewright_model::stream::check::check(template.kind, &runtime, "", &mut violations);
+    Ok(violations.into_result()?)
 }
 
 /// A service holds routes or stream routes, never both.

@@ -27,24 +27,19 @@ pub(crate) struct Standing {
     pub(crate) service: Arc<PublishedService>,
     /// The hosts and paths that it could be met at.
     pub(crate) reach: Arc<Reach>,
-    /// The ids of the stream routes of its version, which gateways are not sent.
-    stream_routes: Arc<[RouteId]>,
 }
 
 impl Standing {
-    fn new(service: Arc<PublishedService>, stream_routes: Vec<RouteId>) -> Self {
+    pub(crate) fn new(service: Arc<PublishedService>) -> Self {
         let reach = Arc::new(Reach::of(&service));
-        Self { service, reach, stream_routes: stream_routes.into() }
-    }
-
-    /// What would stand if `service` did; its stream routes nobody asks for.
-    pub(crate) fn imagined(service: Arc<PublishedService>) -> Self {
-        Self::new(service, Vec::new())
+        Self { service, reach }
     }
 
     /// Whether it has a route or a stream route of this id.
     pub(crate) fn has_route(&self, id: &RouteId) -> bool {
-        self.service.routes.iter().any(|route| route.route_id == *id) || self.stream_routes.contains(id)
+        let mut routes = self.service.routes.iter().map(|route| &route.route_id);
+        let mut stream_routes = self.service.stream_routes.iter().map(|route| &route.route_id);
+        routes.any(|route| route == id) || stream_routes.any(|route| route == id)
     }
 }
 
@@ -143,11 +138,9 @@ impl Followed {
         let base = followed.map(|at| at.1);
         let since = base.unwrap_or_default();
         let changed = tx.published_service_changes(group, since).await?;
-        let mut stream_routes = tx.published_stream_routes(group, since).await?;
-        let mut standing = |service: PublishedService| {
+        let standing = |service: PublishedService| {
             let id = service.service_id.clone();
-            let stream_routes = stream_routes.remove(&id).unwrap_or_default();
-            (id, Standing::new(Arc::new(service.shrink()), stream_routes))
+            (id, Standing::new(Arc::new(service.shrink())))
         };
         if base.is_some() {
             let removed = tx.removed_service_list(group, since).await?;
@@ -157,7 +150,7 @@ impl Followed {
                 services.remove(id);
             }
         } else {
-            self.services = Arc::new(changed.into_iter().map(&mut standing).collect());
+            self.services = Arc::new(changed.into_iter().map(standing).collect());
         }
         self.at = Some(newest);
         Ok(())

@@ -54,6 +54,7 @@ mod route_template;
 mod service_template;
 mod service_version;
 mod session;
+mod stream_claim;
 mod user;
 
 use std::ops::{Deref, DerefMut};
@@ -91,6 +92,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 pub(crate) use service_template::ServiceTemplateRow;
 pub(crate) use service_version::VersionSummary;
+pub(crate) use stream_claim::ClaimHolder;
 pub(crate) use transfer::{backup, transfer};
 pub(crate) use user::{KnownUser, PasswordState, UserRow, UserSummary};
 

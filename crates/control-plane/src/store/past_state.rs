@@ -283,6 +283,8 @@ impl Reading {
             kind: content.kind,
             plugins: content.plugins.into_inner(),
             routes: members.open(&id, &row.text("routes")?)?,
+            // Requests are what is explained.
+            stream_routes: Vec::new(),
             // Which upstream a request reaches is decided after it is matched.
             upstreams: BTreeMap::new(),
             canary,

@@ -6,18 +6,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use gatewright_model::id::{GatewayGroupId, ObjectId, RouteId, ServiceId, ServiceVersionId};
+use gatewright_model::id::{GatewayGroupId, ObjectId, ServiceId, ServiceVersionId};
 use gatewright_model::lifecycle::{RouteVersion, RuntimeConfiguration};
 use gatewright_model::resource::service::ServiceKind;
 use gatewright_model::resource::upstream::Upstream;
 use gatewright_model::resource::{AsSent, Labels, Plugins};
 use gatewright_model::snapshot::{PublishedService, Revision};
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::database::{Row, query};
 use super::list::{self, ListFilter, Listed, Scope, Source};
 use super::object_count::{Counted, PUBLISHED_SERVICE};
 use super::rollout::{self, OnGateways, RolloutSummary};
+use super::route::kind_text;
 use super::sealed_members::Members;
 use super::service_version::Content;
 use super::witness::Subject;
@@ -143,6 +144,7 @@ fn read_whole(row: &Row, members: &Members) -> Result<PublishedService, StoreErr
         kind: content.kind,
         plugins: content.plugins.into_inner(),
         routes: members.open(&row.text("service_id")?, &row.text("routes")?)?,
+        stream_routes: members.open(&row.text("service_id")?, &row.text("stream_routes")?)?,
         upstreams: BTreeMap::new(),
         canary: None,
         compared_with: None,
@@ -220,14 +222,15 @@ impl Reading {
         let changed = query(
             "SELECT p.service_id, p.name, p.labels, p.content, p.runtime_configuration, \
              COALESCE(p.service_version_id, '') AS version_id, COALESCE(v.version, '') AS version, \
-             COALESCE(v.routes, '[]') AS routes \
+             COALESCE(v.routes, '[]') AS routes, COALESCE(v.stream_routes, '[]') AS stream_routes \
              FROM published_service p LEFT JOIN service_version v ON v.id = p.service_version_id \
              WHERE p.gateway_group_id = $1 AND p.revision > $2 ORDER BY p.revision, p.service_id",
         );
         let members = self.members();
         let rows = self.tx.rows(changed.bind(group.as_str()).bind(number(since))).await?;
         let mut services = rows.iter().map(|row| read_whole(row, &members)).collect::<Result<Vec<_>, _>>()?;
-        let mut routes = self.group_route_changes(group, since).await?;
+        let mut routes = self.group_route_changes(group, since, ServiceKind::Http).await?;
+        let mut stream_routes = self.group_route_changes(group, since, ServiceKind::Stream).await?;
         let mut upstreams = self.service_upstream_changes(group, since).await?;
         let mut rollouts = self.rollout_changes(group, since).await?;
         for service in &mut services {
@@ -239,25 +242,28 @@ impl Reading {
             service.upstreams = upstreams.remove(&service.service_id).unwrap_or_default();
             if service.service_version_id.is_none() {
                 service.routes = routes.remove(&service.service_id).unwrap_or_default();
+                service.stream_routes = stream_routes.remove(&service.service_id).unwrap_or_default();
             }
         }
         Ok(services)
     }
 
-    /// The routes of the services without a version that changed after `since`, ordered by id.
-    async fn group_route_changes(
+    /// The routes of this kind of the services without a version that changed after `since`, ordered by id.
+    async fn group_route_changes<R: DeserializeOwned>(
         &mut self,
         group: &GatewayGroupId,
         since: Revision,
-    ) -> Result<HashMap<ServiceId, Vec<RouteVersion>>, StoreError> {
+        kind: ServiceKind,
+    ) -> Result<HashMap<ServiceId, Vec<RouteVersion<R>>>, StoreError> {
         let changed = query(
             "SELECT r.service_id, r.id, r.content FROM published_service p CROSS JOIN group_route r \
              WHERE p.gateway_group_id = $1 AND p.revision > $2 AND r.gateway_group_id = p.gateway_group_id \
-             AND r.service_id = p.service_id AND r.kind = 'http' ORDER BY r.service_id, r.id",
+             AND r.service_id = p.service_id AND r.kind = $3 ORDER BY r.service_id, r.id",
         );
         let members = self.members();
-        let mut routes: HashMap<ServiceId, Vec<RouteVersion>> = HashMap::new();
-        for row in self.tx.rows(changed.bind(group.as_str()).bind(number(since))).await? {
+        let mut routes: HashMap<ServiceId, Vec<RouteVersion<R>>> = HashMap::new();
+        let changed = changed.bind(group.as_str()).bind(number(since)).bind(kind_text(kind));
+        for row in self.tx.rows(changed).await? {
             let route = members.open(&row.text("service_id")?, &row.text("content")?)?;
             let route = RouteVersion { route_id: row.parsed("id")?, route };
             routes.entry(row.parsed("service_id")?).or_default().push(route);
@@ -285,30 +291,6 @@ impl Reading {
             of_service.insert(row.parsed("id")?, from_json(&document)?);
         }
         Ok(upstreams)
-    }
-
-    /// The ids of the stream routes of the versions that became active, or were changed, after `since`; services without
-    /// any are left out.
-    pub(crate) async fn published_stream_routes(
-        &mut self,
-        group: &GatewayGroupId,
-        since: Revision,
-    ) -> Result<HashMap<ServiceId, Vec<RouteId>>, StoreError> {
-        #[derive(Deserialize)]
-        struct Identified {
-            route_id: RouteId,
-        }
-        let changed = query(
-            "SELECT p.service_id, v.stream_routes FROM published_service p CROSS JOIN service_version v \
-             WHERE p.gateway_group_id = $1 AND p.revision > $2 AND v.id = p.service_version_id \
-             AND v.stream_routes <> '[]'",
-        );
-        let rows = self.tx.rows(changed.bind(group.as_str()).bind(number(since))).await?;
-        let ids = |row: &Row| {
-            let routes: Vec<Identified> = row.json("stream_routes")?;
-            Ok((row.parsed("service_id")?, routes.into_iter().map(|route| route.route_id).collect()))
-        };
-        rows.iter().map(ids).collect()
     }
 
     /// The services that were removed from a group after `since` and are not back.

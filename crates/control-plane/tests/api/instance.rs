@@ -12,6 +12,7 @@ pub(crate) async fn heartbeat(world: &World, id: &str, applied: u64) -> Value {
     let plugins = world.call("GET", "/apisix/admin/plugins/list", None).await.body;
     json!({
         "instance_id": id, "hostname": format!("{id}.example"), "version": "0.1.0", "ports": [9080], "cores": 4,
+        "stream_ports": "9000-9010,5432",
         "epoch": epoch, "applied": applied, "persisted": applied, "plugins": plugins
     })
 }
@@ -21,7 +22,7 @@ pub(crate) async fn beat_once(world: &World, id: &str) {
     beat_fine(world, &heartbeat(world, id, 0).await).await;
 }
 
-async fn beat_fine(world: &World, heartbeat: &Value) {
+pub(crate) async fn beat_fine(world: &World, heartbeat: &Value) {
     let token = world.control_plane.instance_token().to_owned();
     assert_eq!(beat(&world.control_plane, &token, heartbeat).await, (204, String::new()));
 }

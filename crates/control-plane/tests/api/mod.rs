@@ -29,6 +29,7 @@ mod service_registry;
 pub(crate) mod service_sync;
 pub(crate) mod service_template;
 mod session;
+pub(crate) mod stream_claim;
 pub(crate) mod stream_route_template;
 mod user;
 mod variable;

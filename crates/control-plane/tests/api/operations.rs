@@ -160,7 +160,7 @@ fn body(method: &str, path: &str) -> Option<Value> {
             json!({"name": "new", "service_id": "direct", "paths": ["/new"]})
         }
         ("POST" | "PUT", path) if path.starts_with("/apisix/admin/stream_routes") => {
-            json!({"name": "new", "service_id": "direct-stream"})
+            json!({"name": "new", "service_id": "direct-stream", "server_port": 9001})
         }
         ("POST" | "PUT", path) if path.contains("/stream_routes/") => {
             json!({"name": "new", "service_id": "stream"})
@@ -355,7 +355,7 @@ async fn furnished() -> (World, Known) {
         ("services/direct", json!({"name": "direct", "upstream": upstream})),
         ("routes/orders-r1", json!({"name": "r", "service_id": "direct", "paths": ["/a"]})),
         ("services/direct-stream", stream),
-        ("stream_routes/stream", json!({"name": "s", "service_id": "direct-stream"})),
+        ("stream_routes/stream", json!({"name": "s", "service_id": "direct-stream", "server_port": 9002})),
         ("consumers/jack", json!({"username": "jack"})),
         (
             "consumers/jack/credentials/credential",

@@ -16,6 +16,7 @@ use gatewright_model::resource::group_object::{ObjectKey, ObjectKind};
 use gatewright_model::resource::service::ServiceKind;
 use gatewright_model::rollout::verdict::Counts;
 use gatewright_model::snapshot::{Objects, PublishedService, Snapshot};
+use gatewright_model::stream;
 use gatewright_model::validation::Violations;
 use gatewright_plugins::chain::Layer;
 
@@ -26,6 +27,7 @@ use super::{Compared, LiveConfig, LiveRoute, LiveService, secrets};
 use crate::proxy::reject::RejectReason;
 use crate::router::choice::{Arm, Choice, asks_for_consumers};
 use crate::router::{MatchSettings, Router, ServiceRules};
+use crate::stream::router::StreamRouter;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::server_names::ServerNames;
 use crate::upstream::Background;
@@ -179,6 +181,11 @@ fn compile_resolved(
             }
         }
     }
+    let streams = live.services.iter().map(|(_, service)| service);
+    let streams = streams.filter(|service| service.published.kind == ServiceKind::Stream).cloned().collect();
+    live.streams = StreamRouter::compile(&before.streams, streams);
+    let refused = live.streams.refused().iter().cloned();
+    quarantined.extend(refused.map(|(id, reason)| Quarantined::new(What::Service(id), reason)));
     live.compared = compared(before, &live);
     live.identifying = identifying(&live);
     (live, quarantined)
@@ -306,6 +313,11 @@ fn compile_service(
         }
         false => None,
     };
+    let mut wrong = Violations::default();
+    if published.kind == ServiceKind::Stream {
+        stream::check::check_published(published, &mut wrong);
+    }
+    wrong.into_result()?;
     let service_id = published.service_id.as_str();
     let before = known.first().map(|known| (&*known.published, &known.plugins));
     let built = ServicePlugins::compile(published, before, ground.group, ground.changed, background);
@@ -332,10 +344,12 @@ fn compile_service(
     });
     let series = metrics.versions.series(service_id, published.version.as_deref().unwrap_or_default());
     let routes = routes.collect();
+    let streams = published.stream_routes.iter();
+    let streams = streams.map(|route| metrics.streams.series(service_id, route.route_id.as_str())).collect();
     let published = Arc::clone(published);
     let mut flaws = unbuilt;
     name_lacking(&published, &mut flaws);
-    Ok(LiveService { published, rules, upstreams, routes, series, plugins, flaws })
+    Ok(LiveService { published, rules, upstreams, routes, streams, series, plugins, flaws })
 }
 
 /// Names the plugins that this gateway does not have: nothing is skipped, so the routes that need them are refused.
@@ -623,7 +637,8 @@ mod tests {
         assert_eq!(named(&still), named(&quarantined));
         let service = |id: &str| &live.services[&id.parse().unwrap()];
         assert_eq!(service("plugin").routes[0].refusal, Some(RejectReason::PluginUnknown));
-        assert_eq!(service("scheme").upstreams.own().now().err(), Some(RejectReason::SchemeUnsupported));
+        // Requests to it are rejected when they ask for it.
+        assert!(service("scheme").upstreams.own().now().is_ok_and(|upstream| upstream.scheme.is_stream()));
         assert_eq!(service("checks").upstreams.own().now().err(), Some(RejectReason::ChecksUnsupported));
         assert_eq!(service("empty").upstreams.own().now().err(), Some(RejectReason::NoNodes));
         assert!(service("off").rules.is_none());

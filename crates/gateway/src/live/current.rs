@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
+use tokio::sync::watch;
 
 use super::LiveConfig;
 use crate::upstream::discovered::table::{Board, Table};
@@ -25,11 +26,18 @@ pub(crate) struct Current {
     board: Board,
     /// When it began to be served, in milliseconds since 1970; 0: not yet.
     since: Arc<AtomicU64>,
+    /// Told of every swap.
+    swapped: watch::Sender<()>,
 }
 
 impl Current {
     pub(crate) fn new(live: LiveConfig) -> Self {
-        Self { live: Arc::new(ArcSwap::from_pointee(live)), board: Board::default(), since: Arc::default() }
+        Self {
+            live: Arc::new(ArcSwap::from_pointee(live)),
+            board: Board::default(),
+            since: Arc::default(),
+            swapped: watch::Sender::default(),
+        }
     }
 
     /// Where discovered nodes stand.
@@ -47,6 +55,12 @@ impl Current {
     fn served_from_now(&self) {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.since.store(u64::try_from(now.as_millis()).unwrap_or_default(), Ordering::Relaxed);
+        self.swapped.send_replace(());
+    }
+
+    /// Wakes whenever something else is served.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.swapped.subscribe()
     }
 
     /// How long after 1970 what is live began to be served.

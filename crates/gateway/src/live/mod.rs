@@ -29,8 +29,10 @@ use self::services::Services;
 use self::upstreams::ServiceUpstreams;
 use crate::proxy::reject::RejectReason;
 use crate::router::{MatchSettings, Router, ServiceRules};
+use crate::stream::router::StreamRouter;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::series::{RouteCounts, Series, VersionCounts};
+use crate::telemetry::metrics::streams::StreamCounts;
 use crate::tls::server_names::ServerNames;
 use crate::upstream::Timeouts;
 use crate::upstream::discovered::registries::Registries;
@@ -43,6 +45,8 @@ pub(crate) struct LiveConfig {
     pub(crate) router: Router,
     pub(crate) services: Services,
     pub(crate) server_names: Arc<ServerNames>,
+    /// Where streams go.
+    pub(crate) streams: Arc<StreamRouter>,
     /// Where requests are counted; outlives every configuration.
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) plugins: Arc<GroupPlugins>,
@@ -74,6 +78,7 @@ impl LiveConfig {
             router: Router::new(MatchSettings::default()),
             services: Services::default(),
             server_names: Arc::default(),
+            streams: Arc::default(),
             plugins: Arc::default(),
             secrets: Arc::default(),
             compared: Arc::default(),
@@ -99,6 +104,8 @@ pub(crate) struct LiveService {
     pub(crate) upstreams: ServiceUpstreams,
     /// What each route adds, in the order of the published routes.
     pub(crate) routes: Vec<LiveRoute>,
+    /// What is counted of each stream route, in the order of the published ones.
+    pub(crate) streams: Vec<Arc<Series<StreamCounts>>>,
     /// What is counted of this version.
     pub(crate) series: Arc<Series<VersionCounts>>,
     /// The plugins of the service and its routes.

@@ -123,8 +123,8 @@ impl LiveUpstream {
         let same = |(known, live): &(&resource::Upstream, &Self)| {
             *known == written && live.shows(client_certificate)
         };
-        if let Some((_, live)) = ground.known.iter().find_map(|(before, known)| known.each(before).find(same))
-        {
+        let mut known = ground.known.iter();
+        if let Some((_, live)) = known.find_map(|(before, known)| known.each(before).find(same)) {
             return live.clone();
         }
         Self::made_of(written, client_certificate, ground.background)

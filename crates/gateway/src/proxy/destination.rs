@@ -104,6 +104,9 @@ impl<'l> Found<'l> {
             },
         };
         let upstream = upstream.at(table)?;
+        if upstream.scheme.is_stream() {
+            return Err(RejectReason::SchemeUnsupported);
+        }
         let variables = RequestVariables { request, client: client.address, body };
         let is_replaced = state.is_some_and(|state| state.path_replaced);
         let strips = published.runtime.strip_path_prefix && !is_replaced;

@@ -29,8 +29,8 @@ mod multiplexed;
 mod pace;
 pub(crate) mod phases;
 pub(crate) mod reject;
-mod relay;
-mod sink;
+pub(crate) mod relay;
+pub(crate) mod sink;
 mod tunnel;
 pub(crate) mod variables;
 

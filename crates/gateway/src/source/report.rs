@@ -29,6 +29,8 @@ pub(crate) struct Report {
     pub(crate) persist_failure: Option<String>,
     /// What does not compile, and why.
     pub(crate) quarantined: Vec<Named>,
+    /// Services whose ports for streams are not open, and why.
+    pub(crate) unopened: Vec<Named>,
     /// Why the newest configuration file is not served, if it is not.
     pub(crate) refused: Option<String>,
     /// How often everything was sent, rather than what changed.

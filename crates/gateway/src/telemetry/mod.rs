@@ -27,6 +27,7 @@ use access_log::Lines;
 use access_log::variable::Moment;
 use access_log::writer::Channel;
 use metrics::exchanges::OfWorker;
+use metrics::streams::StreamCounts;
 use metrics::{Metrics, WorkerCounts};
 use record::{Outcome, Record};
 use sampler::Sampler;
@@ -104,6 +105,11 @@ impl Recorder {
     /// What this worker counts beside exchanges.
     pub(crate) fn counts(&self) -> &WorkerCounts {
         self.metrics.of(self.worker)
+    }
+
+    /// What this worker counts of streams that no stream route takes.
+    pub(crate) fn unmatched_stream(&self) -> &StreamCounts {
+        self.metrics.unmatched_streams.of(self.worker)
     }
 
     /// The request of `record` is matched, and nothing has edited its head yet; a few heads are kept.

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use rustls::ProtocolVersion;
 use rustls::pki_types::UnixTime;
-use rustls::server::Acceptor;
+use rustls::server::{Accepted, Acceptor};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::Shared;
 use super::client_certificate::{ClientIdentity, ClientPolicy};
@@ -105,6 +105,51 @@ pub(crate) async fn accept(
             None
         }
     }
+}
+
+/// Shakes hands with a client of a stream that has said hello, and asks for this server name; `None`: it was closed,
+/// and counted.
+pub(crate) async fn finish(
+    worker: &Worker,
+    (accepted, server_name): (Accepted, Option<String>),
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<Transport> {
+    let hello = StartHandshake::from_parts(accepted, stream);
+    match shake_hands_of_stream(worker, hello, server_name).await {
+        Ok(transport) => Some(transport),
+        Err((failure, error)) => {
+            worker.tls.failures.note(failure);
+            let error = error.map(|error| error.to_string());
+            tracing::debug!(client = %peer, reason = failure.name(), error, "a TLS handshake of a stream failed");
+            None
+        }
+    }
+}
+
+async fn shake_hands_of_stream(
+    worker: &Worker,
+    mut hello: StartHandshake<TcpStream>,
+    server_name: Option<String>,
+) -> Result<Transport, Failed> {
+    let timer = worker.clock.timer();
+    let live = worker.live.take();
+    let Some(shown) = find(&live.server_names, server_name.as_deref(), &worker.tls) else {
+        let _ = timer.limit(HANDSHAKE_TIMEOUT, hello.io.write_all(&ALERT_NAME_UNKNOWN)).await;
+        return Err((Failure::NameUnknown, None));
+    };
+    let (config, policy) = (Arc::clone(shown.stream_config()), shown.policy.clone());
+    drop(live);
+    let shaken = timer.limit(HANDSHAKE_TIMEOUT, hello.into_stream(config)).await;
+    let stream = shaken.map_err(|_| (Failure::Timeout, None))?.map_err(failed)?;
+    let is_verified = policy.is_none();
+    let session = session(server_name, policy, stream.get_ref().1, &worker.tls);
+    match session.client {
+        _ if is_verified => {}
+        ClientIdentity::Verified(_) => {}
+        ClientIdentity::None | ClientIdentity::Refused(..) => return Err((Failure::Refused, None)),
+    }
+    Ok(Transport::tls(Tls::from(stream)))
 }
 
 type Failed = (Failure, Option<io::Error>);

@@ -6,7 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use gatewright_model::id::ObjectId;
 use gatewright_model::lifecycle::Status;
@@ -41,6 +41,8 @@ pub(crate) struct Shown {
     source: Arc<GroupObject>,
     names: Vec<String>,
     pub(crate) config: Arc<ServerConfig>,
+    /// The same for streams, made when it is first needed.
+    stream_config: OnceLock<Arc<ServerConfig>>,
     pub(crate) policy: Option<Arc<ClientPolicy>>,
     /// When the first of the certificates ends, in seconds since 1970.
     pub(crate) valid_until: i64,
@@ -147,6 +149,15 @@ impl Shown {
         &self.source.id
     }
 
+    /// How a stream shakes hands: about what follows, the gateway has nothing to agree on.
+    pub(crate) fn stream_config(&self) -> &Arc<ServerConfig> {
+        self.stream_config.get_or_init(|| {
+            let mut config = ServerConfig::clone(&self.config);
+            config.alpn_protocols.clear();
+            Arc::new(config)
+        })
+    }
+
     fn compile(source: &Arc<GroupObject>, ssl: &Ssl, shared: &Shared) -> Result<Self, Violations> {
         let certificates = Certificates::compile(ssl, &shared.provider)?;
         let valid_until = certificates.valid_until;
@@ -170,6 +181,7 @@ impl Shown {
         config.ticketer = Arc::clone(&shared.tickets);
         config.session_storage = Arc::new(NoServerSessionStorage {});
         let names = ssl.snis.iter().map(|name| name.to_ascii_lowercase()).collect();
-        Ok(Self { source: Arc::clone(source), names, config: Arc::new(config), policy, valid_until })
+        let (source, config, stream_config) = (Arc::clone(source), Arc::new(config), OnceLock::new());
+        Ok(Self { source, names, config, stream_config, policy, valid_until })
     }
 }

@@ -156,6 +156,8 @@ pub(crate) struct Upstream {
     /// How proxied answers are judged, if they are.
     passive: Option<Passive>,
     pub(crate) timeouts: Timeouts,
+    /// What its nodes speak.
+    pub(crate) scheme: Scheme,
     /// Tries at other nodes after the first.
     retries: usize,
     /// When the last try may start; zero: at any time.
@@ -225,13 +227,17 @@ impl Upstream {
         before: Option<&Self>,
     ) -> Result<Self, RejectReason> {
         let (over_tls, multiplexed) = match upstream.scheme {
-            Scheme::Http => (false, false),
-            Scheme::Https => (true, false),
+            Scheme::Http | Scheme::Tcp | Scheme::Udp => (false, false),
+            Scheme::Https | Scheme::Tls => (true, false),
             Scheme::Grpc => (false, true),
             Scheme::Grpcs => (true, true),
-            _ => return Err(RejectReason::SchemeUnsupported),
         };
-        let protocols = if multiplexed { tls::GRPC_NODE_PROTOCOLS } else { tls::NODE_PROTOCOLS };
+        let protocols: Protocols = match upstream.scheme {
+            // Nobody knows what is spoken.
+            scheme if scheme.is_stream() => &[],
+            _ if multiplexed => tls::GRPC_NODE_PROTOCOLS,
+            _ => tls::NODE_PROTOCOLS,
+        };
         let sessions = Sessions { upstream, client_certificate, materials, protocols };
         let mut written: Vec<_> = nodes.iter().filter(|node| node.weight > 0).cloned().collect();
         written.sort_by_key(|node| Reverse(node.priority));
@@ -280,6 +286,7 @@ impl Upstream {
             nodes,
             multiplexed,
             timeouts: upstream.timeout.into(),
+            scheme: upstream.scheme,
             keepalive: Keepalive {
                 idle_max: upstream.keepalive_pool.size as usize,
                 idle_timeout: upstream.keepalive_pool.idle_timeout.duration(),

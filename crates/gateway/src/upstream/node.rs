@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use gatewright_model::resource::upstream as resource;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::health::Checker;
@@ -102,7 +103,26 @@ impl Node {
     /// # Errors
     /// The reason a request that needs it is rejected with; the cause is logged.
     pub(crate) async fn connect(&self, address: SocketAddr) -> Result<Transport, RejectReason> {
-        let stream = connect(address).await.map_err(|error| {
+        self.connect_announced(address, &[]).await
+    }
+
+    /// Opens a connection that begins with `header`, before any TLS.
+    ///
+    /// # Errors
+    /// Like [`Node::connect`].
+    pub(crate) async fn connect_announced(
+        &self,
+        address: SocketAddr,
+        header: &[u8],
+    ) -> Result<Transport, RejectReason> {
+        let connecting = async {
+            let mut stream = connect(address).await?;
+            if !header.is_empty() {
+                stream.write_all(header).await?;
+            }
+            std::io::Result::Ok(stream)
+        };
+        let stream = connecting.await.map_err(|error| {
             tracing::debug!(%address, %error, "cannot connect to a node");
             RejectReason::UpstreamConnectFailed
         })?;

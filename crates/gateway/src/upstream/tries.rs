@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::balance::Asked;
 use super::health::passive::Passive;
+use super::health::state::Seen;
 use super::node::Node;
 use super::per_worker::PerWorker;
 use super::{RETRIES_MAX, Upstream};
@@ -153,6 +154,16 @@ impl<'u> Try<'u> {
             && let Some(seen) = passive.of_status(status)
         {
             checker.note(seen, passive.thresholds);
+        }
+    }
+
+    /// A connection stands, which is all that can be said of a node where bytes are passed on as they come.
+    pub(crate) fn connected(&self) {
+        if let Some(begun) = self.begun {
+            self.upstream.balance.measure(self.worker, self.index, Some(begun.elapsed()));
+        }
+        if let (Some(passive), Some(checker)) = (&self.upstream.passive, &self.node.checker) {
+            checker.note(Seen::Success, passive.thresholds);
         }
     }
 

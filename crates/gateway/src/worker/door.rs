@@ -116,7 +116,7 @@ impl Door {
     }
 
     /// Lets a connection in; `None`: it is refused, and counted.
-    pub(super) fn enter(self: &Arc<Self>, peer: SocketAddr) -> Option<Guest> {
+    pub(crate) fn enter(self: &Arc<Self>, peer: SocketAddr) -> Option<Guest> {
         if self.pressure.refuses_connections() {
             self.refuse(Refusal::MemoryShort, peer);
             return None;
@@ -130,19 +130,29 @@ impl Door {
         Some(guest)
     }
 
-    /// Where a connection really comes from and goes to; `None`: it does not say so and must, and is refused.
-    pub(super) async fn origin(
+    /// Whether every connection to the listener of this security begins with the PROXY protocol.
+    pub(super) fn speaks_proxy_protocol(&self, security: Security) -> bool {
+        match security {
+            Security::None => self.trust.proxy_protocol,
+            Security::Tls => self.trust.proxy_protocol_tls,
+        }
+    }
+
+    /// The same for the ports of streams.
+    pub(crate) fn streams_speak_proxy_protocol(&self) -> bool {
+        self.trust.proxy_protocol_streams
+    }
+
+    /// Where a connection really comes from and goes to; `None`: it does not say so and must, and is refused. `speaks`:
+    /// whether it begins with the PROXY protocol.
+    pub(crate) async fn origin(
         &self,
         stream: &mut TcpStream,
         socket: (SocketAddr, SocketAddr),
-        security: Security,
+        speaks: bool,
         timer: &Timer,
         limits: &Limits,
     ) -> Option<(SocketAddr, SocketAddr)> {
-        let speaks = match security {
-            Security::None => self.trust.proxy_protocol,
-            Security::Tls => self.trust.proxy_protocol_tls,
-        };
         if !speaks {
             return Some(socket);
         }

@@ -1,7 +1,7 @@
 //! Listeners: one per worker on the same address, between which the kernel spreads connections (`SO_REUSEPORT`).
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
@@ -38,6 +38,31 @@ pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListe
 /// When the system refuses.
 pub(crate) fn bind_beside(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     (0..count).map(|_| listener(address, true)).collect()
+}
+
+/// Binds `count` sockets for datagrams to `address`; those of one client all come to the same.
+///
+/// # Errors
+/// Like [`bind`].
+pub(crate) fn bind_datagrams(address: SocketAddr, count: usize) -> io::Result<Vec<UdpSocket>> {
+    drop(datagrams(address, false)?);
+    bind_datagrams_beside(address, count)
+}
+
+/// Binds `count` more to an address on which this process already has some.
+///
+/// # Errors
+/// When the system refuses.
+pub(crate) fn bind_datagrams_beside(address: SocketAddr, count: usize) -> io::Result<Vec<UdpSocket>> {
+    (0..count).map(|_| datagrams(address, true)).collect()
+}
+
+fn datagrams(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
 }
 
 fn listener(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {

@@ -22,6 +22,9 @@ use tokio::sync::{Notify, watch};
 use crate::config::Limits;
 use crate::live::current::Reader;
 use crate::proxy::{self, ClientAddress};
+use crate::stream;
+use crate::stream::listeners::Open;
+use crate::stream::relay::Pieces;
 use crate::telemetry::Recorder;
 use crate::tls::{self, handshake};
 use crate::transport::Transport;
@@ -54,6 +57,10 @@ pub(crate) struct Worker {
     pub(crate) stopping: Cell<bool>,
     /// Set once it cannot wait any longer for what is open.
     pub(crate) end: watch::Receiver<bool>,
+    /// Buffers of streams.
+    pub(crate) pieces: Pieces,
+    /// Told whenever other stream routes are served.
+    pub(crate) streams_changed: Notify,
     connections: Cell<usize>,
     connection_closed: Notify,
 }
@@ -74,9 +81,24 @@ impl Worker {
             recorder,
             stopping: Cell::new(false),
             end,
+            pieces: Pieces::default(),
+            streams_changed: Notify::new(),
             connections: Cell::new(0),
             connection_closed: Notify::new(),
         }
+    }
+
+    /// A connection begins, and the worker does not stop without it.
+    pub(crate) fn begun(&self) {
+        self.connections.set(self.connections.get() + 1);
+        self.recorder.counts().connection_opened();
+    }
+
+    /// It has ended.
+    pub(crate) fn ended(&self) {
+        self.connections.set(self.connections.get() - 1);
+        self.recorder.counts().connection_closed();
+        self.connection_closed.notify_one();
     }
 
     /// A worker that shows certificates to the clients of these names and serves them nothing, for tests.
@@ -107,6 +129,8 @@ pub(crate) struct Setup {
 pub(crate) struct Listeners {
     plain: TcpListener,
     tls: Option<TcpListener>,
+    /// The ports that are open for streams.
+    streams: watch::Receiver<Open>,
 }
 
 impl Listeners {
@@ -114,9 +138,13 @@ impl Listeners {
     ///
     /// # Errors
     /// When the runtime cannot watch them.
-    pub(crate) fn of(plain: std::net::TcpListener, tls: Option<std::net::TcpListener>) -> io::Result<Self> {
+    pub(crate) fn of(
+        plain: std::net::TcpListener,
+        tls: Option<std::net::TcpListener>,
+        streams: watch::Receiver<Open>,
+    ) -> io::Result<Self> {
         let tls = tls.map(TcpListener::from_std).transpose()?;
-        Ok(Self { plain: TcpListener::from_std(plain)?, tls })
+        Ok(Self { plain: TcpListener::from_std(plain)?, tls, streams })
     }
 }
 
@@ -137,7 +165,8 @@ pub(crate) async fn run(worker: Worker, listeners: Listeners, hours: Hours) {
         let _ = open.wait_for(|open| *open).await;
         tokio::join!(
             accept(&worker, &listeners.plain, Security::None),
-            accept_tls(&worker, listeners.tls.as_ref())
+            accept_tls(&worker, listeners.tls.as_ref()),
+            stream::accept::follow(&worker, listeners.streams.clone()),
         )
     };
     tokio::select! {
@@ -148,6 +177,8 @@ pub(crate) async fn run(worker: Worker, listeners: Listeners, hours: Hours) {
     if *open.borrow() {
         accept_waiting(&worker, listeners);
     }
+    // The tasks that accept streams have been told, and take in what waits for them.
+    tokio::task::yield_now().await;
     worker.clock.hasten(worker.limits.shutdown_grace);
     while worker.connections.get() > 0 {
         worker.connection_closed.notified().await;
@@ -167,14 +198,20 @@ pub(crate) enum Security {
 fn accept_waiting(worker: &Rc<Worker>, listeners: Listeners) {
     let plain = (Some(listeners.plain), Security::None);
     for (listener, security) in [plain, (listeners.tls, Security::Tls)] {
-        // Asked directly: the runtime may not have heard of the last ones yet.
-        let Some(Ok(listener)) = listener.map(TcpListener::into_std) else { continue };
-        while let Ok((stream, peer)) = listener.accept() {
-            if stream.set_nonblocking(true).is_ok()
-                && let Ok(stream) = TcpStream::from_std(stream)
-            {
-                admit(worker, stream, peer, security);
-            }
+        let Some(listener) = listener else { continue };
+        drain(listener, |stream, peer| admit(worker, stream, peer, security));
+    }
+}
+
+/// Accepts what waits in a socket, and closes it.
+pub(crate) fn drain(listener: TcpListener, mut admit: impl FnMut(TcpStream, SocketAddr)) {
+    // Asked directly: the runtime may not have heard of the last ones yet.
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, peer)) = listener.accept() {
+        if stream.set_nonblocking(true).is_ok()
+            && let Ok(stream) = TcpStream::from_std(stream)
+        {
+            admit(stream, peer);
         }
     }
 }
@@ -187,12 +224,17 @@ async fn accept_tls(worker: &Rc<Worker>, listener: Option<&TcpListener>) {
 }
 
 async fn accept(worker: &Rc<Worker>, listener: &TcpListener, security: Security) {
+    accept_each(listener, |stream, peer| admit(worker, stream, peer, security)).await;
+}
+
+/// Accepts for ever.
+pub(crate) async fn accept_each(listener: &TcpListener, mut admit: impl FnMut(TcpStream, SocketAddr)) {
     let mut failing = false;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 failing = false;
-                admit(worker, stream, peer, security);
+                admit(stream, peer);
             }
             // A client that left while it waited.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -209,8 +251,7 @@ async fn accept(worker: &Rc<Worker>, listener: &TcpListener, security: Security)
 
 fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, security: Security) {
     if let Some(guest) = worker.door.enter(peer) {
-        worker.connections.set(worker.connections.get() + 1);
-        worker.recorder.counts().connection_opened();
+        worker.begun();
         // A task is moved several times when it is spawned and when it ends; only its pointer should be.
         tokio::task::spawn_local(Box::pin(serve(Rc::clone(worker), guest, stream, peer, security)));
     }
@@ -221,9 +262,7 @@ async fn serve(worker: Rc<Worker>, guest: Guest, stream: TcpStream, peer: Socket
         proxy::serve(&worker, transport, address).await;
     }
     drop(guest);
-    worker.connections.set(worker.connections.get() - 1);
-    worker.recorder.counts().connection_closed();
-    worker.connection_closed.notify_one();
+    worker.ended();
 }
 
 /// From an accepted connection to one that carries requests, and what is known of its client.
@@ -235,7 +274,8 @@ async fn establish(
 ) -> Option<(Transport, ClientAddress)> {
     let socket = (peer, stream.local_addr().ok()?);
     let timer = worker.clock.timer();
-    let origin = worker.door.origin(&mut stream, socket, security, &timer, &worker.limits);
+    let speaks = worker.door.speaks_proxy_protocol(security);
+    let origin = worker.door.origin(&mut stream, socket, speaks, &timer, &worker.limits);
     let (peer, local) = origin.await?;
     drop(timer);
     let (transport, session) = match security {

@@ -7,6 +7,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use gatewright_model::resource::stream_route::ProxyProtocol as Version;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
@@ -142,6 +143,40 @@ fn addresses_of_version_2(addresses: &[u8]) -> Origin {
     }
 }
 
+/// The header that says where a client is and what it connected to.
+pub(crate) fn header(version: Version, client: SocketAddr, server: SocketAddr) -> Vec<u8> {
+    let (client_ip, server_ip) = match (client.ip().to_canonical(), server.ip().to_canonical()) {
+        (IpAddr::V4(client), IpAddr::V4(server)) => (IpAddr::V4(client), IpAddr::V4(server)),
+        // Both addresses are of one family, so the other one is written as one of IPv6.
+        (client, server) => (IpAddr::V6(as_v6(client)), IpAddr::V6(as_v6(server))),
+    };
+    let (client_port, server_port) = (client.port(), server.port());
+    if version == Version::V1 {
+        let family = if client_ip.is_ipv4() { "TCP4" } else { "TCP6" };
+        return format!("PROXY {family} {client_ip} {server_ip} {client_port} {server_port}\r\n")
+            .into_bytes();
+    }
+    let mut header = SIGNATURE.to_vec();
+    let (family, length) = if client_ip.is_ipv4() { (0x11, 12) } else { (0x21, 36) };
+    header.extend([0x21, family, 0, length]);
+    for ip in [client_ip, server_ip] {
+        match ip {
+            IpAddr::V4(ip) => header.extend(ip.octets()),
+            IpAddr::V6(ip) => header.extend(ip.octets()),
+        }
+    }
+    header.extend(client_port.to_be_bytes());
+    header.extend(server_port.to_be_bytes());
+    header
+}
+
+fn as_v6(ip: IpAddr) -> Ipv6Addr {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    }
+}
+
 /// Reads the header from a fresh connection, and nothing more.
 ///
 /// # Errors
@@ -263,6 +298,27 @@ mod tests {
             assert_eq!(parse(&header), expected, "{header:?}");
             check(&header);
             check(&[&header, &b"GET / HTTP/1.1"[..]].concat());
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        for (peer, local) in [
+            ("192.0.2.1:56324", "198.51.100.2:443"),
+            ("[2001:db8::1]:1", "[2001:db8::2]:65535"),
+            ("192.0.2.1:56324", "[2001:db8::2]:443"),
+            ("[::ffff:192.0.2.1]:5", "192.0.2.2:6"),
+        ] {
+            for version in [Version::V1, Version::V2] {
+                let (peer, local) = (peer.parse().unwrap(), local.parse().unwrap());
+                let Header::Whole(Origin::Client { peer: read, local: read_local }) =
+                    parse(&header(version, peer, local))
+                else {
+                    panic!("{version:?} {peer} {local}");
+                };
+                let canonical = |address: SocketAddr| (address.ip().to_canonical(), address.port());
+                assert_eq!((canonical(read), canonical(read_local)), (canonical(peer), canonical(local)));
+            }
         }
     }
 

@@ -23,6 +23,7 @@ mod rows_c;
 mod rows_d;
 mod served_by;
 mod shipping;
+mod streams;
 mod tls;
 mod tls_nodes;
 mod trusting;

@@ -7,8 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gatewright_gateway::config::DeniedNetworks;
-use gatewright_gateway::config::Tls;
+use gatewright_gateway::config::{DeniedNetworks, Ports, Tls};
 use gatewright_gateway::source::Connecting;
 use gatewright_gateway::{Connector, Gateway, Io, Limits, Settings, Trust, start};
 use gatewright_model::protocol::WATCH_PATH;
@@ -132,6 +131,7 @@ impl World {
             memory: None,
             trust: Trust::default(),
             denied: DeniedNetworks::default(),
+            stream_ports: Ports::default(),
         };
         change(&mut settings);
         let gateway = start(settings, Arc::new(Script(hears))).expect("a gateway");

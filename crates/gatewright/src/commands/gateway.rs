@@ -97,6 +97,7 @@ pub(super) fn settings(
         memory: traffic.clients.memory(),
         trust: traffic.clients.trust(),
         denied: traffic.denied(),
+        stream_ports: traffic.clients.stream_ports.clone(),
     }
 }
 

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::upstream::Upstream;
 use super::{AsSent, Labels, Plugins};
-use crate::lifecycle::Status;
+use crate::lifecycle::{RuntimeConfiguration, Status};
 
 /// The writable content of a service template: the editable draft of a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -114,6 +114,19 @@ impl Service {
             false => ServiceKind::Http,
         };
         self.kind.unwrap_or(implied)
+    }
+
+    /// What of it is runtime configuration, with the defaults for what is absent.
+    #[must_use]
+    pub fn runtime(&self) -> RuntimeConfiguration {
+        RuntimeConfiguration {
+            hosts: self.hosts.clone(),
+            path_prefix: self.path_prefix.clone(),
+            strip_path_prefix: self.strip_path_prefix,
+            forward_raw_path: self.forward_raw_path.unwrap_or_default(),
+            upstream: self.upstream.clone().unwrap_or_default(),
+            status: self.status.unwrap_or_default(),
+        }
     }
 }
 

@@ -98,6 +98,7 @@ impl Stage {
             hostname: "h".to_owned(),
             version: "1.0.0".to_owned(),
             ports: Vec::new(),
+            stream_ports: gatewright_model::stream::ports::Ports::default(),
             cores: 1,
             epoch: None,
             applied: None,

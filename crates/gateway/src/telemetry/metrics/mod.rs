@@ -6,6 +6,7 @@
 //! * `counter`: a number with one writer.
 //! * `labelled`, `exchanges`: what the `prometheus` plugin counts, by labels.
 //! * `series`: what is counted for each route and version.
+//! * `streams`: what is counted of streams.
 //! * `scrape`: everything, as text.
 //! * `known`: what dashboards for Apache APISIX know, as text.
 //! * `process`: what the system knows of the process.
@@ -19,6 +20,7 @@ mod labelled;
 mod process;
 pub(crate) mod scrape;
 pub(crate) mod series;
+pub(crate) mod streams;
 pub(crate) mod text;
 
 use std::sync::Arc;
@@ -31,6 +33,7 @@ use crate::proxy::reject::RejectReason;
 use counter::{Counter, Tally, Times};
 use exchanges::Exchanges;
 use series::{Registry, RouteCounts, Series, VersionCounts};
+use streams::StreamCounts;
 
 /// Status codes that are counted one by one: 100 to 599.
 const STATUS_FIRST: u16 = 100;
@@ -40,6 +43,9 @@ const STATUSES: usize = 500;
 pub(crate) struct Metrics {
     pub(crate) routes: Registry<RouteCounts>,
     pub(crate) versions: Registry<VersionCounts>,
+    pub(crate) streams: Registry<StreamCounts>,
+    /// Streams that no stream route took.
+    pub(crate) unmatched_streams: Arc<Series<StreamCounts>>,
     /// Requests that no route matched.
     unmatched: Arc<Series<RouteCounts>>,
     /// What the `prometheus` plugin counts.
@@ -87,8 +93,10 @@ impl Default for WorkerCounts {
 impl Metrics {
     /// For so many workers.
     pub(crate) fn new(workers: usize) -> Self {
-        let routes = Registry::new(workers);
+        let (routes, streams) = (Registry::new(workers), Registry::new(workers));
         Self {
+            unmatched_streams: streams.series("", ""),
+            streams,
             unmatched: routes.series("", ""),
             routes,
             exchanges: Exchanges::new(workers),
@@ -108,6 +116,7 @@ impl Metrics {
     pub(crate) fn sweep(&self, now: Instant) {
         self.routes.sweep(now);
         self.versions.sweep(now);
+        self.streams.sweep(now);
         self.exchanges.sweep(now);
     }
 

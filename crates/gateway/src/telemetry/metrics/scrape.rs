@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::counter::{Counter, Distribution, Tally};
 use super::series::{CLASSES, RouteCounts, Series, VersionCounts};
 use super::text::{Exposition, Kind, Text};
-use super::{Metrics, STATUS_FIRST, WorkerCounts, discovery, process};
+use super::{Metrics, STATUS_FIRST, WorkerCounts, discovery, process, streams};
 use crate::live::LiveConfig;
 use crate::source::report::Report;
 use crate::telemetry::Teller;
@@ -42,6 +42,7 @@ pub(crate) fn write(scraped: &Scraped<'_>, exposition: Exposition) -> String {
     gateway(scraped, &mut text);
     routes(&scraped.metrics.routes.all(), &mut text);
     versions(&scraped.metrics.versions.all(), &mut text);
+    streams::write(&scraped.metrics.streams.all(), &mut text);
     workers(&scraped.metrics.workers, &mut text);
     let help = "Log entries and spans that a plugin could not send, by plugin.";
     let mut family = text.family("gatewright_plugin_entries_lost_total", Kind::Counter, help);
@@ -302,7 +303,12 @@ fn configuration(scraped: &Scraped<'_>, text: &mut Text) {
         ("gatewright_config_full_updates_total", Kind::Counter, full, report.full_updates),
         ("gatewright_config_received_bytes_total", Kind::Counter, bytes, report.bytes_received),
         ("gatewright_config_digest_mismatches_total", Kind::Counter, mismatches, report.digest_mismatches),
-        ("gatewright_config_quarantined_objects", Kind::Gauge, quarantined, report.quarantined.len() as u64),
+        (
+            "gatewright_config_quarantined_objects",
+            Kind::Gauge,
+            quarantined,
+            (report.quarantined.len() + report.unopened.len()) as u64,
+        ),
         ("gatewright_config_file_refused", Kind::Gauge, refused, number(report.refused.is_some())),
         ("gatewright_config_services", Kind::Gauge, services, live.services.len() as u64),
     ] {

@@ -135,6 +135,7 @@ async fn open(
         hostname: "simulated".to_owned(),
         version: "0.0.1".to_owned(),
         ports: vec![9080],
+        stream_ports: gatewright_model::stream::ports::Ports::default(),
         cores: 1,
         epoch: newest.epoch.clone(),
         applied: Some(newest.revision),
