@@ -181,14 +181,19 @@ fn compile_resolved(
             }
         }
     }
-    let streams = live.services.iter().map(|(_, service)| service);
-    let streams = streams.filter(|service| service.published.kind == ServiceKind::Stream).cloned().collect();
-    live.streams = StreamRouter::compile(&before.streams, streams);
-    let refused = live.streams.refused().iter().cloned();
-    quarantined.extend(refused.map(|(id, reason)| Quarantined::new(What::Service(id), reason)));
+    quarantined.extend(compile_streams(before, &mut live));
     live.compared = compared(before, &live);
     live.identifying = identifying(&live);
     (live, quarantined)
+}
+
+/// Compiles the stream routes of the services that are there now; hands back those that claim what another one has.
+fn compile_streams(before: &LiveConfig, live: &mut LiveConfig) -> Vec<Quarantined> {
+    let services = live.services.iter().map(|(_, service)| service);
+    let streams = services.filter(|service| service.published.kind == ServiceKind::Stream);
+    live.streams = StreamRouter::compile(&before.streams, streams.cloned().collect());
+    let refused = live.streams.refused().iter().cloned();
+    refused.map(|(id, reason)| Quarantined::new(What::Service(id), reason)).collect()
 }
 
 /// What finds out who calls, of the services whose canaries ask for that.

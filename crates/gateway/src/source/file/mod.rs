@@ -23,6 +23,7 @@ use gatewright_model::resource::group_object::{GroupObject, ObjectKey};
 use gatewright_model::resource::route::Route;
 use gatewright_model::resource::service::ServiceTemplate;
 use gatewright_model::snapshot::PublishedService;
+use gatewright_model::stream;
 use gatewright_model::validation::{Schema, Violations};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -166,6 +167,7 @@ impl Reader {
         }
         let version_id: ServiceVersionId = id.as_str().parse().ok()?;
         let runtime = RuntimeConfiguration { status, ..RuntimeConfiguration::of_template(&template) };
+        stream::check::check(template.kind, &runtime, at, &mut self.violations);
         let version = ServiceVersion::of_template(version_id, id, version, &template, versions.into());
         Some(PublishedService::new(version, runtime))
     }

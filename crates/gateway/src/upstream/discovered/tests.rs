@@ -1,3 +1,5 @@
+//! Discovered upstreams, told by registries that say what a test wants.
+
 use std::collections::HashSet;
 use std::net::IpAddr;
 
