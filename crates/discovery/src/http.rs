@@ -1,20 +1,18 @@
 //! The one client of all registries that speak HTTP: several servers in turn, limits on time and size, no redirects.
 
-use std::error::Error as _;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 
-use crate::{Outside, Trouble};
+use crate::Trouble;
+use crate::outside::{self, Allow, Names, Outside};
 
 /// Bytes of one answer: ten thousand nodes with their metadata fit several times over.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -31,7 +29,7 @@ pub(crate) struct Http {
     servers: Vec<Url>,
     /// The one that answered last.
     turn: AtomicUsize,
-    allow: Arc<dyn Fn(IpAddr) -> Result<(), String> + Send + Sync>,
+    allow: Allow,
 }
 
 /// A question.
@@ -108,7 +106,7 @@ impl Http {
             .tls_backend_preconfigured(tls)
             // What is asked is what was configured: no redirects, and no proxy that only the environment knows of.
             .redirect(Policy::none())
-            .dns_resolver(Arc::new(Looked { allow: Arc::clone(&outside.allow) }))
+            .dns_resolver(Arc::new(Names(Arc::clone(&outside.allow))))
             .no_proxy()
             .http1_only()
             .connect_timeout(connect_timeout)
@@ -176,7 +174,7 @@ impl Http {
     /// Asks the server whose turn it is; the body of the answer is left to be read.
     async fn open(&self, turn: usize, ask: &Ask<'_>) -> Result<Response, Trouble> {
         let mut url = self.servers[turn].clone();
-        self.must_be_allowed(&url)?;
+        outside::must_be_allowed(&url, &self.allow).map_err(Trouble::new)?;
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(&ask.path);
         }
@@ -201,16 +199,6 @@ impl Http {
                 .body(form.query().unwrap_or_default().to_owned());
         }
         request.send().await.map_err(trouble)
-    }
-
-    /// Addresses are looked at here and names when they are looked up, so that nothing comes between look and use.
-    fn must_be_allowed(&self, url: &Url) -> Result<(), Trouble> {
-        let host = url.host_str().unwrap_or_default();
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        match bare.parse::<IpAddr>() {
-            Ok(address) => (self.allow)(address).map_err(Trouble::new),
-            Err(_) => Ok(()),
-        }
     }
 }
 
@@ -265,32 +253,6 @@ async fn read(mut response: Response) -> Result<Answer, Trouble> {
     Ok(Answer { status, fields, body: body.freeze() })
 }
 
-/// Names as the system knows them, without addresses that must not be connected to.
-struct Looked {
-    allow: Arc<dyn Fn(IpAddr) -> Result<(), String> + Send + Sync>,
-}
-
-impl Resolve for Looked {
-    fn resolve(&self, name: Name) -> Resolving {
-        let allow = Arc::clone(&self.allow);
-        Box::pin(async move {
-            let (mut allowed, mut refused) = (Vec::new(), None);
-            for address in tokio::net::lookup_host((name.as_str(), 0)).await? {
-                match allow(address.ip()) {
-                    Ok(()) => allowed.push(address),
-                    Err(reason) => refused = Some(reason),
-                }
-            }
-            match refused {
-                Some(reason) if allowed.is_empty() => Err(reason.into()),
-                _ => {
-                    Ok(Box::new(allowed.into_iter()) as Box<dyn Iterator<Item = SocketAddr> + Send> as Addrs)
-                }
-            }
-        })
-    }
-}
-
 /// The address of a server without its password.
 fn hidden(server: &str) -> String {
     match (server.split_once("://"), server.rsplit_once('@')) {
@@ -299,15 +261,6 @@ fn hidden(server: &str) -> String {
     }
 }
 
-/// What a client says of itself names neither cause nor address; the chain of its causes does. The address itself is
-/// left out, because there may be a password in it.
-pub(crate) fn trouble(error: reqwest::Error) -> Trouble {
-    let error = error.without_url();
-    let mut reason = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        reason = format!("{reason}: {inner}");
-        cause = inner.source();
-    }
-    Trouble::new(reason)
+fn trouble(error: reqwest::Error) -> Trouble {
+    Trouble::new(outside::reason(error))
 }

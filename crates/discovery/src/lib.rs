@@ -10,6 +10,7 @@
 
 pub mod browse;
 pub mod follow;
+pub mod outside;
 pub mod tls;
 
 mod consul;
@@ -24,15 +25,15 @@ mod testing;
 
 use std::fmt;
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use gatewright_model::resource::service_registry::{RegistryKind, ServiceRegistry, Wanted};
 use gatewright_model::resource::upstream::Node;
-use rustls::ClientConfig;
 
 use browse::{Found, Place};
+
+pub use outside::Outside;
 
 /// What is waited for outside.
 pub type Waiting<'w, T> = Pin<Box<dyn Future<Output = T> + Send + 'w>>;
@@ -72,15 +73,6 @@ impl Trouble {
     pub fn new(reason: impl fmt::Display) -> Self {
         Self(reason.to_string().into())
     }
-}
-
-/// The way outside.
-#[derive(Clone)]
-pub struct Outside {
-    /// Whether an address may be connected to, or why not.
-    pub allow: Arc<dyn Fn(IpAddr) -> Result<(), String> + Send + Sync>,
-    /// TLS with registries whose certificates verify, or with any if they need not.
-    pub tls: Arc<dyn Fn(bool) -> Result<ClientConfig, String> + Send + Sync>,
 }
 
 /// The registry that `registry` describes. Nothing is asked yet.

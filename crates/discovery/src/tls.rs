@@ -1,6 +1,6 @@
 //! TLS with a registry, where its own configuration says whom to believe.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -26,13 +26,22 @@ pub fn system(verify: bool) -> Result<ClientConfig, String> {
     if !verify {
         return Err("only gateways connect without verifying certificates".to_owned());
     }
+    believing(SYSTEM.clone(), None)
+}
+
+/// The authorities of the system, or those that browsers believe where it has none. Read when first asked for.
+pub static SYSTEM: LazyLock<RootCertStore> = LazyLock::new(|| {
     let mut authorities = RootCertStore::empty();
-    authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let system = rustls_native_certs::load_native_certs();
+    for error in &system.errors {
+        tracing::warn!(%error, "some of the system's certificate authorities cannot be read");
+    }
+    authorities.add_parsable_certificates(system.certs);
     if authorities.is_empty() {
         authorities.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
-    believing(authorities, None)
-}
+    authorities
+});
 
 /// The authorities in a text of PEM.
 pub(crate) fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {

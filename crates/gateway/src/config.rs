@@ -11,6 +11,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gatewright_discovery::outside::Allow;
 use gatewright_model::id::{GatewayGroupId, InstanceId};
 use gatewright_model::message::{Fields, Known};
 pub use gatewright_model::stream::ports::Ports;
@@ -88,6 +89,12 @@ impl DeniedNetworks {
             address => address,
         };
         self.0.iter().any(|network| network.contains(&address))
+    }
+
+    /// Asks this of every address before it is connected to.
+    pub(crate) fn allow(&self) -> Allow {
+        let denied = self.clone();
+        Arc::new(move |address| denied.allowed([address], |address| *address).map(drop))
     }
 
     /// Those of `addresses` that may be connected to.

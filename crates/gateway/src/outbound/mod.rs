@@ -11,22 +11,19 @@ mod shelf;
 pub(crate) mod shipments;
 
 use std::collections::HashMap;
-use std::error::Error as _;
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use gatewright_discovery::outside::{self, Names};
 use gatewright_plugins::outbound::{
     Connection, Destination, Failure, Outbound, Proxy as Wanted, Request, Response, Shelf, Via, Waiting,
 };
 use gatewright_plugins::redis::{Call, Redis};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, NoProxy, Proxy};
-use tokio::net::lookup_host;
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -167,7 +164,7 @@ impl Clients {
         let client = self.client(&request.connection)?;
         let bytes_max = request.answer_bytes_max;
         let request = built(request)?;
-        self.must_be_allowed(request.url())?;
+        outside::must_be_allowed(request.url(), &self.denied.allow()).map_err(Failure::Unreachable)?;
         let mut answer = client.execute(request).await.map_err(unreachable)?;
         let status = answer.status().as_u16();
         let fields = answer.headers().iter();
@@ -175,14 +172,6 @@ impl Clients {
         let fields = fields.collect();
         let body = body(&mut answer, bytes_max).await?;
         Ok(Response { status, fields, body })
-    }
-
-    /// Addresses are looked at here and names when they are looked up, so that nothing comes between look and use.
-    fn must_be_allowed(&self, url: &reqwest::Url) -> Result<(), Failure> {
-        let host = url.host_str().unwrap_or_default();
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let address = bare.parse::<IpAddr>().ok();
-        self.denied.allowed(address, |address| *address).map(drop).map_err(Failure::Unreachable)
     }
 
     fn client(&self, connection: &Connection) -> Result<Client, Failure> {
@@ -205,7 +194,7 @@ impl Clients {
             .tls_backend_preconfigured(tls)
             // What is asked is what was configured: no redirects, and no proxy that only the environment knows of.
             .redirect(Policy::none())
-            .dns_resolver(Arc::new(Looked { denied: self.denied.clone() }))
+            .dns_resolver(Arc::new(Names(self.denied.allow())))
             .no_proxy()
             .http1_only()
             .pool_max_idle_per_host(connection.idle_max)
@@ -214,22 +203,6 @@ impl Clients {
             builder = builder.proxy(proxy?);
         }
         builder.build().map_err(unsendable)
-    }
-}
-
-/// Names as the system knows them, without addresses that are denied.
-struct Looked {
-    denied: DeniedNetworks,
-}
-
-impl Resolve for Looked {
-    fn resolve(&self, name: Name) -> Resolving {
-        let denied = self.denied.clone();
-        Box::pin(async move {
-            let found = lookup_host((name.as_str(), 0)).await?;
-            let allowed = denied.allowed(found, SocketAddr::ip)?;
-            Ok(Box::new(allowed.into_iter()) as Addrs)
-        })
     }
 }
 
@@ -279,28 +252,15 @@ async fn body(answer: &mut reqwest::Response, bytes_max: usize) -> Result<Bytes,
     Ok(body.freeze())
 }
 
-/// What a client says of itself names neither cause nor address; the chain of its causes does.
 fn unreachable(error: reqwest::Error) -> Failure {
     if error.is_timeout() {
         return Failure::TimedOut;
     }
-    Failure::Unreachable(reason(error))
+    Failure::Unreachable(outside::reason(error))
 }
 
 fn unsendable(error: reqwest::Error) -> Failure {
-    Failure::Unsendable(reason(error))
-}
-
-fn reason(error: reqwest::Error) -> String {
-    // An address may hold a password.
-    let error = error.without_url();
-    let mut reason = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        reason = format!("{reason}: {inner}");
-        cause = inner.source();
-    }
-    reason
+    Failure::Unsendable(outside::reason(error))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use std::cell::OnceCell;
 
 use gatewright_model::expression::{Value, Variable, Variables};
-use gatewright_plugins::exchange::{self as plugin, Exchange, Matched, State};
+use gatewright_plugins::exchange::{Exchange, Matched, State};
 
 use super::phases::View;
 use super::variables::RequestVariables;
@@ -34,11 +34,7 @@ impl<'a> Identified<'a> {
             let mut state = State::default();
             let mut exchange = Exchange {
                 request: &mut request,
-                client: plugin::Client {
-                    peer: address.peer,
-                    local: address.local,
-                    tls: address.session.is_some(),
-                },
+                client: address.told(),
                 matched: Matched::default(),
                 consumers: &self.live.plugins.consumers,
                 surroundings: &View::of(address),

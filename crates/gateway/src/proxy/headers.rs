@@ -7,6 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use gatewright_model::message::{Fields, Known, RequestHead, Version};
+use gatewright_plugins::exchange as plugin;
 use http::HeaderMap;
 
 use crate::http1::write;
@@ -145,6 +146,11 @@ impl ClientAddress {
             session,
             is_trusted: false,
         }
+    }
+
+    /// What plugins are told of it.
+    pub(super) fn told(&self) -> plugin::Client {
+        plugin::Client { peer: self.peer, local: self.local, tls: self.session.is_some() }
     }
 
     /// The same of somebody who is believed where requests come from, or not.

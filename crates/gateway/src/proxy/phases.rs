@@ -226,11 +226,9 @@ impl<'l> Phases<'l> {
         ended: Option<&Ended<'_>>,
         act: impl FnOnce(&Course<'_>, &mut Exchange<'_>) -> T,
     ) -> T {
-        let client =
-            plugin::Client { peer: address.peer, local: address.local, tls: address.session.is_some() };
         let mut exchange = Exchange {
             request,
-            client,
+            client: address.told(),
             matched: self.matched,
             consumers: self.consumers,
             surroundings: &View { address, spent: self.spent.as_ref(), ended },

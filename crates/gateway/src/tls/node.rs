@@ -214,15 +214,7 @@ impl NodeSessions {
 
     fn authorities(&self) -> Arc<RootCertStore> {
         Arc::clone(self.authorities.get_or_init(|| {
-            let mut store = RootCertStore::empty();
-            let system = rustls_native_certs::load_native_certs();
-            for error in &system.errors {
-                tracing::warn!(%error, "some of the system's certificate authorities cannot be read");
-            }
-            store.add_parsable_certificates(system.certs);
-            if store.is_empty() {
-                store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-            }
+            let mut store = gatewright_discovery::tls::SYSTEM.clone();
             store.add_parsable_certificates(self.added.iter().cloned());
             Arc::new(store)
         }))

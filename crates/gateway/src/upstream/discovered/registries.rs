@@ -3,7 +3,6 @@
 //! One that did not change stays the same object, so that nothing that is being followed there is touched.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use gatewright_discovery::{Outside, Registry, Trouble, connect};
@@ -119,10 +118,9 @@ fn closed(written: &ServiceRegistry) -> Result<(), Trouble> {
 /// The way outside for registries: what is denied to everybody else is denied to them, and they are believed by the same
 /// authorities.
 pub(crate) fn outside(denied: &DeniedNetworks, tls: &Arc<tls::Shared>) -> Outside {
-    let (denied, tls) = (denied.clone(), Arc::clone(tls));
-    let allow = move |address: IpAddr| denied.allowed([address], |address| *address).map(drop);
+    let tls = Arc::clone(tls);
     let tls = move |verify: bool| tls.nodes.client(verify).map_err(|error| error.to_string());
-    Outside { allow: Arc::new(allow), tls: Arc::new(tls) }
+    Outside { allow: denied.allow(), tls: Arc::new(tls) }
 }
 
 #[cfg(test)]
