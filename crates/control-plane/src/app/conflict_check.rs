@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use gatewright_model::conflict::{self, Conflict, ConflictKind, Conflicts};
 use gatewright_model::id::{GatewayGroupId, ServiceId};
-use gatewright_model::lifecycle::{RuntimeConfiguration, ServiceVersion};
+use gatewright_model::lifecycle::RuntimeConfiguration;
 use gatewright_model::matching::MatchSettings;
 use gatewright_model::snapshot::{PublishedService, Revision};
 
 use super::document::{PublishWish, ServicePublishWish};
 use super::gateway_group::gateway_group;
 use super::runtime_configuration::runtime_default;
-use super::service_template::service_template;
+use super::service_version::version_of_template;
 use super::{Action, App, Caller, Refusal, Warnings};
 use crate::distribution::{SERVICES_KEPT_MAX, Services, Standing};
 use crate::store::{ListFilter, Reading, Writing};
@@ -148,12 +148,10 @@ async fn candidate(
             (found.ok_or_else(not_found)?, runtime_default(template.as_ref()))
         }
         _ => {
-            let template = service_template(tx, id).await?.template;
-            let routes = tx.route_template_snapshot(id).await?;
-            let number = service.version.clone().unwrap_or_default();
+            let number = service.version.as_deref().unwrap_or_default();
             // The version is never written, so any id does.
             let version_id = id.as_str().parse().map_err(|_| Refusal::Conflict)?;
-            let version = ServiceVersion::of_template(version_id, id.clone(), number, &template, routes);
+            let (version, template) = version_of_template(tx, version_id, id, number).await?;
             (version, RuntimeConfiguration::of_template(&template))
         }
     };

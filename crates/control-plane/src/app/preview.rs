@@ -24,7 +24,7 @@ use super::preview_document::{PreviewWish, PreviewedService};
 use super::runtime_configuration::runtime_default;
 use super::service_diff::state;
 use super::service_publish::must_be_servable;
-use super::service_template::service_template;
+use super::service_version::version_of_template;
 use super::{Action, App, Caller, Refusal};
 use crate::distribution::{GroupHeads, Services, Standing};
 use crate::store::Reading;
@@ -156,12 +156,9 @@ async fn candidate(
             (version.ok_or_else(not_found)?, runtime_default(template.as_ref()))
         }
         None => {
-            let template = service_template(tx, id).await?.template;
-            let routes = tx.route_template_snapshot(id).await?;
             // The version is never written, so any id does.
             let version_id = id.as_str().parse().map_err(|_| Refusal::Conflict)?;
-            let version =
-                ServiceVersion::of_template(version_id, id.clone(), String::new(), &template, routes);
+            let (version, template) = version_of_template(tx, version_id, id, "").await?;
             (version, RuntimeConfiguration::of_template(&template))
         }
     };

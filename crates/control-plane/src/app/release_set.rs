@@ -20,7 +20,7 @@ use super::published_service::{forgotten, group_must_exist};
 use super::release_set_document::ReleaseWish;
 use super::runtime_configuration::runtime_default;
 use super::service_publish::must_be_servable;
-use super::service_template::service_template;
+use super::service_version::version_of_template;
 use super::{Action, App, Caller, Refusal, persistently};
 use crate::store::{
     Call, NumberedVersion, ObjectKind, Placement, Reading, ReleaseSet, ReleaseSetRow, ReleasedGroup,
@@ -118,10 +118,7 @@ impl App {
         if let Some(version) = tx.service_version_numbered(service, number).await? {
             return Ok((version, false));
         }
-        let template = service_template(tx, service).await?.template;
-        let routes = tx.route_template_snapshot(service).await?;
-        let (id, number) = (self.world().id(), number.clone());
-        Ok((ServiceVersion::of_template(id, service.clone(), number, &template, routes), true))
+        Ok((version_of_template(tx, self.world().id(), service, number).await?.0, true))
     }
 
     /// Has every healthy instance compile its part, and waits for what they say.

@@ -28,7 +28,7 @@ use super::published_service::{group_must_exist, published_service};
 use super::rollout::wish::BakeWish;
 use super::rollout::{rollout_insert, rollout_overtake};
 use super::runtime_configuration::runtime_default;
-use super::service_template::service_template;
+use super::service_version::version_of_template;
 use super::{Action, App, Caller, Refusal, Warnings, persistently};
 use crate::store::{
     Call, NumberedVersion, Placement, PublishReceipt, PublishedServiceRow, Reading, RolloutKind, RolloutRow,
@@ -182,20 +182,17 @@ impl App {
             });
         }
         if wish.create_new_version {
-            let row = service_template(tx, &service.service_id).await?;
-            let routes = tx.route_template_snapshot(&service.service_id).await?;
             let number = service.version.clone().unwrap_or_default();
+            let (version, template) =
+                version_of_template(tx, self.world().id(), &service.service_id, &number).await?;
             if tx.service_version_exists(&service.service_id, &number).await? {
                 let active = active.and_then(|active| Some(active.version?.number));
-                return Err(Refusal::VersionTaken { service: row.template.name, version: number, active });
+                return Err(Refusal::VersionTaken { service: template.name, version: number, active });
             }
             let before = numbered(active.as_ref());
             let base = active.map(|active| active.runtime);
-            let base = base.unwrap_or_else(|| RuntimeConfiguration::of_template(&row.template));
+            let base = base.unwrap_or_else(|| RuntimeConfiguration::of_template(&template));
             let runtime = service.runtime.clone().over(base);
-            let service_id = service.service_id.clone();
-            let version =
-                ServiceVersion::of_template(self.world().id(), service_id, number, &row.template, routes);
             return Ok(Plan { version, is_new: true, runtime, before, unversioned: None });
         }
         let version = existing_version(tx, group, service).await?;

@@ -1,17 +1,32 @@
 //! Service versions, to look at.
 
 use gatewright_model::id::{ServiceId, ServiceVersionId};
-use gatewright_model::lifecycle::RouteVersion;
+use gatewright_model::lifecycle::{RouteVersion, ServiceVersion};
+use gatewright_model::resource::service::ServiceTemplate;
 
 use super::group_route::RouteContent;
+use super::service_template::service_template;
 use super::{Action, App, Caller, Refusal};
-use crate::store::{ListFilter, Listed, VersionSummary};
+use crate::store::{ListFilter, Listed, Reading, VersionSummary};
 
 /// What callers call it.
 const NOUN: &str = "service version";
 
 pub(super) fn not_found(id: &ServiceVersionId) -> Refusal {
     Refusal::NotFound { noun: NOUN, id: id.to_string() }
+}
+
+/// The version `number` as a service's template would make it now, and that template. Nothing is written.
+pub(super) async fn version_of_template(
+    tx: &mut Reading,
+    id: ServiceVersionId,
+    service: &ServiceId,
+    number: &str,
+) -> Result<(ServiceVersion, ServiceTemplate), Refusal> {
+    let template = service_template(tx, service).await?.template;
+    let routes = tx.route_template_snapshot(service).await?;
+    let version = ServiceVersion::of_template(id, service.clone(), number.to_owned(), &template, routes);
+    Ok((version, template))
 }
 
 impl App {

@@ -109,10 +109,12 @@ impl App {
         let end = End { at: self.world().now(), by, outcome, reason, evidence: Some(comparison) };
         let ended = self.rollout_ended(tx, row, end).await?;
         if let Some(End { outcome, reason, .. }) = &ended.end {
-            let (version, outcome) = (&row.candidate.number, outcome.name());
+            let (version, how) = (&row.candidate.number, outcome.name());
             match outcome {
-                "aborted" => tracing::warn!(%group, %service, version, outcome, reason, "a rollout is over"),
-                _ => tracing::info!(%group, %service, version, outcome, reason, "a rollout is over"),
+                Outcome::Aborted => {
+                    tracing::warn!(%group, %service, version, outcome = how, reason, "a rollout is over")
+                }
+                _ => tracing::info!(%group, %service, version, outcome = how, reason, "a rollout is over"),
             }
         }
         Ok(())

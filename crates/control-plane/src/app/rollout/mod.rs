@@ -28,7 +28,7 @@ use self::decide::{comparison, counted, decide, marks};
 use self::wish::CanaryWish;
 use super::published_service::published_service;
 use super::service_publish::must_be_servable;
-use super::service_template::service_template;
+use super::service_version::version_of_template;
 use super::{Action, App, Caller, Refusal, persistently};
 use crate::store::{
     Call, End, NumberedVersion, Outcome, Placement, Plan, PublishedServiceRow, Reading, RolloutKind,
@@ -143,10 +143,7 @@ impl App {
                 return Err(Refusal::VersionTaken { service, version: number.clone(), active });
             }
             (true, None) => {
-                let template = service_template(tx, service).await?.template;
-                let routes = tx.route_template_snapshot(service).await?;
-                let (id, service) = (self.world().id(), service.clone());
-                let version = ServiceVersion::of_template(id, service, number.clone(), &template, routes);
+                let (version, _) = version_of_template(tx, self.world().id(), service, number).await?;
                 tx.service_version_insert(stamp, &version).await?;
                 version
             }
