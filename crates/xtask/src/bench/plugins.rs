@@ -8,8 +8,7 @@ use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -29,8 +28,11 @@ const SCRAPED_SERVICES: usize = 100;
 /// Scrapes that are timed; the median counts.
 const SCRAPES: usize = 11;
 
-/// Between two scrapes beside load: far more often than any server of metrics asks.
-const SCRAPE_INTERVAL: Duration = Duration::from_millis(250);
+/// How long is measured beside scrapes: a server of metrics asks once in that time, as most are set up.
+const SCRAPED_SECONDS: u64 = 15;
+
+/// Between two scrapes beside load that ask far more often than any server of metrics does.
+const SCRAPE_INTERVAL_MIN: Duration = Duration::from_millis(250);
 
 /// The plugins of the route that is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +41,12 @@ pub(crate) enum Chain {
     Bare,
     /// What an ordinary API has: who calls, how often, counted, and an id for every request.
     Working,
-    /// Ten that let every request pass as it is.
+    /// One that has nothing to do.
+    OneIdle,
+    /// Ten that have nothing to do.
     Idle,
+    /// Ten that look at every request, by address, field and expression, and let it pass.
+    Looking,
     /// Every request of the group is counted.
     Counted,
 }
@@ -56,7 +62,20 @@ impl Chain {
                 "prometheus": {},
                 "request-id": {},
             }),
+            Self::OneIdle => json!({"traffic-split": {}}),
             Self::Idle => json!({
+                "client-control": {},
+                "uri-blocker": {"block_rules": []},
+                "workflow": {"rules": []},
+                "proxy-rewrite": {},
+                "proxy-buffering": {},
+                "traffic-split": {},
+                "cors": {"_meta": {"disable": false, "filter": [["arg_never", "==", "1"]]}},
+                "response-rewrite": {},
+                "brotli": {},
+                "gzip": {},
+            }),
+            Self::Looking => json!({
                 "real-ip": {"source": "http_x_forwarded_for", "trusted_addresses": ["10.0.0.0/8"]},
                 "client-control": {"max_body_size": 0},
                 "proxy-buffering": {},
@@ -74,7 +93,7 @@ impl Chain {
     /// What the gateway group needs beside, each with its path.
     pub(crate) fn objects(self) -> Vec<(&'static str, Value)> {
         match self {
-            Self::Bare | Self::Idle => Vec::new(),
+            Self::Bare | Self::OneIdle | Self::Idle | Self::Looking => Vec::new(),
             Self::Counted => vec![("global_rules/prometheus", json!({"plugins": {"prometheus": {}}}))],
             Self::Working => vec![
                 ("consumers/bench", json!({"username": "bench"})),
@@ -88,10 +107,12 @@ impl Chain {
 }
 
 /// The chains that are compared; the first one is what the others are measured by.
-const CHAINS: [(&str, Scenario); 3] = [
+const CHAINS: [(&str, Scenario); 5] = [
     ("no plugins", Scenario { name: "plugins-bare", ..PLAIN }),
     ("four that work", Scenario { name: "plugins-working", chain: Chain::Working, ..PLAIN }),
+    ("one idle one", Scenario { name: "plugins-one-idle", chain: Chain::OneIdle, ..PLAIN }),
     ("ten idle ones", Scenario { name: "plugins-idle", chain: Chain::Idle, ..PLAIN }),
+    ("ten that look", Scenario { name: "plugins-looking", chain: Chain::Looking, ..PLAIN }),
 ];
 
 const SCRAPED: Scenario =
@@ -122,8 +143,8 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
         "# What plugins cost\n\nWritten by `cargo xtask bench plugins --write`; the method is that of \
          [README.md](README.md).\n\n- Machine: {}, busy with {} on average over one, five and fifteen minutes.\n\
          - Median of {} interleaved runs of {} s.\n- `four that work`: key-auth, limit-count (local), prometheus, \
-         request-id. Aim: at most 25 % above no plugins.\n- `ten idle ones` let every request pass. Aim: at most \
-         3 %.\n\n",
+         request-id. Aim: at most 25 % above no plugins.\n- `ten idle ones` have nothing to do. Aim: at most 3 %. \
+         `ten that look` compare addresses, fields and expressions, and let every request pass.\n\n",
         cores::machine()?,
         cores::load_average()?,
         wish.runs,
@@ -188,34 +209,42 @@ fn scrapes(repository: &Path, program: &Path, wish: &Wish) -> anyhow::Result<Str
         took.sort_by(f64::total_cmp);
         let _ = writeln!(text, "| `{path}` | {bytes} | {:.1} |", took[SCRAPES / 2]);
     }
-    let (mut alone, mut beside) = (Vec::new(), Vec::new());
+    text += "\n| beside traffic | p50 ms | p99 ms | p99.9 ms |\n|---|---:|---:|---:|\n";
+    let (seconds, once) = (SCRAPED_SECONDS, Duration::from_secs(SCRAPED_SECONDS));
+    let mut rows = [
+        ("no scrape", None, Vec::new()),
+        ("one of each page", Some(once), Vec::new()),
+        ("one of each page, four times a second", Some(SCRAPE_INTERVAL_MIN), Vec::new()),
+    ];
     for _ in 0..wish.runs {
-        alone.push(measure(&running, Duration::from_secs(wish.seconds), SCENARIO)?);
-        beside.push(beside_scrapes(&running, Duration::from_secs(wish.seconds))?);
+        for (_, interval, runs) in &mut rows {
+            runs.push(beside_scrapes(&running, Duration::from_secs(seconds), *interval)?);
+        }
     }
-    let _ = writeln!(
-        text,
-        "\nThe p99 of traffic is {:.2} ms, and {:.2} ms while both are scraped four times a second.",
-        report::milliseconds(&alone, 1),
-        report::milliseconds(&beside, 1)
-    );
+    for (name, _, runs) in &rows {
+        let [half, slow, slowest] = [0, 1, 2].map(|index| report::milliseconds(runs, index));
+        let _ = writeln!(text, "| {name} in {seconds} s | {half:.2} | {slow:.2} | {slowest:.2} |");
+    }
     Ok(text)
 }
 
-/// Measures while metrics are scraped again and again.
-fn beside_scrapes(running: &Running, length: Duration) -> anyhow::Result<Run> {
-    let (status, over) = (running.status()?, Arc::new(AtomicBool::new(false)));
-    let ends = Arc::clone(&over);
+/// Measures while metrics are scraped, once and then in this interval.
+fn beside_scrapes(running: &Running, length: Duration, interval: Option<Duration>) -> anyhow::Result<Run> {
+    let Some(interval) = interval else { return measure(running, length, &SCRAPED) };
+    let status = running.status()?;
+    let (end, ended) = std::sync::mpsc::channel::<()>();
     let scraping = std::thread::spawn(move || -> anyhow::Result<()> {
-        while !ends.load(Ordering::Relaxed) {
+        // Never at the very beginning of the load.
+        let mut pause = interval.min(Duration::from_secs(1));
+        while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
             get(status, "/metrics")?;
             get(status, "/apisix/prometheus/metrics")?;
-            std::thread::sleep(SCRAPE_INTERVAL);
+            pause = interval;
         }
         Ok(())
     });
     let measured = measure(running, length, &SCRAPED);
-    over.store(true, Ordering::Relaxed);
+    drop(end);
     scraping.join().map_err(|_| anyhow::anyhow!("the scrapes panicked"))??;
     measured
 }
