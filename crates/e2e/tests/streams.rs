@@ -103,6 +103,64 @@ fn a_stream_service_is_published_rolled_back_edited_in_place_and_disabled_like_a
     until_said(first, Some("b:ping"));
 }
 
+#[test]
+fn a_stream_service_lets_in_splits_logs_and_has_its_canary_promoted() {
+    let [port] = free_ports();
+    let log = tempfile::tempdir().unwrap();
+    let path = log.path().join("access.log");
+    let world =
+        World::start_with(&["--stream-ports", &port.to_string(), "--access-log", path.to_str().unwrap()]);
+    let plugins = json!({"ip-restriction": {"whitelist": ["127.0.0.1"]}, "prometheus": {},
+        "traffic-split": {"rules": [{"weighted_upstreams": [{"weight": 1}, {"upstream_id": "next", "weight": 1}]}]}});
+    design(&world, "db", &upstream(named("now:")), &json!({"server_port": port, "plugins": plugins}));
+    world.admin.publish("db", "1.0.0");
+    until_said(port, Some("now:ping"));
+    let further = "/apisix/admin/services/db/upstreams/next?gateway_group_id=default";
+    let mut next = upstream(named("next:"));
+    next["name"] = json!("next");
+    world.admin.change("PUT", further, &next);
+    until_said(port, Some("next:ping"));
+    let mut turns: Vec<_> = (0..4).filter_map(|_| said_at(port)).collect();
+    turns.sort();
+    assert_eq!(turns, ["next:ping", "next:ping", "now:ping", "now:ping"]);
+    let promote = "/api/gateway_groups/default/services/db/upstreams/next/promote";
+    world.admin.change("POST", promote, &json!({}));
+    wait::until_true("the canary serves alone", || {
+        (0..4).all(|_| said_at(port).as_deref() == Some("next:ping"))
+    });
+
+    let kept_out = json!({"server_port": port, "plugins": {"ip-restriction": {"blacklist": ["127.0.0.1"]}}});
+    design(&world, "db", &upstream(named("unused:")), &kept_out);
+    world.admin.publish("db", "2.0.0");
+    let lines = || std::fs::read_to_string(&path).unwrap_or_default();
+    wait::until_true("version 2.0.0 keeps us out, and the log says so", || {
+        said_at(port);
+        lines().lines().any(|line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            line["service_version"] == "2.0.0" && line["reject_reason"] == "plugin_answered"
+        })
+    });
+    let served: Value = serde_json::from_str(lines().lines().next().unwrap()).unwrap();
+    for (name, expected) in [
+        ("service_id", json!("db")),
+        ("service_version", json!("1.0.0")),
+        ("gateway_group_id", json!("default")),
+        ("route_name", json!("r")),
+        ("protocol", json!("TCP")),
+        ("remote_addr", json!("127.0.0.1")),
+        ("server_port", json!(port)),
+        ("stream_end", json!("done")),
+        ("bytes_received", json!(4)),
+        ("bytes_sent", json!(8)),
+    ] {
+        assert_eq!(served[name], expected, "{name} in {served}");
+    }
+    let canary = json!({"version": "1.0.0", "percent": 10});
+    let rollout = "/api/gateway_groups/default/services/db/rollout";
+    let refused = world.admin.send("POST", rollout, &canary.to_string());
+    assert!(refused.is_refused() && refused.error().contains("traffic-split"), "{refused:?}");
+}
+
 /// A port behind which a Unix socket answers.
 fn bridged(socket: PathBuf) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

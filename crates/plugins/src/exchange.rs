@@ -2,6 +2,7 @@
 //!
 //! What a plugin changes is recorded: on the head of the request, or in [`State`] where it concerns something else
 //! (another upstream, fields of the answer to come). The gateway acts on it once the phases are through.
+//! A stream is an exchange without a request, see [`Exchange::is_stream`]: an answer only closes it.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -282,6 +283,12 @@ pub struct Exchange<'e> {
 }
 
 impl Exchange<'_> {
+    /// Whether this is a stream, which has addresses and no request: its head is empty.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        self.request.bytes(self.request.method_text).is_empty()
+    }
+
     /// The address of the client.
     #[must_use]
     pub fn client_address(&self) -> SocketAddr {
@@ -373,7 +380,9 @@ impl Variables for Exchange<'_> {
             Variable::RemotePort => Some(owned(self.client_address().port().to_string())),
             Variable::ServerAddr => Some(owned(self.client.local.ip().to_canonical().to_string())),
             Variable::ServerPort => Some(owned(self.client.local.port().to_string())),
-            Variable::Scheme => Some(Value::text(if self.client.tls { b"https" } else { b"http" })),
+            Variable::Scheme if !self.is_stream() => {
+                Some(Value::text(if self.client.tls { b"https" } else { b"http" }))
+            }
             Variable::ConsumerName => {
                 self.state.consumer.as_ref().map(|consumer| Value::text(consumer.name.as_bytes()))
             }
@@ -385,6 +394,7 @@ impl Variables for Exchange<'_> {
                 let set = self.state.variable(name).map(Value::text);
                 set.or_else(|| self.outside(variable))
             }
+            _ if self.is_stream() => self.outside(variable),
             _ => message::variable(self.request, variable).or_else(|| self.outside(variable)),
         }
     }

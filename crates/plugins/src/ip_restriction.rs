@@ -119,6 +119,14 @@ mod tests {
     }
 
     #[test]
+    fn streams_are_let_in_and_kept_out_like_requests() {
+        for (client, expected) in [("10.1.2.3", 0), ("11.1.2.3", 403)] {
+            let trial = Trial::of("ip-restriction", json!({"whitelist": ["10.0.0.0/8"]})).from(client);
+            assert_eq!(trial.run_stream().answer.map_or(0, |answer| answer.status), expected, "{client}");
+        }
+    }
+
+    #[test]
     fn a_list_that_is_none_is_refused() {
         for (config, expected) in [
             (json!({}), vec![""]),

@@ -21,6 +21,7 @@ pub mod redis;
 pub mod response;
 pub mod secrets;
 pub mod shared;
+pub mod streams;
 
 mod authentication;
 mod compression;
@@ -160,15 +161,6 @@ pub fn find(name: &str) -> Option<&'static Kind> {
 #[must_use]
 pub fn is_known(name: &str) -> bool {
     find(name).is_some()
-}
-
-/// The plugins that mean something to a stream, which has no requests.
-const ON_STREAMS: &[&str] = &[];
-
-/// Whether the plugin called `name` works on streams.
-#[must_use]
-pub fn works_on_streams(name: &str) -> bool {
-    ON_STREAMS.contains(&name)
 }
 
 /// Everything wrong with `config` as the configuration of the plugin called `name` on a service, route, global rule or

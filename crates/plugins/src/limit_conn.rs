@@ -1,5 +1,6 @@
 //! `limit-conn`: lets so many requests be served at the same time, by a key; a few more wait, the rest is refused.
 //!
+//! On a stream service it is connections that are counted, as long as they are open.
 //! Requests are counted by one gateway instance, or with `policy` `redis` or `redis-cluster` by all gateways that use
 //! the same server. One that ends in whatever way stops counting; what a gateway that was killed had counted is
 //! forgotten `key_ttl` seconds after the last request with the same key.
@@ -356,7 +357,8 @@ impl Plugin for LimitConn {
     }
 
     fn log(&self, exchange: &mut Exchange<'_>, _: &Outcome) {
-        if !self.0.adapts {
+        // How long a stream lasts says nothing about how long another one should wait.
+        if !self.0.adapts || exchange.is_stream() {
             return;
         }
         if let Some(place) = exchange.note::<Place>() {
@@ -399,6 +401,25 @@ mod tests {
         let first = trial.run("GET /");
         assert_eq!(trial.run("GET /").paused, Duration::from_millis(500));
         drop(first);
+    }
+
+    #[test]
+    fn streams_count_as_long_as_they_are_open_and_say_nothing_about_the_delay() {
+        let config = json!({"conn": 1, "burst": 1, "default_conn_delay": 1, "key": "server_port"});
+        let trial = Trial::of("limit-conn", config);
+        let first = trial.run_stream();
+        let second = trial.run_stream();
+        assert_eq!((first.answered(), second.paused), (String::new(), Duration::from_secs(1)));
+        assert_eq!(trial.run_stream().answered(), "503 ");
+        first.end(200);
+        second.end(200);
+        let again = trial.run_stream();
+        assert_eq!((again.answered(), again.paused), (String::new(), Duration::ZERO));
+        assert_eq!(
+            trial.run_stream().paused,
+            Duration::from_secs(1),
+            "they ended at once, and it is the same"
+        );
     }
 
     #[test]

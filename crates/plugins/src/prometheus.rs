@@ -112,6 +112,15 @@ mod tests {
     }
 
     #[test]
+    fn streams_are_counted_when_they_end() {
+        let trial = Trial::of("prometheus", json!({"prefer_name": true}));
+        let open = trial.run_stream();
+        assert!(trial.counted().is_empty());
+        open.end(200);
+        assert_eq!(trial.counted(), ["name"]);
+    }
+
+    #[test]
     fn labels_that_there_are_not_are_refused() {
         assert_eq!(refused("prometheus", &json!({"prefer_name": "yes"})), ["/prefer_name"]);
         let settings =

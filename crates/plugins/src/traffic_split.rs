@@ -255,6 +255,20 @@ mod tests {
     }
 
     #[test]
+    fn streams_go_by_what_there_is_of_them() {
+        let rule = |vars: Value, id: &str| json!({"match": [{"vars": [vars]}], "weighted_upstreams": [{"upstream_id": id}]});
+        let trial = Trial::of(
+            "traffic-split",
+            json!({"rules": [
+                rule(json!(["uri", "~~", ".*"]), "of-requests"),
+                rule(json!(["remote_addr", "ipmatch", ["192.0.2.0/24"]]), "near"),
+                rule(json!(["server_port", "==", "9080"]), "by-port"),
+            ]}),
+        );
+        assert_eq!(chosen(&trial, ""), "by-port");
+    }
+
+    #[test]
     fn upstreams_take_turns_exactly_by_weight() {
         let node = json!([{"host": "127.0.0.1", "port": 1, "weight": 1}]);
         let trial = Trial::of(

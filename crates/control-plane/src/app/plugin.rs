@@ -84,14 +84,10 @@ fn check(plugins: &Plugins, at: &str, violations: &mut Violations, validate: fn(
     }
 }
 
-/// Refuses plugins that mean nothing to a stream.
+/// Refuses plugins that mean nothing to a stream, and what of the others' configurations does.
 pub(super) fn stream_plugins_check(plugins: &Plugins, at: &str, violations: &mut Violations) {
-    for name in plugins.keys() {
-        if gatewright_plugins::is_known(name) && !gatewright_plugins::works_on_streams(name) {
-            let message = "works on requests, which a stream has none of; remove it, or take a plugin that works on \
-                streams";
-            violations.add(format!("{at}/{name}"), format!("plugin `{name}` {message}"));
-        }
+    for (name, config) in plugins {
+        violations.absorb(&format!("{at}/{name}"), gatewright_plugins::streams::check(name, config, None));
     }
 }
 

@@ -4,7 +4,10 @@
 //! id, because published clients tell it by that.
 
 use gatewright_model::id::{GatewayGroupId, ObjectId, ServiceId};
+use gatewright_model::resource::service::ServiceKind;
 use gatewright_model::resource::upstream::Upstream;
+use gatewright_model::stream::check::{check_carrier, check_upstream};
+use gatewright_model::stream::claim::Carrier;
 use gatewright_model::validation::Violations;
 use serde_json::{Value, json};
 
@@ -64,8 +67,24 @@ impl App {
             let (row, _) = self.group_service_patch(caller, group, service, &Patch::parse(patch)?).await?;
             return Ok((default_upstream(row), warnings));
         }
+        self.must_suit(group, service, &content).await?;
         let document = Document { id: None, content, warnings };
         self.object_put(caller, Shelf { group, owner: service.as_str() }, id, document).await
+    }
+
+    /// Refuses an upstream that the streams of a service could not go to.
+    async fn must_suit(
+        &self,
+        group: &GatewayGroupId,
+        service: &ServiceId,
+        upstream: &Upstream,
+    ) -> Result<(), Refusal> {
+        let row = self.store().read().await?.published_service_get(group, service).await?;
+        let Some(row) = row.filter(|row| row.content.kind == ServiceKind::Stream) else { return Ok(()) };
+        let mut violations = Violations::default();
+        check_upstream(upstream, "", &mut violations);
+        check_carrier(upstream, Carrier::of(row.runtime.upstream.scheme), "", &mut violations);
+        Ok(violations.into_result()?)
     }
 
     pub(crate) async fn service_upstream_delete(

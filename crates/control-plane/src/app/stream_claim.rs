@@ -37,6 +37,7 @@ impl App {
         for service in written {
             let mut wrong = Violations::default();
             check_published(service, &mut wrong);
+            gatewright_plugins::streams::check_published(service, &mut wrong);
             for wrong in wrong.iter() {
                 violations.add(wrong.path.clone(), format!("service `{}`: {}", service.name, wrong.message));
             }

@@ -135,6 +135,11 @@ pub(crate) async fn what_means_nothing_to_a_service_of_its_type_is_refused() {
         (json!({"sni": "a.example"}), "/sni"),
         (json!({"sni": "a b", "tls": "terminate"}), "/sni"),
         (json!({"plugins": {"key-auth": {}}}), "plugin `key-auth`"),
+        (json!({"plugins": {"key-auth": {}}}), "ip-restriction, limit-conn, traffic-split, prometheus"),
+        (
+            json!({"plugins": {"file-logger": {"path": "l", "include_req_body": true}}}),
+            "/plugins/file-logger/include_req_body",
+        ),
     ] {
         let message = world.refused(400, "PUT", &at("stream_routes/r"), route("s", matchers)).await;
         assert!(message.contains(part), "{part} in {message}");
@@ -144,4 +149,58 @@ pub(crate) async fn what_means_nothing_to_a_service_of_its_type_is_refused() {
     let runtime = "/api/gateway_groups/default/services/s/runtime_configuration";
     let message = world.refused(400, "PATCH", runtime, Some(udp)).await;
     assert!(message.contains("no TLS over udp"), "{message}");
+}
+
+#[tokio::test]
+pub(crate) async fn plugins_that_work_on_streams_are_taken_and_their_upstreams_carry_what_comes() {
+    let world = World::start().await;
+    let node = json!([{"host": "127.0.0.1", "port": 1, "weight": 1}]);
+    let plugins = json!({
+        "ip-restriction": {"whitelist": ["10.0.0.0/8"]},
+        "limit-conn": {"conn": 1, "burst": 0, "default_conn_delay": 0.1, "key": "remote_addr"},
+        "prometheus": {}, "syslog": {"host": "logs.test", "port": 514}, "file-logger": {"path": "l"},
+        "http-logger": {"uri": "http://logs.test"}, "tcp-logger": {"host": "logs.test", "port": 1},
+        "udp-logger": {"host": "logs.test", "port": 1},
+        "traffic-split": {"rules": [{"weighted_upstreams": [{"weight": 1}, {"upstream_id": "next"}]}]},
+    });
+    put_service(&world, "s", json!({ "plugins": plugins })).await;
+    let split = |scheme: &str| {
+        let upstream = json!({"scheme": scheme, "nodes": node});
+        json!({"plugins": {"traffic-split": {"rules": [{"weighted_upstreams": [{"upstream": upstream}]}]}}})
+    };
+    let path = at("stream_routes/r");
+    world.value("PUT", &path, route("s", split("tls"))).await;
+    for scheme in ["grpc", "udp"] {
+        let message = world.refused(400, "PUT", &path, route("s", split(scheme))).await;
+        assert!(message.contains("/weighted_upstreams/0/upstream/scheme"), "{message}");
+    }
+    let further = at("services/s/upstreams/next");
+    world.value("PUT", &further, Some(json!({"name": "next", "scheme": "tcp", "nodes": node}))).await;
+    for scheme in ["https", "udp"] {
+        let other = json!({"name": "next", "scheme": scheme, "nodes": node});
+        let message = world.refused(400, "PUT", &further, Some(other)).await;
+        assert!(message.contains("/scheme"), "{message}");
+    }
+    let runtime = "/api/gateway_groups/default/services/s/runtime_configuration";
+    let udp = Some(json!({"upstream": {"scheme": "udp", "nodes": node}}));
+    let message = world.refused(400, "PATCH", runtime, udp).await;
+    assert!(message.contains("/upstreams/next/scheme"), "what stands beside it must come along: {message}");
+}
+
+#[tokio::test]
+pub(crate) async fn a_version_with_plugins_of_requests_is_not_published_as_a_stream() {
+    let world = World::start().await;
+    let upstream = json!({"scheme": "tcp", "nodes": [{"host": "127.0.0.1", "port": 5432, "weight": 1}]});
+    let template = json!({"name": "s", "type": "stream", "upstream": upstream});
+    world.value("PUT", "/api/services/template/s", Some(template)).await;
+    let route = |plugins: Value| {
+        Some(json!({"service_id": "s", "name": "r", "server_port": 5432, "plugins": plugins}))
+    };
+    let path = "/api/stream_routes/template/s-r";
+    world.value("PUT", path, route(json!({"cors": {}}))).await;
+    let wish = Some(publish("default", &[("s", "1")]));
+    let message = world.refused(400, "POST", "/api/services/publish", wish).await;
+    assert!(message.contains("plugin `cors` works on requests"), "{message}");
+    world.value("PUT", path, route(json!({"ip-restriction": {"blacklist": ["10.0.0.1"]}}))).await;
+    world.publish("default", "s", "1").await;
 }

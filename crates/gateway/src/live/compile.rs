@@ -23,7 +23,7 @@ use gatewright_plugins::chain::Layer;
 use super::plugins::{GroupPlugins, ServicePlugins, unknown};
 use super::services::Numbers;
 use super::upstreams::{self, ServiceUpstreams};
-use super::{Compared, LiveConfig, LiveRoute, LiveService, secrets};
+use super::{Compared, LiveConfig, LiveRoute, LiveService, LiveStreamRoute, secrets};
 use crate::proxy::reject::RejectReason;
 use crate::router::choice::{Arm, Choice, asks_for_consumers};
 use crate::router::{MatchSettings, Router, ServiceRules};
@@ -321,6 +321,7 @@ fn compile_service(
     let mut wrong = Violations::default();
     if published.kind == ServiceKind::Stream {
         stream::check::check_published(published, &mut wrong);
+        gatewright_plugins::streams::check_published(published, &mut wrong);
     }
     wrong.into_result()?;
     let service_id = published.service_id.as_str();
@@ -349,8 +350,11 @@ fn compile_service(
     });
     let series = metrics.versions.series(service_id, published.version.as_deref().unwrap_or_default());
     let routes = routes.collect();
-    let streams = published.stream_routes.iter();
-    let streams = streams.map(|route| metrics.streams.series(service_id, route.route_id.as_str())).collect();
+    let streams = published.stream_routes.iter().map(|route| LiveStreamRoute {
+        refusal: refusal(&route.route.plugins),
+        series: metrics.streams.series(service_id, route.route_id.as_str()),
+    });
+    let streams = streams.collect();
     let published = Arc::clone(published);
     let mut flaws = unbuilt;
     name_lacking(&published, &mut flaws);
@@ -371,6 +375,9 @@ fn name_lacking(published: &PublishedService, flaws: &mut Violations) {
     name(&published.plugins, &String::new);
     for (index, version) in published.routes.iter().enumerate() {
         name(&version.route.plugins, &|| format!("/routes/{index}"));
+    }
+    for (index, version) in published.stream_routes.iter().enumerate() {
+        name(&version.route.plugins, &|| format!("/stream_routes/{index}"));
     }
 }
 

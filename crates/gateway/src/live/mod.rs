@@ -104,8 +104,8 @@ pub(crate) struct LiveService {
     pub(crate) upstreams: ServiceUpstreams,
     /// What each route adds, in the order of the published routes.
     pub(crate) routes: Vec<LiveRoute>,
-    /// What is counted of each stream route, in the order of the published ones.
-    pub(crate) streams: Vec<Arc<Series<StreamCounts>>>,
+    /// What each stream route adds, in the order of the published ones.
+    pub(crate) streams: Vec<LiveStreamRoute>,
     /// What is counted of this version.
     pub(crate) series: Arc<Series<VersionCounts>>,
     /// The plugins of the service and its routes.
@@ -122,4 +122,12 @@ pub(crate) struct LiveRoute {
     pub(crate) refusal: Option<RejectReason>,
     /// What is counted of it.
     pub(crate) series: Arc<Series<RouteCounts>>,
+}
+
+/// What a stream route adds to its service.
+pub(crate) struct LiveStreamRoute {
+    /// Why it cannot be served, if it cannot.
+    pub(crate) refusal: Option<RejectReason>,
+    /// What is counted of it.
+    pub(crate) series: Arc<Series<StreamCounts>>,
 }

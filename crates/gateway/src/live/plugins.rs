@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use gatewright_model::id::RouteId;
 use gatewright_model::resource::Plugins;
 use gatewright_model::resource::consumer::Consumer;
 use gatewright_model::resource::group_object::{GroupObject, ObjectContent, ObjectKey, ObjectKind};
@@ -332,13 +333,33 @@ fn global_plugins(objects: &Objects) -> Plugins {
     rules.flatten().collect()
 }
 
+/// What a route or a stream route configures.
+struct OfRoute<'p> {
+    noun: &'static str,
+    id: &'p RouteId,
+    plugins: &'p Plugins,
+}
+
+/// The routes of a service, of which it has only those of its kind.
+fn routes_of(published: &PublishedService) -> impl Iterator<Item = OfRoute<'_>> {
+    let routes = published.routes.iter();
+    let routes =
+        routes.map(|route| OfRoute { noun: "route", id: &route.route_id, plugins: &route.route.plugins });
+    let streams = published.stream_routes.iter();
+    routes.chain(streams.map(|route| OfRoute {
+        noun: "stream_route",
+        id: &route.route_id,
+        plugins: &route.route.plugins,
+    }))
+}
+
 /// The plugins of a service and its routes, built.
 #[derive(Default)]
 pub(crate) struct ServicePlugins {
     layer: Layer,
-    /// What the routes configure themselves, in the order of the published routes; none: nothing.
+    /// What routes or stream routes configure themselves, in the order of the published ones; none: nothing.
     own: Vec<Option<Layer>>,
-    /// What requests to each route run through.
+    /// What requests to each route, or streams of each stream route, run through.
     pub(crate) chains: Vec<Arc<Layer>>,
 }
 
@@ -367,23 +388,20 @@ impl ServicePlugins {
         let owner = format!("service/{}", published.service_id);
         let layer = build((&published.plugins, &owner), before, "/plugins");
         let shared = Arc::new(layer.enabled());
-        let (mut own, mut chains) = (Vec::new(), Vec::with_capacity(published.routes.len()));
-        for (index, route) in published.routes.iter().enumerate() {
-            let plugins = &*route.route.plugins;
+        let (mut own, mut chains) = (Vec::new(), Vec::new());
+        for (index, OfRoute { noun, id, plugins }) in routes_of(published).enumerate() {
             if plugins.is_empty() {
                 own.push(None);
                 chains.push(Arc::clone(&shared));
                 continue;
             }
             let before = known.and_then(|(service, compiled)| {
-                let same = |candidate: &&gatewright_model::lifecycle::RouteVersion| {
-                    candidate.route_id == route.route_id
-                };
-                let place = service.routes.iter().position(|candidate| same(&candidate))?;
-                Some((&*service.routes[place].route.plugins, compiled.own.get(place)?.as_ref()?))
+                let (place, before) =
+                    routes_of(service).enumerate().find(|(_, candidate)| candidate.id == id)?;
+                Some((before.plugins, compiled.own.get(place)?.as_ref()?))
             });
-            let owner = format!("route/{}", route.route_id);
-            let built = build((plugins, &owner), before, &format!("/routes/{index}/plugins"));
+            let owner = format!("{noun}/{id}");
+            let built = build((plugins, &owner), before, &format!("/{noun}s/{index}/plugins"));
             chains.push(Arc::new(layer.under(&built).enabled()));
             own.push(Some(built));
         }
@@ -393,7 +411,7 @@ impl ServicePlugins {
 
     /// What stands in for plugins that could not be built: no route that needs one is served.
     pub(super) fn unbuilt(published: &PublishedService) -> Self {
-        Self { chains: vec![Arc::default(); published.routes.len()], ..Self::default() }
+        Self { chains: routes_of(published).map(|_| Arc::default()).collect(), ..Self::default() }
     }
 
     /// The upstreams that are written into them.

@@ -101,7 +101,8 @@ impl<'v> View<'v> {
     }
 }
 
-fn uptime() -> Duration {
+/// The time since some start, which never goes back.
+pub(crate) fn uptime() -> Duration {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     START.elapsed()
 }

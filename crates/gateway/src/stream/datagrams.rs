@@ -15,8 +15,10 @@ use gatewright_model::stream::claim::{Carrier, Greeting};
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 
-use super::connection::{Ends, Found, StreamVariables, find};
-use super::relay::{Ending, Life, doomed};
+use super::found::{Found, find};
+use super::passage::Passage;
+use super::record::{Arrived, Ends, Record};
+use super::relay::{Life, doomed};
 use crate::proxy::reject::RejectReason;
 use crate::telemetry::metrics::streams::StreamEnd;
 use crate::upstream::Upstream;
@@ -117,40 +119,39 @@ struct Talk {
 }
 
 async fn serve(worker: Rc<Worker>, guest: Guest, talk: Talk, found: Found, conversations: Conversations) {
-    let counts = found.counts(&worker);
-    counts.opened();
-    let end = pass(&worker, &talk, &found).await;
+    let arrived = Arrived { carrier: Carrier::Udp, ends: talk.ends, server_name: None };
+    let mut passage = Passage::begin(&worker, &found, arrived);
+    let end = match passage.admit().await {
+        Ok(()) => pass(&worker, &talk, &passage).await,
+        Err(end) => end,
+    };
     conversations.borrow_mut().remove(&talk.ends.client);
     let Conversation { bytes_in, bytes_out, .. } = &*talk.conversation;
-    counts.closed(end, bytes_in.get(), bytes_out.get());
+    passage.end(end, bytes_in.get(), bytes_out.get());
     drop(guest);
     worker.ended();
 }
 
-async fn pass(worker: &Worker, talk: &Talk, found: &Found) -> StreamEnd {
-    let upstream = match found.upstream(Carrier::Udp) {
+async fn pass(worker: &Worker, talk: &Talk, passage: &Passage<'_>) -> StreamEnd {
+    let upstream = match passage.upstream() {
         Ok(upstream) => upstream,
-        Err(reason) => return found.refused(reason),
+        Err(reason) => return passage.unreachable(reason),
     };
-    let variables = StreamVariables { ends: talk.ends, server_name: None };
-    let (current, node) = match choose(worker, &upstream, &variables).await {
+    let (current, node) = match choose(worker, &upstream, &passage.record).await {
         Ok(chosen) => chosen,
-        Err(reason) => return found.refused(reason),
+        Err(reason) => return passage.unreachable(reason),
     };
     let conversation = &talk.conversation;
     let node = conversation.node.get_or_init(|| node);
     let waiting = std::mem::take(&mut *conversation.waiting.borrow_mut());
     waiting.iter().for_each(|datagram| conversation.note(node.try_send(datagram)));
-    let is_served = || found.is_served(worker);
+    let is_served = || passage.found.is_served(worker);
     let life = Life { worker, silence_max: upstream.timeouts.read, is_served: &is_served };
     tokio::select! {
         () = answer(worker, talk, node, &current) => {}
         () = conversation.refused.notified() => {}
         () = silent(worker, conversation, life.silence_max) => return StreamEnd::Done,
-        ending = doomed(&life) => return match ending {
-            Ending::RouteGone => StreamEnd::RouteGone,
-            _ => StreamEnd::Stopping,
-        },
+        end = doomed(&life) => return end,
     }
     current.failed(RejectReason::UpstreamConnectFailed);
     StreamEnd::NodeBroken
@@ -188,14 +189,16 @@ async fn answer(worker: &Worker, talk: &Talk, node: &UdpSocket, current: &Try<'_
 async fn choose<'u>(
     worker: &Worker,
     upstream: &'u Upstream,
-    variables: &StreamVariables<'_>,
+    record: &Record<'_>,
 ) -> Result<(Try<'u>, UdpSocket), RejectReason> {
-    let asked = Asked { worker: worker.index, key: upstream.hash_key(variables) };
+    let asked = Asked { worker: worker.index, key: upstream.hash_key(&record.arrived) };
     let tries = Tries::new(upstream, asked, worker.clock.now());
     let current = tries.first().ok_or(RejectReason::NoNodes)?;
+    record.tried();
     let timer = worker.clock.timer();
     let address = timer.limit(upstream.timeouts.connect, current.node.address(worker.index)).await;
     let address = address.ok().flatten().ok_or(RejectReason::NameUnresolved)?;
+    record.node(address);
     match connected(address).await {
         Ok(node) => Ok((current, node)),
         Err(error) => {

@@ -13,6 +13,7 @@ use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 
 use crate::proxy::sink::write_all;
+use crate::telemetry::metrics::streams::StreamEnd;
 use crate::transport::{ReadHalf, WriteHalf};
 use crate::worker::Worker;
 use crate::worker::timer::{Timer, ticks};
@@ -22,23 +23,6 @@ const PIECE_BYTES: usize = 64 * 1024;
 
 /// Buffers kept for reuse per worker; more are freed.
 const SPARE_MAX: usize = 64;
-
-/// How a relay ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// Both sides were done.
-    Done,
-    /// The client broke the connection.
-    ClientBroken,
-    /// The node broke the connection.
-    NodeBroken,
-    /// Neither side said anything for too long.
-    Idle,
-    /// The stream route was removed, and the time its connections may go on without is over.
-    RouteGone,
-    /// The gateway stops, and cannot wait any longer.
-    Stopping,
-}
 
 /// What a relay lives by.
 pub(super) struct Life<'a> {
@@ -71,7 +55,7 @@ impl Pieces {
 pub(super) type End<'s> = (ReadHalf<'s>, WriteHalf<'s>);
 
 /// Passes bytes between client and node.
-pub(super) async fn run(client: End<'_>, node: End<'_>, life: Life<'_>) -> Ending {
+pub(super) async fn run(client: End<'_>, node: End<'_>, life: Life<'_>) -> StreamEnd {
     let clock = &life.worker.clock;
     let heard = Cell::new(clock.now());
     let ((mut from_client, mut to_client), (mut from_node, mut to_node)) = (client, node);
@@ -79,13 +63,15 @@ pub(super) async fn run(client: End<'_>, node: End<'_>, life: Life<'_>) -> Endin
     let way = |timer| Way { pieces: &life.worker.pieces, heard: &heard, limit: life.silence_max, timer };
     let up = pump(&mut from_client, &mut to_node, way(&up_timer));
     let down = pump(&mut from_node, &mut to_client, way(&down_timer));
-    let up = async { up.await.map_err(|broken| broken.seen_from(Ending::ClientBroken, Ending::NodeBroken)) };
-    let down =
-        async { down.await.map_err(|broken| broken.seen_from(Ending::NodeBroken, Ending::ClientBroken)) };
+    let up =
+        async { up.await.map_err(|broken| broken.seen_from(StreamEnd::ClientBroken, StreamEnd::NodeBroken)) };
+    let down = async {
+        down.await.map_err(|broken| broken.seen_from(StreamEnd::NodeBroken, StreamEnd::ClientBroken))
+    };
     tokio::select! {
-        passed = async { tokio::try_join!(up, down) } => passed.err().unwrap_or(Ending::Done),
-        () = silent(&heard, life.silence_max, &idle_timer) => Ending::Idle,
-        ending = doomed(&life) => ending,
+        passed = async { tokio::try_join!(up, down) } => passed.err().unwrap_or(StreamEnd::Done),
+        () = silent(&heard, life.silence_max, &idle_timer) => StreamEnd::Idle,
+        end = doomed(&life) => end,
     }
 }
 
@@ -105,11 +91,11 @@ enum Broken {
 }
 
 impl Broken {
-    fn seen_from(&self, source: Ending, sink: Ending) -> Ending {
+    fn seen_from(&self, source: StreamEnd, sink: StreamEnd) -> StreamEnd {
         match self {
             Self::Source => source,
             Self::Sink => sink,
-            Self::SinkStalled => Ending::Idle,
+            Self::SinkStalled => StreamEnd::Idle,
         }
     }
 }
@@ -173,7 +159,7 @@ async fn silent(heard: &Cell<u64>, max: Duration, timer: &Timer) {
 }
 
 /// Ends when the gateway has another reason to end the relay.
-pub(super) async fn doomed(life: &Life<'_>) -> Ending {
+pub(super) async fn doomed(life: &Life<'_>) -> StreamEnd {
     let mut end = life.worker.end.clone();
     let stopping = async {
         if end.wait_for(|end| *end).await.is_err() {
@@ -181,8 +167,8 @@ pub(super) async fn doomed(life: &Life<'_>) -> Ending {
         }
     };
     tokio::select! {
-        () = stopping => Ending::Stopping,
-        () = outlived(life) => Ending::RouteGone,
+        () = stopping => StreamEnd::Stopping,
+        () = outlived(life) => StreamEnd::RouteGone,
     }
 }
 

@@ -23,6 +23,9 @@ use gatewright_plugins::exchange::Counted;
 use crate::config::{DebugToken, Settings};
 use crate::proxy::ClientAddress;
 use crate::proxy::phases::Ended;
+use crate::stream::found::Found;
+use crate::stream::phases::Phases;
+use crate::stream::record::{Over, Record as StreamRecord};
 use access_log::Lines;
 use access_log::variable::Moment;
 use access_log::writer::Channel;
@@ -66,6 +69,7 @@ pub(crate) struct Recorder {
     lines: Option<Lines>,
     sampler: Arc<Sampler>,
     exchanges: OfWorker,
+    stream_connections: metrics::streams::OfWorker,
     moment: RefCell<Moment>,
 }
 
@@ -86,6 +90,7 @@ impl Recorder {
             lines,
             sampler,
             exchanges: OfWorker::default(),
+            stream_connections: Default::default(),
             moment: RefCell::default(),
         }
     }
@@ -151,6 +156,28 @@ impl Recorder {
     /// Counts an exchange as a plugin asks.
     pub(crate) fn count_for_plugin(&self, outcome: &Outcome<'_>, counted: &Counted<'_>) {
         self.metrics.exchanges.count((self.worker, &self.exchanges), outcome, counted);
+    }
+
+    /// The stream of `record` is over.
+    pub(crate) fn finish_stream(
+        &self,
+        record: &StreamRecord<'_>,
+        over: &Over,
+        phases: Option<Box<Phases<'_>>>,
+    ) {
+        if let Some(phases) = phases {
+            let mut moment = self.moment.borrow_mut();
+            moment.advance();
+            phases.finish(record, over, self, &moment);
+        }
+        if let Some(lines) = &self.lines {
+            lines.add_stream(record, over);
+        }
+    }
+
+    /// Counts a stream as a plugin asks.
+    pub(crate) fn count_stream_for_plugin(&self, found: &Found, counted: &Counted<'_>) {
+        self.metrics.stream_connections.count((self.worker, &self.stream_connections), found, counted);
     }
 
     /// Hands over what has been gathered; to be called now and then, and at the end.

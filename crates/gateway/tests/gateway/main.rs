@@ -23,6 +23,7 @@ mod rows_c;
 mod rows_d;
 mod served_by;
 mod shipping;
+mod stream_plugins;
 mod streams;
 mod tls;
 mod tls_nodes;

@@ -17,7 +17,8 @@ const REQUEST: &str = "GET /a?b=1 HTTP/1.1\r\nHost: a\r\nUser-Agent: t\r\n\r\n";
 fn logging(path: &Path, format: &str, services: &[Value]) -> World {
     let (to, format) = (Destination::File(path.to_owned()), Format::parse(format).expect("a format"));
     let mut world = World::with(|settings| {
-        settings.access_log = Some(access_log::Settings { to, format, sample: 1.0 });
+        let stream_format = format.of_streams();
+        settings.access_log = Some(access_log::Settings { to, format, stream_format, sample: 1.0 });
     });
     world.publish(services);
     world

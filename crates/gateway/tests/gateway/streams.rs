@@ -11,7 +11,7 @@ use crate::tls_world::{Authority, TlsClient};
 use crate::world::{PATIENCE, World, until};
 
 /// A port that nobody listens on.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -25,7 +25,7 @@ fn world(ports: &[u16]) -> World {
 }
 
 /// A service at layer 4 whose stream routes are these.
-fn stream(id: &str, nodes: &[SocketAddr], routes: Value, upstream: Value) -> Value {
+pub(crate) fn stream(id: &str, nodes: &[SocketAddr], routes: Value, upstream: Value) -> Value {
     let nodes: Vec<Value> =
         nodes.iter().map(|node| json!({"host": node.ip(), "port": node.port(), "weight": 1})).collect();
     let mut service = json!({
@@ -45,7 +45,7 @@ fn at(port: u16) -> Value {
 }
 
 /// A node that waits for all a client says, and says it again in capitals after `greeting`.
-fn shouting(greeting: &'static str) -> SocketAddr {
+pub(crate) fn shouting(greeting: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -63,7 +63,7 @@ fn shouting(greeting: &'static str) -> SocketAddr {
 }
 
 /// A node that tells all it hears of each connection.
-fn hearing() -> (SocketAddr, Receiver<Vec<u8>>) {
+pub(crate) fn hearing() -> (SocketAddr, Receiver<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (tell, told) = channel();
@@ -78,7 +78,7 @@ fn hearing() -> (SocketAddr, Receiver<Vec<u8>>) {
 }
 
 /// Connects as soon as the port is open.
-fn connect(port: u16) -> TcpStream {
+pub(crate) fn connect(port: u16) -> TcpStream {
     let started = std::time::Instant::now();
     loop {
         match TcpStream::connect(("127.0.0.1", port)) {
@@ -93,14 +93,14 @@ fn connect(port: u16) -> TcpStream {
 }
 
 /// Says something to a port and no more, and hears what is said to it.
-fn ask(port: u16, said: &[u8]) -> String {
+pub(crate) fn ask(port: u16, said: &[u8]) -> String {
     let mut stream = connect(port);
     stream.write_all(said).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     heard(stream)
 }
 
-fn heard(mut stream: TcpStream) -> String {
+pub(crate) fn heard(mut stream: TcpStream) -> String {
     let mut heard = Vec::new();
     match stream.read_to_end(&mut heard) {
         Ok(_) => {}
@@ -342,7 +342,7 @@ fn nodes_are_reached_over_tls_and_must_show_whom_they_are() {
 }
 
 /// A node that answers each datagram with its name and what it was sent.
-fn answering_datagrams(name: &'static str) -> SocketAddr {
+pub(crate) fn answering_datagrams(name: &'static str) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -356,7 +356,7 @@ fn answering_datagrams(name: &'static str) -> SocketAddr {
 }
 
 /// Says something until it is answered, as clients of datagrams do.
-fn say(client: &UdpSocket, said: &[u8]) -> String {
+pub(crate) fn say(client: &UdpSocket, said: &[u8]) -> String {
     client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     let (started, mut answer) = (std::time::Instant::now(), [0; 65536]);
     loop {
@@ -370,7 +370,7 @@ fn say(client: &UdpSocket, said: &[u8]) -> String {
     }
 }
 
-fn udp_client(port: u16) -> UdpSocket {
+pub(crate) fn udp_client(port: u16) -> UdpSocket {
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.connect(("127.0.0.1", port)).unwrap();
     client

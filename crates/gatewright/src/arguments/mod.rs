@@ -30,7 +30,7 @@ pub(crate) use fleet::{Joining, Validate};
 #[cfg(feature = "gateway")]
 use gatewright_gateway::config::DeniedNetworks;
 #[cfg(feature = "gateway")]
-use gatewright_gateway::telemetry::access_log::format::Format;
+use gatewright_gateway::telemetry::access_log::format::{Format, StreamFormat};
 #[cfg(feature = "gateway")]
 use gatewright_gateway::telemetry::access_log::{self, Destination};
 #[cfg(any(feature = "control-plane", feature = "gateway"))]
@@ -317,14 +317,19 @@ pub(crate) struct TrafficListeners {
 #[cfg(feature = "gateway")]
 #[derive(Debug, Args)]
 pub(crate) struct AccessLog {
-    /// Write a line for each request to this file; `-` is stdout. SIGHUP opens the file anew.
+    /// Write a line for each request and each stream to this file; `-` is stdout. SIGHUP opens the file anew.
     #[arg(long, env = "GATEWRIGHT_ACCESS_LOG", value_name = "FILE")]
     access_log: Option<PathBuf>,
     /// What a line says: `json`, `combined`, or text with variables such as `$remote_addr $status`.
     #[arg(long, env = "GATEWRIGHT_ACCESS_LOG_FORMAT", value_name = "FORMAT", requires = "access_log")]
     #[arg(default_value = "json", value_parser = Format::parse)]
     access_log_format: Format,
-    /// The part of the answers below 500 that is written; rejects and failures always are.
+    /// What a line of a stream says: `json`, `combined`, or text with variables such as `$remote_addr $bytes_sent`;
+    /// without: `json` if lines of requests are, otherwise `combined`.
+    #[arg(long, env = "GATEWRIGHT_ACCESS_LOG_STREAM_FORMAT", value_name = "FORMAT", requires = "access_log")]
+    #[arg(value_parser = StreamFormat::parse)]
+    access_log_stream_format: Option<StreamFormat>,
+    /// The part of what ends with a status below 500 that is written; rejects and failures always are.
     #[arg(long, env = "GATEWRIGHT_ACCESS_LOG_SAMPLE", value_name = "0..1", requires = "access_log")]
     #[arg(default_value = "1", value_parser = share)]
     access_log_sample: f64,
@@ -338,9 +343,11 @@ impl AccessLog {
             stdout if stdout.as_os_str() == "-" => Destination::Stdout,
             file => Destination::File(file.clone()),
         };
+        let stream_format = self.access_log_stream_format.clone();
         Some(access_log::Settings {
             to,
             format: self.access_log_format.clone(),
+            stream_format: stream_format.unwrap_or_else(|| self.access_log_format.of_streams()),
             sample: self.access_log_sample,
         })
     }

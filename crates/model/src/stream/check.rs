@@ -14,7 +14,16 @@ const HASHED: [&str; 5] = ["remote_addr", "remote_port", "server_addr", "server_
 /// Refuses what does not apply to a published service, its stream routes included.
 pub fn check_published(service: &PublishedService, violations: &mut Violations) {
     check(service.kind, &service.runtime, "", violations);
-    let is_udp = Carrier::of(service.runtime.upstream.scheme) == Some(Carrier::Udp);
+    if service.kind != ServiceKind::Stream {
+        return;
+    }
+    let carrier = Carrier::of(service.runtime.upstream.scheme);
+    for (id, upstream) in &service.upstreams {
+        let at = format!("/upstreams/{id}");
+        check_upstream(upstream, &at, violations);
+        check_carrier(upstream, carrier, &at, violations);
+    }
+    let is_udp = carrier == Some(Carrier::Udp);
     for (index, route) in service.stream_routes.iter().enumerate().filter(|_| is_udp) {
         let at = format!("/stream_routes/{index}");
         if route.route.tls != StreamTls::Off {
@@ -94,6 +103,21 @@ pub fn check_upstream(upstream: &Upstream, at: &str, violations: &mut Violations
     }
 }
 
+/// Refuses an upstream beside the service's own whose nodes are reached another way than by `carrier`, by which the streams
+/// of the service come; none: that is not known.
+pub fn check_carrier(upstream: &Upstream, carrier: Option<Carrier>, at: &str, violations: &mut Violations) {
+    let (Some(carrier), Some(other)) = (carrier, Carrier::of(upstream.scheme)) else { return };
+    if carrier != other {
+        let message = format!(
+            "nodes are reached by {}, and the streams of the service come by {}, as its own upstream says; take a scheme \
+             of the same kind",
+            other.name(),
+            carrier.name()
+        );
+        violations.add(format!("{at}/scheme"), message);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -131,6 +155,28 @@ mod tests {
             (json!({"upstream": {"scheme": "udp", "tls": {}}}), vec!["/upstream/tls"]),
         ] {
             assert_eq!(refused(ServiceKind::Stream, runtime.clone()), paths, "{runtime}");
+        }
+    }
+
+    #[test]
+    fn further_upstreams_of_a_stream_are_reached_the_way_it_comes() {
+        let refused = |own: &str, further: Value| {
+            let document = json!({"service_id": "s", "name": "s", "type": "stream", "routes": [],
+                "strip_path_prefix": true, "status": 1, "upstream": {"scheme": own}, "upstreams": {"b": further}});
+            let mut violations = Violations::default();
+            check_published(&serde_json::from_value(document).unwrap(), &mut violations);
+            violations.iter().map(|violation| violation.path.clone()).collect::<Vec<_>>()
+        };
+        for (own, further, paths) in [
+            ("tcp", json!({}), vec![]),
+            ("tls", json!({"scheme": "tcp"}), vec![]),
+            ("udp", json!({"scheme": "udp"}), vec![]),
+            ("udp", json!({}), vec!["/upstreams/b/scheme"]),
+            ("tcp", json!({"scheme": "udp"}), vec!["/upstreams/b/scheme"]),
+            ("tcp", json!({"scheme": "grpc"}), vec!["/upstreams/b/scheme"]),
+            ("tcp", json!({"type": "chash", "key": "uri"}), vec!["/upstreams/b/key"]),
+        ] {
+            assert_eq!(refused(own, further.clone()), paths, "{own} {further}");
         }
     }
 

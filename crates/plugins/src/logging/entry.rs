@@ -153,18 +153,39 @@ fn object(fields: &[(String, Member)], exchange: &Exchange<'_>) -> Map<String, V
 }
 
 fn everything(exchange: &Exchange<'_>, outcome: &Outcome) -> Map<String, Value> {
-    let text = |name: &str| {
-        exchange
-            .text(&Variable::of(name))
-            .map_or_else(String::new, |text| String::from_utf8_lossy(&text).into_owned())
+    let mut entry = match exchange.is_stream() {
+        true => of_stream(exchange, outcome),
+        false => of_request(exchange, outcome),
     };
+    let common = json!({
+        "server": { "hostname": text(exchange, "hostname"), "version": VERSION },
+        "service_id": exchange.matched.service_id,
+        "route_id": exchange.matched.route_id,
+        "client_ip": exchange.client_address().ip().to_canonical().to_string(),
+        "start_time": u64::try_from(outcome.begun.as_millis()).unwrap_or(u64::MAX),
+        "latency": millis(outcome.total),
+        "apisix_latency": millis(outcome.gateway()),
+    });
+    let consumer = exchange.state.consumer.as_ref().map(|consumer| json!({ "username": &*consumer.name }));
+    for (name, value) in [
+        ("consumer", consumer),
+        ("upstream", outcome.node.map(|node| node.to_string().into())),
+        ("upstream_latency", outcome.upstream.map(|upstream| millis(upstream).into())),
+    ] {
+        entry.extend(value.map(|value| (name.to_owned(), value)));
+    }
+    entry.extend(members(common));
+    entry
+}
+
+fn of_request(exchange: &Exchange<'_>, outcome: &Outcome) -> Map<String, Value> {
     let request = &*exchange.request;
     let uri = String::from_utf8_lossy(request.bytes(request.target)).into_owned();
     let host = String::from_utf8_lossy(request.bytes(request.host)).into_owned();
-    let url = format!("{}://{host}:{}{uri}", text("scheme"), exchange.client.local.port());
+    let url = format!("{}://{host}:{}{uri}", text(exchange, "scheme"), exchange.client.local.port());
     let query = request.query.map(|query| request.bytes(query)).unwrap_or_default();
     let response = exchange.note::<ResponseFields>().map(|fields| fields.0.clone()).unwrap_or_default();
-    let mut entry = json!({
+    members(json!({
         "request": {
             "url": url,
             "uri": uri,
@@ -174,25 +195,34 @@ fn everything(exchange: &Exchange<'_>, outcome: &Outcome) -> Map<String, Value> 
             "size": outcome.bytes_in,
         },
         "response": { "status": outcome.status, "headers": response, "size": outcome.bytes_out },
-        "server": { "hostname": text("hostname"), "version": VERSION },
-        "service_id": exchange.matched.service_id,
-        "route_id": exchange.matched.route_id,
-        "client_ip": exchange.client_address().ip().to_canonical().to_string(),
-        "start_time": u64::try_from(outcome.begun.as_millis()).unwrap_or(u64::MAX),
-        "latency": millis(outcome.total),
-        "apisix_latency": millis(outcome.gateway()),
-    });
-    if let Some(consumer) = &exchange.state.consumer {
-        entry["consumer"] = json!({ "username": &*consumer.name });
-    }
-    if let Some(node) = outcome.node {
-        entry["upstream"] = node.to_string().into();
-    }
-    if let Some(upstream) = outcome.upstream {
-        entry["upstream_latency"] = millis(upstream).into();
-    }
-    match entry {
-        Value::Object(entry) => entry,
+    }))
+}
+
+/// What there is of a stream instead: how it came, and how it ended.
+fn of_stream(exchange: &Exchange<'_>, outcome: &Outcome) -> Map<String, Value> {
+    let local = exchange.client.local;
+    members(json!({
+        "request": { "size": outcome.bytes_in },
+        "response": { "status": outcome.status, "size": outcome.bytes_out },
+        "stream": {
+            "protocol": text(exchange, "protocol"),
+            "server_addr": local.ip().to_canonical().to_string(),
+            "server_port": local.port(),
+            "server_name": text(exchange, "ssl_server_name"),
+            "end": text(exchange, "stream_end"),
+            "reject_reason": text(exchange, "reject_reason"),
+        },
+    }))
+}
+
+fn text(exchange: &Exchange<'_>, name: &str) -> String {
+    let text = exchange.text(&Variable::of(name)).unwrap_or_default();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn members(object: Value) -> Map<String, Value> {
+    match object {
+        Value::Object(members) => members,
         _ => Map::new(),
     }
 }

@@ -111,3 +111,30 @@ fn who_called_is_in_the_entry() {
     assert_eq!(entries[0]["consumer"], json!({"username": "jack"}));
     assert_eq!((&entries[1]["response"]["status"], entries[1].get("consumer")), (&json!(401), None));
 }
+
+#[test]
+fn the_entry_of_a_stream_says_what_there_is_of_one() {
+    let entry_of = |format: Value| {
+        let mut config = json!({"host": "logs.example", "port": 1, "batch_max_size": 1});
+        if !format.is_null() {
+            config["log_format"] = format;
+        }
+        let trial = Trial::of("tcp-logger", config);
+        trial.run_stream().end(502);
+        let [(_, text)] = trial.delivered().try_into().expect("one entry");
+        serde_json::from_str::<Value>(&text).expect("JSON")
+    };
+    let expected = json!({
+        "request": {"size": 120}, "response": {"status": 502, "size": 340},
+        "stream": {"protocol": "TCP", "server_addr": "10.0.0.1", "server_port": 9080, "server_name": "", "end": "",
+            "reject_reason": ""},
+        "server": {"hostname": "gateway-1", "version": env!("CARGO_PKG_VERSION")},
+        "service_id": "s1", "route_id": "r1", "client_ip": "10.0.0.9",
+        "start_time": 1_699_999_999_500_u64, "latency": 500.0, "apisix_latency": 500.0,
+    });
+    assert_eq!(entry_of(Value::Null), expected);
+    let format = json!({"from": "$remote_addr:$remote_port", "by": "$protocol", "of_requests": "$request_method",
+        "uri": "$uri", "version": "$server_protocol", "scheme": "$scheme"});
+    let ids = json!({"from": "10.0.0.9:5000", "by": "TCP", "route_id": "r1", "service_id": "s1"});
+    assert_eq!(entry_of(format), ids, "what only a request has is missing");
+}

@@ -3,8 +3,11 @@
 use gatewright_model::message::{Method, RequestHead};
 use gatewright_model::target;
 
-/// The head that is `METHOD target`, with fields on lines of their own.
+/// The head that is `METHOD target`, with fields on lines of their own; an empty one, that of a stream, has nothing.
 pub(super) fn head_of(text: &str) -> RequestHead {
+    if text.is_empty() {
+        return RequestHead::default();
+    }
     let mut lines = text.lines();
     let (method, raw) = lines.next().and_then(|line| line.split_once(' ')).expect("a method and a target");
     let target = target::parse_target(raw.as_bytes()).expect("a target");

@@ -2,6 +2,7 @@
 
 mod head;
 mod outside;
+mod streams;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -73,6 +74,7 @@ impl Surroundings for World {
         match variable {
             Variable::Hostname => Some(Value::text(b"gateway-1")),
             Variable::Other(name) if **name == *"revision" => Some(Value::text(b"17")),
+            Variable::Other(name) if **name == *"protocol" => Some(Value::text(b"TCP")),
             _ => None,
         }
     }

@@ -113,7 +113,10 @@ impl App {
         if active.content.kind == ServiceKind::Stream {
             return Err(Violations::one(
                 "",
-                format!("service `{service}` is a stream service, which has no canaries"),
+                format!(
+                    "service `{service}` is a stream service, which has no canaries by version; give another upstream \
+                     a share with `traffic-split`"
+                ),
             )
             .into());
         }

@@ -1,11 +1,13 @@
 //! What a line of the access log consists of: a JSON object with fixed fields, or text with variables.
 //!
+//! Lines of requests and lines of streams have variables of their own, and are made alike.
 //! A format is read once, at the start; a line then only asks for values in turn.
 //! Whatever a client sent is escaped, so that nobody can write a line of their own or end a field early, and cut,
 //! so that a line has an end.
 
 use std::io::Write;
 
+use super::stream::{self, StreamVariable};
 use super::variable::{NAMES, Shown, Told, Variable};
 use crate::proxy::body::Body;
 
@@ -54,43 +56,75 @@ pub const JSON_FIELDS: &[&str] = &[
 /// The format that web servers have shared for decades. The gateway knows no user of HTTP authentication.
 const COMBINED: &str = "$remote_addr - - [$time_local] \"$request\" $status $body_bytes_sent \"$http_referer\" \"$http_user_agent\"";
 
-/// What lines say.
+/// What the lines of requests say.
+pub type Format = LineFormat<Variable>;
+
+/// What the lines of streams say.
+pub type StreamFormat = LineFormat<StreamVariable>;
+
+/// What lines say that consist of such variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Format(Shape);
+pub struct LineFormat<V>(Shape<V>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Shape {
+enum Shape<V> {
     /// What stands before each value, such as `,"status":`, and the value.
-    Json(Vec<(Box<str>, Variable)>),
-    Text(Vec<Piece>),
+    Json(Vec<(Box<str>, V)>),
+    Text(Vec<Piece<V>>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Piece {
+enum Piece<V> {
     Literal(Box<str>),
-    Value(Variable),
+    Value(V),
 }
+
+/// The variables of one kind of line.
+#[derive(Clone, Copy)]
+struct Vocabulary<V> {
+    of: fn(&str) -> Option<V>,
+    json_fields: &'static [&'static str],
+    combined: &'static str,
+    /// What is known, for people.
+    known: fn() -> String,
+}
+
+const OF_REQUESTS: Vocabulary<Variable> = Vocabulary {
+    of: Variable::of,
+    json_fields: JSON_FIELDS,
+    combined: COMBINED,
+    known: || {
+        let names: Vec<_> = NAMES.iter().map(|known| known.name).collect();
+        format!("{}, and the variables of conditions that need no body", names.join(", "))
+    },
+};
+
+const OF_STREAMS: Vocabulary<StreamVariable> = Vocabulary {
+    of: StreamVariable::of,
+    json_fields: stream::JSON_FIELDS,
+    combined: stream::COMBINED,
+    known: || stream::NAMES.iter().map(|known| known.name).collect::<Vec<_>>().join(", "),
+};
 
 /// A format names variables that there are not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "unknown variables in the access log format: {}; it knows {}, and the variables of conditions that need no body",
-    .unknown.join(", "),
-    NAMES.iter().map(|known| known.name).collect::<Vec<_>>().join(", ")
-)]
+#[error("unknown variables in the access log format: {}; it knows {known}", .unknown.join(", "))]
 pub struct UnknownVariables {
     /// Their names.
     pub unknown: Vec<String>,
+    /// What is known instead.
+    known: String,
 }
 
 impl Default for Format {
     fn default() -> Self {
-        let known = JSON_FIELDS.iter().filter_map(|name| Some((*name, Variable::of(name)?)));
-        let fields = known.enumerate().map(|(index, (name, variable))| {
-            let comma = if index == 0 { "" } else { "," };
-            (format!("{comma}\"{name}\":").into(), variable)
-        });
-        Self(Shape::Json(fields.collect()))
+        json(OF_REQUESTS)
+    }
+}
+
+impl Default for StreamFormat {
+    fn default() -> Self {
+        json(OF_STREAMS)
     }
 }
 
@@ -100,10 +134,16 @@ impl Format {
     /// # Errors
     /// Every name that is no variable.
     pub fn parse(text: &str) -> Result<Self, UnknownVariables> {
-        match text {
-            "json" => Ok(Self::default()),
-            "combined" => parse_text(COMBINED),
-            text => parse_text(text),
+        parse(text, OF_REQUESTS)
+    }
+
+    /// The lines of streams that stand beside lines like these, where nobody says otherwise.
+    #[must_use]
+    pub fn of_streams(&self) -> StreamFormat {
+        match self.0 {
+            Shape::Json(_) => StreamFormat::default(),
+            // It names variables that there are.
+            Shape::Text(_) => parse(stream::COMBINED, OF_STREAMS).unwrap_or_default(),
         }
     }
 
@@ -111,11 +151,33 @@ impl Format {
     pub(crate) fn write(&self, told: &Told<'_>, out: &mut Vec<u8>) {
         let body = Body::unread();
         let variables = told.variables(&body);
+        self.fill(|variable| told.value(variable, &variables), out);
+    }
+}
+
+impl StreamFormat {
+    /// Reads a format: `json`, `combined`, which is the line of Apache APISIX, or text with `$name` or `${name}`.
+    ///
+    /// # Errors
+    /// Every name that is no variable of streams.
+    pub fn parse(text: &str) -> Result<Self, UnknownVariables> {
+        parse(text, OF_STREAMS)
+    }
+
+    /// Writes the line of a stream.
+    pub(crate) fn write(&self, told: &stream::Told<'_>, out: &mut Vec<u8>) {
+        self.fill(|variable| told.value(*variable), out);
+    }
+}
+
+impl<V> LineFormat<V> {
+    fn fill<'s>(&self, value_of: impl Fn(&V) -> Option<Shown<'s>>, out: &mut Vec<u8>) {
         match &self.0 {
             Shape::Json(fields) => {
                 out.push(b'{');
                 for (before, variable) in fields {
-                    if let Some(value) = told.value(variable, &variables) {
+                    // The first one, the time, always has a value.
+                    if let Some(value) = value_of(variable) {
                         out.extend_from_slice(before.as_bytes());
                         write_json(&value, out);
                     }
@@ -126,7 +188,7 @@ impl Format {
                 for piece in pieces {
                     match piece {
                         Piece::Literal(literal) => out.extend_from_slice(literal.as_bytes()),
-                        Piece::Value(variable) => match told.value(variable, &variables) {
+                        Piece::Value(variable) => match value_of(variable) {
                             Some(value) => write_text(&value, out),
                             None => out.push(b'-'),
                         },
@@ -138,7 +200,24 @@ impl Format {
     }
 }
 
-fn parse_text(text: &str) -> Result<Format, UnknownVariables> {
+fn json<V>(vocabulary: Vocabulary<V>) -> LineFormat<V> {
+    let known = vocabulary.json_fields.iter().filter_map(|name| Some((*name, (vocabulary.of)(name)?)));
+    let fields = known.enumerate().map(|(index, (name, variable))| {
+        let comma = if index == 0 { "" } else { "," };
+        (format!("{comma}\"{name}\":").into(), variable)
+    });
+    LineFormat(Shape::Json(fields.collect()))
+}
+
+fn parse<V>(text: &str, vocabulary: Vocabulary<V>) -> Result<LineFormat<V>, UnknownVariables> {
+    match text {
+        "json" => Ok(json(vocabulary)),
+        "combined" => parse_text(vocabulary.combined, &vocabulary),
+        text => parse_text(text, &vocabulary),
+    }
+}
+
+fn parse_text<V>(text: &str, vocabulary: &Vocabulary<V>) -> Result<LineFormat<V>, UnknownVariables> {
     let mut pieces = Vec::new();
     let mut unknown = Vec::new();
     let mut literal = String::new();
@@ -151,7 +230,7 @@ fn parse_text(text: &str) -> Result<Format, UnknownVariables> {
             after.split_at(after.find(|c| !is_name(c)).unwrap_or(after.len()))
         });
         rest = behind;
-        match Variable::of(name) {
+        match (vocabulary.of)(name) {
             _ if name.is_empty() => literal.push('$'),
             None => unknown.push(name.to_owned()),
             Some(variable) => {
@@ -166,7 +245,10 @@ fn parse_text(text: &str) -> Result<Format, UnknownVariables> {
     if !literal.is_empty() {
         pieces.push(Piece::Literal(literal.into()));
     }
-    if unknown.is_empty() { Ok(Format(Shape::Text(pieces))) } else { Err(UnknownVariables { unknown }) }
+    match unknown.is_empty() {
+        true => Ok(LineFormat(Shape::Text(pieces))),
+        false => Err(UnknownVariables { unknown, known: (vocabulary.known)() }),
+    }
 }
 
 fn write_json(value: &Shown<'_>, out: &mut Vec<u8>) {

@@ -1,4 +1,4 @@
-//! The access log: one line per exchange.
+//! The access log: one line per exchange, and one per stream.
 //!
 //! A worker writes its lines into a buffer of its own and hands the buffer over when it is full or a tick has
 //! passed; a thread writes it out. If that thread does not keep up, lines are dropped and counted: a disk must never
@@ -6,9 +6,11 @@
 //!
 //! * [`mod@format`]: what a line consists of.
 //! * [`variable`]: what can be written of an exchange.
+//! * [`stream`]: what can be written of a stream.
 //! * `writer`: the thread.
 
 pub mod format;
+pub mod stream;
 pub mod variable;
 pub(crate) mod writer;
 
@@ -21,7 +23,9 @@ use gatewright_model::message::RequestHead;
 use super::Teller;
 use super::record::Outcome;
 use crate::proxy::ClientAddress;
-use format::Format;
+use crate::proxy::reject::RejectReason;
+use crate::stream::record::{Over, Record};
+use format::{Format, StreamFormat};
 use variable::{Moment, Told};
 use writer::{Batch, Channel};
 
@@ -33,9 +37,11 @@ const BATCH_BYTES: usize = 16 * 1024;
 pub struct Settings {
     /// Where lines go.
     pub to: Destination,
-    /// What they say.
+    /// What they say of requests.
     pub format: Format,
-    /// Which part of the answers below 500 is written; what was rejected, and what failed, always is.
+    /// What they say of streams.
+    pub stream_format: StreamFormat,
+    /// Which part of what ended with a status below 500 is written; what was rejected, and what failed, always is.
     pub sample: f64,
 }
 
@@ -68,16 +74,35 @@ impl Lines {
 
     /// Adds the line of an exchange.
     pub(crate) fn add(&self, outcome: &Outcome<'_>, request: &RequestHead, client: &ClientAddress) {
-        let settings = self.channel.settings();
-        let went_well = outcome.status < 500 && outcome.reject_reason.is_none();
-        if went_well && settings.sample < 1.0 && fastrand::f64() >= settings.sample {
-            return;
+        if self.is_wanted(outcome.status, outcome.reject_reason) {
+            self.gather(|Settings { format, .. }, moment, out| {
+                format.write(&Told { outcome, request, client, teller: &self.teller, moment }, out);
+            });
         }
+    }
+
+    /// Adds the line of a stream.
+    pub(crate) fn add_stream(&self, record: &Record<'_>, over: &Over) {
+        if self.is_wanted(over.status, over.reject_reason) {
+            self.gather(|Settings { stream_format, .. }, moment, out| {
+                let told = stream::Told { record, over: Some(over), teller: &self.teller, moment };
+                stream_format.write(&told, out);
+            });
+        }
+    }
+
+    /// Whether it is one of those that are written.
+    fn is_wanted(&self, status: u16, reject_reason: Option<RejectReason>) -> bool {
+        let sample = self.channel.settings().sample;
+        let went_well = status < 500 && reject_reason.is_none();
+        !went_well || sample >= 1.0 || fastrand::f64() < sample
+    }
+
+    fn gather(&self, write: impl FnOnce(&Settings, &Moment, &mut Vec<u8>)) {
         let mut gathered = self.gathered.borrow_mut();
         let Gathered { batch, moment } = &mut *gathered;
         moment.advance();
-        let told = Told { outcome, request, client, teller: &self.teller, moment };
-        settings.format.write(&told, &mut batch.bytes);
+        write(self.channel.settings(), moment, &mut batch.bytes);
         batch.lines += 1;
         if batch.bytes.len() >= BATCH_BYTES {
             self.channel.send(batch);

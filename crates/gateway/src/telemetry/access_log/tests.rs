@@ -3,13 +3,17 @@
 use std::time::{Duration, Instant};
 
 use gatewright_model::message::RequestHead;
+use gatewright_model::stream::claim::Carrier;
 
-use super::format::{Format, JSON_FIELDS};
+use super::format::{Format, JSON_FIELDS, StreamFormat};
+use super::stream::{self, StreamVariable};
 use super::variable::{Moment, NAMES, Told, Variable};
 use crate::live::LiveConfig;
 use crate::proxy::ClientAddress;
 use crate::proxy::reject::RejectReason;
+use crate::stream::record::{Arrived, Ends, Record as StreamRecord};
 use crate::telemetry::Teller;
+use crate::telemetry::metrics::streams::StreamEnd;
 use crate::telemetry::record::Record;
 
 /// The line that `format` writes of a rejected request with this head.
@@ -102,5 +106,89 @@ fn the_reference_lists_every_variable_and_every_field() {
         assert!(reference.contains(&row), "docs/reference/access-log.md lacks the row\n{row}");
     }
     let fields = JSON_FIELDS.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    assert!(reference.contains(&fields), "docs/reference/access-log.md lacks the list\n{fields}");
+}
+
+/// The line that `format` writes of a stream that found its node at the second try, or of one that no stream route took.
+fn stream_line(format: &str, is_served: bool) -> String {
+    let ends = Ends { client: "10.0.0.9:5000".parse().unwrap(), server: "10.0.0.1:5432".parse().unwrap() };
+    let server_name = is_served.then_some("db.example");
+    let record = StreamRecord::new(Arrived { carrier: Carrier::Tcp, ends, server_name }, None);
+    let over = match is_served {
+        true => {
+            record.tried();
+            record.tried();
+            record.node("10.1.0.2:5432".parse().unwrap());
+            record.connected();
+            record.over(StreamEnd::Idle, 30, 700)
+        }
+        false => {
+            record.rejected(RejectReason::RouteNotFound);
+            record.over(StreamEnd::Refused, 0, 0)
+        }
+    };
+    let teller = Teller { hostname: "gw-1".to_owned(), ..Teller::named("default", "i-1") };
+    let mut moment = Moment::default();
+    moment.set(Duration::from_millis(1_700_000_000_250));
+    let told = stream::Told { record: &record, over: Some(&over), teller: &teller, moment: &moment };
+    let mut out = Vec::new();
+    StreamFormat::parse(format).expect("a format").write(&told, &mut out);
+    String::from_utf8(out).expect("text")
+}
+
+#[test]
+fn lines_of_streams_hold_what_there_is_of_them() {
+    for (format, served, refused) in [
+        ("$remote_addr:$remote_port", "10.0.0.9:5000", "10.0.0.9:5000"),
+        ("$server_addr:$server_port $protocol", "10.0.0.1:5432 TCP", "10.0.0.1:5432 TCP"),
+        ("$ssl_server_name $server_name", "db.example db.example", "- -"),
+        ("$status $stream_end $reject_reason", "200 idle -", "404 refused route_not_found"),
+        ("$bytes_received $bytes_sent", "30 700", "0 0"),
+        ("$upstream_bytes_sent $upstream_bytes_received", "30 700", "0 0"),
+        ("$upstream_addr $upstream_tries", "10.1.0.2:5432 2", "- 0"),
+        ("$balancer_ip:$balancer_port", "10.1.0.2:5432", "-:-"),
+        (
+            "$msec $time_iso8601",
+            "1700000000.250000 2023-11-14T22:13:20+00:00",
+            "1700000000.250000 2023-11-14T22:13:20+00:00",
+        ),
+        ("$hostname $gateway_group_id $instance_id", "gw-1 default i-1", "gw-1 default i-1"),
+        ("$service_id $route_id", "- -", "- -"),
+    ] {
+        assert_eq!(stream_line(format, true), format!("{served}\n"), "{format}");
+        assert_eq!(stream_line(format, false), format!("{refused}\n"), "{format}");
+    }
+    let known = stream_line("combined", false);
+    assert!(known.starts_with("10.0.0.9 [14/Nov/2023:22:13:20 +0000] TCP 404 0 0 0.0"), "{known}");
+    let json: serde_json::Value = serde_json::from_str(&stream_line("json", true)).expect("an object");
+    assert_eq!(json["upstream_addr"], "10.1.0.2:5432");
+    assert!(json.get("reject_reason").is_none());
+    let error = StreamFormat::parse("$remote_addr $uri").unwrap_err();
+    assert_eq!(error.unknown, ["uri"]);
+    assert!(error.to_string().contains("session_time"), "{error}");
+}
+
+#[test]
+fn lines_of_streams_stand_beside_those_of_requests() {
+    for (format, expected) in
+        [("json", "json"), ("combined", "combined"), ("$status", "combined")].map(|(format, expected)| {
+            (Format::parse(format).unwrap().of_streams(), StreamFormat::parse(expected).unwrap())
+        })
+    {
+        assert_eq!(format, expected);
+    }
+}
+
+#[test]
+fn the_reference_lists_every_variable_and_every_field_of_streams() {
+    let reference = include_str!("../../../../../docs/reference/access-log.md");
+    for name in stream::NAMES {
+        let row = format!("| `{}` | {} |", name.name, name.description);
+        assert!(reference.contains(&row), "docs/reference/access-log.md lacks the row\n{row}");
+    }
+    for name in stream::JSON_FIELDS {
+        assert!(StreamVariable::of(name).is_some(), "{name}");
+    }
+    let fields = stream::JSON_FIELDS.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     assert!(reference.contains(&fields), "docs/reference/access-log.md lacks the list\n{fields}");
 }

@@ -229,11 +229,11 @@ impl<'a> Told<'a> {
     }
 }
 
-fn text(bytes: &[u8]) -> Shown<'_> {
+pub(super) fn text(bytes: &[u8]) -> Shown<'_> {
     Shown::Text(Cow::Borrowed(bytes))
 }
 
-fn owned<'a>(text: String) -> Shown<'a> {
+pub(super) fn owned<'a>(text: String) -> Shown<'a> {
     Shown::Text(Cow::Owned(text.into_bytes()))
 }
 
@@ -249,6 +249,16 @@ impl Moment {
     /// The time, since 1970.
     pub(crate) fn now(&self) -> Duration {
         self.now
+    }
+
+    /// The same in the ISO 8601 format.
+    pub(super) fn iso8601(&self) -> &str {
+        &self.iso8601
+    }
+
+    /// The same in the common log format.
+    pub(super) fn local(&self) -> &str {
+        &self.local
     }
 
     /// It is now.

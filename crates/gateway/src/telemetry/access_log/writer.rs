@@ -197,7 +197,7 @@ mod tests {
     use std::sync::mpsc::channel;
 
     fn settings(to: Destination) -> Settings {
-        Settings { to, format: super::super::Format::default(), sample: 1.0 }
+        Settings { to, format: Default::default(), stream_format: Default::default(), sample: 1.0 }
     }
 
     fn batch(text: &str) -> Batch {

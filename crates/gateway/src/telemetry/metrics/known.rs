@@ -17,6 +17,7 @@ use super::text::{Exposition, Kind, Text};
 pub(crate) fn write(scraped: &Scraped<'_>) -> String {
     let mut text = Text::new(Exposition::Prometheus);
     exchanges(scraped, &mut text);
+    streams(scraped, &mut text);
     connections(&scraped.metrics.workers, &mut text);
     configuration(scraped, &mut text);
     nodes(scraped, &mut text);
@@ -52,6 +53,14 @@ fn exchanges(scraped: &Scraped<'_>, text: &mut Text) {
         for (direction, bytes) in [("ingress", ingress), ("egress", egress)] {
             family.written(&format!("type=\"{direction}\",{labels}"), bytes);
         }
+    }
+}
+
+fn streams(scraped: &Scraped<'_>, text: &mut Text) {
+    let help = "Total number of connections handled per stream route in APISIX";
+    let mut family = text.family("apisix_stream_connection_total", Kind::Counter, help);
+    for (labels, entries) in scraped.metrics.stream_connections.sets.read() {
+        family.written(&labels, total(&entries, |connections| connections));
     }
 }
 

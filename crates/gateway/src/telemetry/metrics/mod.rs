@@ -50,6 +50,8 @@ pub(crate) struct Metrics {
     unmatched: Arc<Series<RouteCounts>>,
     /// What the `prometheus` plugin counts.
     pub(crate) exchanges: Exchanges,
+    /// What it counts of streams.
+    pub(crate) stream_connections: streams::Connections,
     workers: Box<[WorkerCounts]>,
     /// What plugins had to tell and could not.
     pub(crate) shipments: Arc<Shipments>,
@@ -100,6 +102,7 @@ impl Metrics {
             unmatched: routes.series("", ""),
             routes,
             exchanges: Exchanges::new(workers),
+            stream_connections: streams::Connections::new(workers),
             versions: Registry::new(workers),
             workers: (0..workers.max(1)).map(|_| WorkerCounts::default()).collect(),
             shipments: Arc::default(),
@@ -118,6 +121,7 @@ impl Metrics {
         self.versions.sweep(now);
         self.streams.sweep(now);
         self.exchanges.sweep(now);
+        self.stream_connections.sets.sweep(now);
     }
 
     /// What `worker` counts; only for the thread of that worker.

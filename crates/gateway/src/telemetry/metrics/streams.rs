@@ -1,11 +1,16 @@
 //! What is counted of streams, for each stream route.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
+use gatewright_plugins::exchange::Counted;
+
 use super::counter::Counter;
+use super::labelled::{Entry, Found as Known, Sets};
 use super::scrape::sum;
-use super::series::Series;
-use super::text::{Kind, Text};
+use super::series::{OTHER, Series};
+use super::text::{Kind, Text, label};
+use crate::stream::found::Found;
 
 /// How a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,9 +23,9 @@ pub(crate) enum StreamEnd {
     NodeBroken,
     /// Neither side said anything for too long.
     Idle,
-    /// The stream route was removed.
+    /// The stream route was removed, and the time its connections may go on without is over.
     RouteGone,
-    /// The gateway stopped.
+    /// The gateway stops, and cannot wait any longer.
     Stopping,
     /// The client was not let in: by a plugin, its certificate, or for want of a stream route.
     Refused,
@@ -83,6 +88,39 @@ impl StreamCounts {
         self.opened();
         self.closed(StreamEnd::Refused, 0, 0);
     }
+}
+
+/// Streams as the `prometheus` plugin counts them.
+pub(crate) struct Connections {
+    pub(super) sets: Sets<Counter>,
+}
+
+/// What one worker found already.
+pub(crate) type OfWorker = RefCell<Known<Arc<Entry<Counter>>>>;
+
+impl Connections {
+    pub(super) fn new(workers: usize) -> Self {
+        Self { sets: Sets::new(workers, &labels(OTHER, OTHER)) }
+    }
+
+    /// Counts a stream that has ended, as a plugin asked; only for the thread of `worker`.
+    pub(crate) fn count(&self, (worker, known): (usize, &OfWorker), found: &Found, counted: &Counted<'_>) {
+        let (service, route) = (&found.service.published, found.published());
+        let labels = match counted.by_name {
+            true => labels(&route.route.name, &service.name),
+            false => labels(route.route_id.as_str(), service.service_id.as_str()),
+        };
+        let enrol = || self.sets.enrol(worker, labels.clone());
+        known.borrow_mut().count(labels.as_bytes(), enrol, |entry| entry.used().add(1));
+    }
+}
+
+fn labels(route: &str, service: &str) -> String {
+    let mut text = String::new();
+    label("route", route, &mut text);
+    text.push(',');
+    label("service", service, &mut text);
+    text
 }
 
 /// Writes what was counted of all stream routes.
