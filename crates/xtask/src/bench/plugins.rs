@@ -67,7 +67,7 @@ impl Chain {
                 "client-control": {},
                 "uri-blocker": {"block_rules": []},
                 "workflow": {"rules": []},
-                "proxy-rewrite": {},
+                "redirect": {"http_to_https": false},
                 "proxy-buffering": {},
                 "traffic-split": {},
                 "cors": {"_meta": {"disable": false, "filter": [["arg_never", "==", "1"]]}},
