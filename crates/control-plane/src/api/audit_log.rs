@@ -288,6 +288,7 @@ pub(super) async fn audit_log_list(
 #[into_params(parameter_in = Query)]
 pub(super) struct VerifyParameters {
     /// A head that was noted before, as `POSITION:HASH`: the row at this place must still be that one.
+    #[param(pattern = r"^[0-9]{1,18}:[0-9A-Fa-f]{64}$")]
     known: Option<String>,
 }
 

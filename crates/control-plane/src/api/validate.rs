@@ -2,7 +2,6 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use gatewright_model::validation::Violations;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -10,7 +9,7 @@ use super::error::{ApiError, ErrorBody, Refusals};
 use super::group_call::{GroupCall, GroupParameter};
 use super::request::Json;
 use super::{Nothing, Single, single};
-use crate::app::{InvalidDocument, ValidateWish};
+use crate::app::{InvalidDocument, ValidateWish, validate_parse};
 
 /// What is wrong with a configuration.
 #[derive(Serialize, ToSchema)]
@@ -35,8 +34,7 @@ pub(super) enum ValidationRefusal {
     request_body = ValidateWish,
     responses((status = 200, body = Single<Nothing>), Refusals, (status = 400, body = ValidationRefusal)))]
 pub(super) async fn configuration_validate(call: GroupCall, Json(body): Json) -> Result<Response, ApiError> {
-    let wish: ValidateWish =
-        serde_json::from_value(body).map_err(|error| Violations::one("", error.to_string()))?;
+    let wish = validate_parse(body)?;
     let errors = call.app.configuration_validate(&call.caller, &call.group, wish).await?;
     if errors.is_empty() {
         return Ok(single(Nothing {}).into_response());

@@ -97,7 +97,7 @@ pub(crate) use session::SESSION_SECONDS;
 pub(crate) use ssl::validity;
 pub(crate) use token::{Digest, instance_token_new, token_new};
 pub(crate) use user::is_super_admin;
-pub(crate) use validate::{InvalidDocument, ValidateWish};
+pub(crate) use validate::{InvalidDocument, ValidateWish, validate_parse};
 pub(crate) use world::World;
 
 use gatewright_model::id::GatewayGroupId;

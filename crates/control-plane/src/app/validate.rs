@@ -3,6 +3,8 @@
 //! Everything that is wrong is reported, document by document. References between documents are not followed,
 //! because clients send routes without the service they will belong to.
 
+use std::sync::LazyLock;
+
 use gatewright_model::id::GatewayGroupId;
 use gatewright_model::resource::consumer::Consumer;
 use gatewright_model::resource::global_rule::GlobalRule;
@@ -13,7 +15,7 @@ use gatewright_model::resource::service::Service;
 use gatewright_model::resource::ssl::Ssl;
 use gatewright_model::resource::stream_route::StreamRoute;
 use gatewright_model::resource::upstream::Upstream;
-use gatewright_model::validation::Violations;
+use gatewright_model::validation::{Schema, Violations};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -45,6 +47,16 @@ pub(crate) struct ValidateWish {
     plugin_metadata: Vec<Value>,
     #[schema(value_type = Vec<Object>)]
     protos: Vec<Value>,
+}
+
+/// The documents in the body of a call.
+///
+/// # Errors
+/// When it is something else than lists of objects.
+pub(crate) fn validate_parse(value: Value) -> Result<ValidateWish, Violations> {
+    static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<ValidateWish>);
+    SCHEMA.violations(&value).into_result()?;
+    serde_json::from_value(value).map_err(|error| Violations::one("", error.to_string()))
 }
 
 /// What is wrong with one of the documents.

@@ -175,6 +175,9 @@ async fn validation_reports_every_wrong_document_and_writes_nothing() {
         .map(|error| (error["resource_type"].as_str().unwrap(), error["index"].as_u64().unwrap()))
         .collect();
     assert_eq!(errors, [("services", 0), ("routes", 1), ("routes", 2)]);
+    for body in [json!([]), json!({"routes": {}}), json!({"routes": [1]})] {
+        assert_eq!(world.call("POST", &at("configs/validate"), Some(body)).await.status, 400);
+    }
     let fine = json!({"routes": [{"name": "ok", "paths": ["/"]}]});
     world.value("POST", &at("configs/validate"), Some(fine)).await;
     assert_eq!(revision(&world).await, 0);
