@@ -101,6 +101,12 @@ pub enum Phase {
     Log,
 }
 
+impl Phase {
+    /// All of them, in the order of the exchange.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Rewrite, Self::Access, Self::BeforeUpstream, Self::Response, Self::Log];
+}
+
 impl Phases {
     /// The given phases.
     #[must_use]

@@ -18,7 +18,7 @@ use gatewright_plugins::consumers::Consumers;
 use gatewright_plugins::exchange::{
     self as plugin, Answer, Counted, Exchange, Flow, Matched, Now, State, Surroundings,
 };
-use gatewright_plugins::kind::Outcome;
+use gatewright_plugins::kind::{Outcome, Phase};
 use gatewright_plugins::response::{BodyFilter, Origin, Response, ResponseBody, Whole, finish_all, push_all};
 
 use super::body::{Body, ReadBody};
@@ -60,8 +60,8 @@ pub(super) struct Kept<'r, 'l> {
 }
 
 impl<'r, 'l> Kept<'r, 'l> {
-    pub(super) fn new(phases: Phases<'l>, record: &'r Record<'l>) -> Self {
-        Self { record, phases: Some(Box::new(phases)) }
+    pub(super) fn new(phases: Box<Phases<'l>>, record: &'r Record<'l>) -> Self {
+        Self { record, phases: Some(phases) }
     }
 
     pub(super) fn phases(&mut self) -> &mut Phases<'l> {
@@ -180,7 +180,7 @@ impl<'l> Phases<'l> {
         live: &'l LiveConfig,
         found: Option<&Found<'l>>,
         measures: bool,
-    ) -> Result<Option<Self>, RejectReason> {
+    ) -> Result<Option<Box<Self>>, RejectReason> {
         static NOTHING: LazyLock<Layer> = LazyLock::new(Layer::default);
         let global = live.plugins.global.as_ref().map_err(|reason| *reason)?;
         let route = found.and_then(|found| found.service.plugins.chains.get(found.route));
@@ -203,7 +203,7 @@ impl<'l> Phases<'l> {
         let (consumers, is_matched) = (&live.plugins.consumers, found.is_some());
         let (state, upstream_status) = (State::default(), None);
         let spent = measures.then(Spent::default);
-        Ok(Some(Self { course, consumers, matched, is_matched, state, upstream_status, spent }))
+        Ok(Some(Box::new(Self { course, consumers, matched, is_matched, state, upstream_status, spent })))
     }
 
     /// What plugins decided about where and how the request is forwarded.
@@ -358,7 +358,9 @@ impl<'l> Phases<'l> {
         for (name, value) in std::mem::take(&mut self.state.answer_fields) {
             response.head.fields.append(&name, &value);
         }
-        self.with(request, address, |course, exchange| course.response(exchange, &mut response));
+        if self.course.has(Phase::Response, self.state.consumer.as_deref()) {
+            self.with(request, address, |course, exchange| course.response(exchange, &mut response));
+        }
         response.body
     }
 
@@ -395,8 +397,13 @@ impl<'l> Phases<'l> {
         };
     }
 
-    /// Lets plugins take note of how the exchange ended.
-    pub(crate) fn finish(mut self, request: &mut RequestHead, address: &ClientAddress, ended: &Ended<'_>) {
+    /// Whether a plugin takes note of how the exchange ended.
+    pub(crate) fn has_log(&self) -> bool {
+        self.course.has(Phase::Log, self.state.consumer.as_deref())
+    }
+
+    /// Lets plugins take note of that.
+    pub(crate) fn log(&mut self, request: &mut RequestHead, address: &ClientAddress, ended: &Ended<'_>) {
         let Ending { status, total, upstream, node, bytes_in, bytes_out, .. } = *ended.outcome;
         let outcome = Outcome {
             status,
@@ -409,8 +416,12 @@ impl<'l> Phases<'l> {
             bytes_out,
         };
         self.with_end(request, address, Some(ended), |course, exchange| course.log(exchange, &outcome));
+    }
+
+    /// Counts what plugins took, if that is measured.
+    pub(crate) fn count_spent(&mut self, recorder: &Recorder) {
         for (plugin, took) in self.spent.take().into_iter().flat_map(RefCell::into_inner) {
-            ended.recorder.counts().plugins.add(plugin, took);
+            recorder.counts().plugins.add(plugin, took);
         }
     }
 }

@@ -139,10 +139,13 @@ impl Recorder {
     /// The exchange of `record` is over.
     pub(crate) fn finish(&self, record: &Record<'_>, request: &mut RequestHead, client: &ClientAddress) {
         let outcome = record.outcome();
-        if let Some(phases) = record.take_phases() {
-            let mut moment = self.moment.borrow_mut();
-            moment.advance();
-            phases.finish(request, client, &Ended { outcome: &outcome, recorder: self, moment: &moment });
+        if let Some(mut phases) = record.take_phases() {
+            if phases.has_log() {
+                let mut moment = self.moment.borrow_mut();
+                moment.advance();
+                phases.log(request, client, &Ended { outcome: &outcome, recorder: self, moment: &moment });
+            }
+            phases.count_spent(self);
         }
         self.metrics.count(self.worker, &outcome);
         if let Some(head) = record.take_sample() {

@@ -15,8 +15,9 @@ use gatewright_model::resource::Plugins;
 use gatewright_model::validation::Violations;
 use serde_json::{Map, Value};
 
+use crate::consumers::Consumer;
 use crate::exchange::{Exchange, Flow};
-use crate::kind::{Category, Kind, Outcome, Phase, Phases, Plugin, Site};
+use crate::kind::{Category, Kind, Outcome, Phase, Plugin, Site};
 use crate::meta;
 use crate::outbound::Outbound;
 use crate::protos::Protos;
@@ -41,8 +42,8 @@ fn request_phase(plugin: &dyn Plugin, phase: Phase, exchange: &mut Exchange<'_>)
 #[derive(Clone, Default)]
 pub struct Layer {
     instances: Box<[Arc<Instance>]>,
-    /// The phases of each, side by side: a stage passes most instances by, and need not look at them for that.
-    phases: Box<[Phases]>,
+    /// Those of each phase, so that a walk through a phase meets nobody who takes no part in it.
+    by_phase: [Box<[Arc<Instance>]>; Phase::ALL.len()],
 }
 
 /// What instances are built from.
@@ -124,8 +125,9 @@ impl Layer {
     }
 
     fn in_order(instances: Vec<Arc<Instance>>) -> Self {
-        let phases = instances.iter().map(|instance| instance.kind.phases).collect();
-        Self { instances: instances.into(), phases }
+        let those_of = |phase| instances.iter().filter(move |instance| instance.kind.phases.has(phase));
+        let by_phase = Phase::ALL.map(|phase| those_of(phase).cloned().collect());
+        Self { instances: instances.into(), by_phase }
     }
 
     /// This layer with what `above` has in place of its own.
@@ -186,14 +188,9 @@ impl Layer {
         self.instances.iter().find(|instance| std::ptr::eq(instance.kind, kind))
     }
 
-    fn at(&self, index: usize) -> Option<&Instance> {
-        self.instances.get(index).map(|instance| &**instance)
-    }
-
-    /// The first index from `index` on whose instance takes part in `phase`.
-    fn next_in(&self, phase: Phase, index: usize) -> usize {
-        let rest = self.phases.get(index..).unwrap_or_default();
-        index + rest.iter().position(|phases| phases.has(phase)).unwrap_or(rest.len())
+    /// Those that take part in `phase`, in running order.
+    fn of(&self, phase: Phase) -> &[Arc<Instance>] {
+        &self.by_phase[phase as usize]
     }
 }
 
@@ -276,42 +273,38 @@ impl Course<'_> {
     /// happen first. After that, this is called again, unless the request was answered.
     pub fn advance(&self, progress: &mut Progress, exchange: &mut Exchange<'_>) -> Flow {
         while let Some((phase, who)) = STAGES.get(progress.stage) {
-            let flow = self.stage(*phase, *who, progress, exchange);
-            if !matches!(flow, Flow::Continue) {
-                return progress.settle(flow);
+            match self.stage(*phase, *who, progress, exchange) {
+                Flow::Continue => progress.stage_is_over(),
+                flow => return progress.settle(flow),
             }
-            (progress.stage, progress.below, progress.above) = (progress.stage + 1, 0, 0);
         }
         Flow::Continue
     }
 
     /// As [`Self::advance`], for a request that no route matches.
     pub fn advance_unmatched(&self, progress: &mut Progress, exchange: &mut Exchange<'_>) -> Flow {
-        while progress.stage < STAGES.len() {
-            let (phase, who) = STAGES[progress.stage];
+        while let Some((phase, who)) = STAGES.get(progress.stage) {
             if GLOBAL_STAGES.contains(&progress.stage) {
-                let flow = self.stage(phase, who, progress, exchange);
-                if !matches!(flow, Flow::Continue) {
-                    return progress.settle(flow);
+                match self.stage(*phase, *who, progress, exchange) {
+                    Flow::Continue => {}
+                    flow => return progress.settle(flow),
                 }
             }
-            (progress.stage, progress.below, progress.above) = (progress.stage + 1, 0, 0);
+            progress.stage_is_over();
         }
         Flow::Continue
     }
 
     fn stage(&self, phase: Phase, who: Who, progress: &mut Progress, exchange: &mut Exchange<'_>) -> Flow {
-        let consumer = exchange.state.consumer.clone();
-        let none = Layer::default();
+        let (consumer, none) = (consumer_of(who, exchange), Layer::default());
         let above = consumer.as_ref().and_then(|consumer| consumer.plugins.as_ref().ok()).unwrap_or(&none);
-        loop {
-            let (below, above) = match who {
-                Who::Global => (self.global, &none),
-                Who::Route => (self.route, &none),
-                Who::ConsumerAlone => (&none, above),
-                Who::Both => (self.route, above),
-            };
-            let Some((instance, side)) = next((below, above), phase, progress) else { return Flow::Continue };
+        let below = match who {
+            Who::Global => self.global,
+            Who::Route | Who::Both => self.route,
+            Who::ConsumerAlone => &none,
+        };
+        let layers = (below.of(phase), above.of(phase));
+        while let Some((instance, side)) = next(layers, progress) {
             let adds = |instance: &Instance| {
                 instance.kind.category != Category::Authentication
                     && self.route.instance(instance.kind).is_none()
@@ -334,6 +327,15 @@ impl Course<'_> {
                 }
             }
         }
+        Flow::Continue
+    }
+
+    /// Whether anybody takes part in `phase`, as far as the consumer is known.
+    #[must_use]
+    pub fn has(&self, phase: Phase, consumer: Option<&Consumer>) -> bool {
+        let above = consumer.and_then(|consumer| consumer.plugins.as_ref().ok());
+        let layers = [Some(self.global), Some(self.route), above];
+        layers.into_iter().flatten().any(|layer| !layer.of(phase).is_empty())
     }
 
     /// Runs the phase of the response.
@@ -361,12 +363,11 @@ impl Course<'_> {
         exchange: &mut Exchange<'_>,
         ask: &mut dyn FnMut(&dyn Plugin, &mut Exchange<'_>),
     ) {
-        let consumer = exchange.state.consumer.clone();
-        let none = Layer::default();
+        let (consumer, none) = (consumer_of(Who::Both, exchange), Layer::default());
         let above = consumer.as_ref().and_then(|consumer| consumer.plugins.as_ref().ok()).unwrap_or(&none);
         for (below, above) in [(self.global, &none), (self.route, above)] {
-            let mut progress = Progress::start();
-            while let Some((instance, side)) = next((below, above), phase, &mut progress) {
+            let (layers, mut progress) = ((below.of(phase), above.of(phase)), Progress::start());
+            while let Some((instance, side)) = next(layers, &mut progress) {
                 progress.pass(side);
                 let skipped = std::ptr::eq(below, self.global) && self.is_left_to_route(instance, exchange);
                 if !skipped && instance.enter(exchange) {
@@ -385,6 +386,10 @@ enum Side {
 }
 
 impl Progress {
+    fn stage_is_over(&mut self) {
+        (self.stage, self.below, self.above) = (self.stage + 1, 0, 0);
+    }
+
     fn pass(&mut self, side: Side) {
         match side {
             Side::Below => self.below += 1,
@@ -393,23 +398,28 @@ impl Progress {
     }
 }
 
-/// The next instance of two layers that takes part in `phase`, in running order; what is above hides what is below.
+/// Whose layer is above in a stage: nobody's where no consumer is looked at.
+fn consumer_of(who: Who, exchange: &Exchange<'_>) -> Option<Arc<Consumer>> {
+    match who {
+        Who::Global | Who::Route => None,
+        Who::ConsumerAlone | Who::Both => exchange.state.consumer.clone(),
+    }
+}
+
+/// The next instance of what two layers have in a phase, in running order; what is above hides what is below.
 fn next<'l>(
-    (below, above): (&'l Layer, &'l Layer),
-    phase: Phase,
+    (below, above): (&'l [Arc<Instance>], &'l [Arc<Instance>]),
     progress: &mut Progress,
 ) -> Option<(&'l Instance, Side)> {
-    progress.below = below.next_in(phase, progress.below);
-    while let Some(hidden) = below.at(progress.below)
-        && above.instance(hidden.kind).is_some()
+    while let Some(hidden) = below.get(progress.below)
+        && above.iter().any(|one| std::ptr::eq(one.kind, hidden.kind))
     {
-        progress.below = below.next_in(phase, progress.below + 1);
+        progress.below += 1;
     }
-    progress.above = above.next_in(phase, progress.above);
-    while above.at(progress.above).is_some_and(|instance| instance.meta.disable) {
-        progress.above = above.next_in(phase, progress.above + 1);
+    while above.get(progress.above).is_some_and(|instance| instance.meta.disable) {
+        progress.above += 1;
     }
-    match (below.at(progress.below), above.at(progress.above)) {
+    match (below.get(progress.below), above.get(progress.above)) {
         (Some(lower), Some(upper)) if lower.order(upper).is_le() => Some((lower, Side::Below)),
         (_, Some(upper)) => Some((upper, Side::Above)),
         (Some(lower), None) => Some((lower, Side::Below)),
