@@ -26,24 +26,71 @@ pub struct Known {
     /// The nodes of the last good answer, in the order of hosts and ports, each once; `None`: there was none yet.
     pub nodes: Option<Arc<[Node]>>,
     /// When the last good answer came.
-    pub heard_at: Option<Instant>,
+    pub heard: Option<Heard>,
     /// Why the newest answer is not a good one, if it is not.
     pub trouble: Option<Trouble>,
     /// The answers that were not good.
     pub failures: u64,
 }
 
+/// When a good answer came.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard {
+    at: Instant,
+    /// How old it was at that moment, if another process heard it.
+    age_then: Option<Duration>,
+}
+
+impl Heard {
+    /// By this process, now.
+    #[must_use]
+    pub fn now() -> Self {
+        Self { at: Instant::now(), age_then: None }
+    }
+
+    /// How long ago that was.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.age_then.unwrap_or_default() + self.at.elapsed()
+    }
+
+    /// Whether a process before this one heard it.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.age_then.is_some()
+    }
+}
+
 impl Known {
-    /// Whether there was an answer of any kind.
+    /// What a process before this one knew, so long ago.
+    #[must_use]
+    pub fn kept(nodes: Vec<Node>, age: Duration) -> Self {
+        let heard = Heard { at: Instant::now(), age_then: Some(age) };
+        Self { nodes: Some(nodes.into()), heard: Some(heard), ..Self::default() }
+    }
+
+    /// Whether there was an answer of any kind; what was kept is none.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.nodes.is_some() || self.trouble.is_some()
+        self.trouble.is_some() || self.heard.is_some_and(|heard| !heard.is_kept())
     }
 
     /// How long ago the last good answer came.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
-        self.heard_at.map(|at| at.elapsed())
+        self.heard.map(|heard| heard.age())
+    }
+
+    /// The same after a good answer; whether that is news.
+    fn hear(&mut self, nodes: Vec<Node>) -> bool {
+        let was_settled = self.is_settled();
+        self.heard = Some(Heard::now());
+        let had_trouble = self.trouble.take().is_some();
+        let is_same = self.nodes.as_deref().is_some_and(|before| *before == *nodes);
+        if !is_same {
+            self.nodes = Some(nodes.into());
+        }
+        !was_settled || had_trouble || !is_same
     }
 
     /// The same after a failure.
@@ -59,19 +106,10 @@ pub async fn follow(mut watch: Box<dyn Watch>, known: &Sender<Known>) {
     loop {
         let began = Instant::now();
         let answer = watch.next().await.and_then(in_order);
-        let now = Instant::now();
         match answer {
             Ok(nodes) => {
                 pause = PAUSE_MIN;
-                known.send_if_modified(|known| {
-                    known.heard_at = Some(now);
-                    let is_news = known.trouble.take().is_some()
-                        | !known.nodes.as_deref().is_some_and(|before| *before == *nodes);
-                    if is_news {
-                        known.nodes = Some(nodes.into());
-                    }
-                    is_news
-                });
+                known.send_if_modified(|known| known.hear(nodes));
                 tokio::time::sleep_until(began + SPACING).await;
             }
             Err(trouble) => {
@@ -159,6 +197,20 @@ mod tests {
                 (hosts(&[]), false)
             ]
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_kept_is_no_answer_and_the_first_good_one_takes_its_place() {
+        let known = Known::kept(vec![node("a")], Duration::from_secs(60));
+        assert!(!known.is_settled() && known.age() == Some(Duration::from_secs(60)));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(known.age(), Some(Duration::from_secs(65)));
+        let (mut same, mut other, mut failed) = (known.clone(), known.clone(), known);
+        failed.fail(Trouble::new("it is down"));
+        assert!(failed.is_settled() && failed.nodes.is_some() && failed.age() == Some(Duration::from_secs(65)));
+        assert!(same.hear(vec![node("a")]) && !same.hear(vec![node("a")]), "that it is true now is news");
+        assert!(other.hear(Vec::new()) && other.nodes.is_some_and(|nodes| nodes.is_empty()));
+        assert_eq!(same.age(), Some(Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]

@@ -89,12 +89,9 @@ fn a_published_service_switches_to_discovery_and_back_and_outlives_its_registry(
     world.admin.change("DELETE", &path, &Value::Null);
 }
 
-#[test]
-fn a_gateway_follows_registries_without_its_control_plane_and_after_a_restart() {
-    let (directory, consul) = (TempDir::new().unwrap(), Consul::start());
-    let (one, two) = (Upstream::echo(), Upstream::echo());
-    consul.set("orders", &[&one]);
-    let mut control_plane = ControlPlane::start(&directory.path().join("control-plane"));
+/// A control plane whose group finds the service `orders` in `consul`, and what starts its gateway again and again.
+fn orders(directory: &TempDir, consul: &Consul) -> (ControlPlane, impl Fn() -> Gateway) {
+    let control_plane = ControlPlane::start(&directory.path().join("control-plane"));
     control_plane.admin.change("POST", REGISTRIES, &consul.registry());
     let upstream = json!({"service_name": "orders", "discovery_type": "consul"});
     control_plane.admin.put_service("orders", &json!({"name": "orders", "upstream": upstream}));
@@ -102,20 +99,59 @@ fn a_gateway_follows_registries_without_its_control_plane_and_after_a_restart() 
     control_plane.admin.publish("orders", "1");
     let data = directory.path().join("gateway");
     let (address, token) = (control_plane.https(), control_plane.token_file());
-    let start = || Gateway::start(&address, &token, &data).ready();
+    (control_plane, move || Gateway::start(&address, &token, &data).ready())
+}
+
+fn serves(gateway: &Gateway, upstream: &Upstream) -> bool {
+    let before = upstream.recorded().len();
+    gateway.get("/") == 200 && upstream.recorded().len() > before
+}
+
+#[test]
+fn a_gateway_follows_registries_without_its_control_plane_and_after_a_restart() {
+    let (directory, consul) = (TempDir::new().unwrap(), Consul::start());
+    let (one, two) = (Upstream::echo(), Upstream::echo());
+    consul.set("orders", &[&one]);
+    let (mut control_plane, start) = orders(&directory, &consul);
     let gateway = start();
     gateway.until_has(control_plane.revision());
     gateway.until_kept();
     assert_eq!(gateway.get("/"), 200);
     control_plane.process.kill();
     consul.set("orders", &[&two]);
-    let serves = |gateway: &Gateway, upstream: &Upstream| {
-        let before = upstream.recorded().len();
-        gateway.get("/") == 200 && upstream.recorded().len() > before
-    };
     wait::until_true("the node that came serves", || serves(&gateway, &two));
     drop(gateway);
     // It is ready once it knows its nodes.
     let gateway = start();
     assert!(serves(&gateway, &two));
+}
+
+#[test]
+fn a_gateway_that_restarts_while_its_registry_is_down_serves_the_last_good_nodes() {
+    let (directory, consul) = (TempDir::new().unwrap(), Consul::start());
+    let (one, two) = (Upstream::echo(), Upstream::echo());
+    consul.set("orders", &[&one]);
+    let (control_plane, start) = orders(&directory, &consul);
+    let gateway = start();
+    gateway.until_has(control_plane.revision());
+    wait::until_true("its node serves", || serves(&gateway, &one));
+    let file = directory.path().join("gateway/configuration/nodes");
+    let first = wait::until("nodes are kept", || std::fs::read(&file).ok());
+    consul.set("orders", &[&two]);
+    wait::until_true("the nodes that came are kept", || std::fs::read(&file).unwrap() != first);
+    consul.down();
+    drop(gateway);
+
+    let gateway = start();
+    assert!(serves(&gateway, &two));
+    let discovery = || client::get(gateway.status_address, "status.test", "/status/upstreams").json();
+    let shown = discovery()["upstreams"][0]["discovery"].clone();
+    assert!(shown["kept"] == true && shown["age_seconds"].is_f64(), "{shown}");
+    wait::until_true("the trouble is shown", || {
+        discovery()["upstreams"][0]["discovery"]["trouble"].is_string()
+    });
+    consul.set("orders", &[&one]);
+    consul.up();
+    wait::until_true("what the registry says now serves", || serves(&gateway, &one) && !serves(&gateway, &two));
+    assert_eq!(discovery()["upstreams"][0]["discovery"]["kept"], false);
 }

@@ -1,12 +1,15 @@
 //! Stream services: the life of one, and protocols that people run.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use gatewright_e2e::{World, wait};
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use serde_json::{Value, json};
 
 /// Ports that nobody listens on.
@@ -196,14 +199,14 @@ fn a_client_of_postgresql_reaches_its_database() {
     assert_eq!(rows.lines().count(), 20_000);
 }
 
-/// A Redis of its own, which ends with the test.
-struct Redis {
+/// A server that ends with the test.
+struct Server {
     process: Child,
     port: u16,
 }
 
-impl Redis {
-    fn start() -> Self {
+impl Server {
+    fn redis() -> Self {
         let [port] = free_ports();
         let mut command = Command::new("redis-server");
         command.args([
@@ -226,7 +229,23 @@ impl Redis {
     }
 }
 
-impl Drop for Redis {
+impl Server {
+    /// A DNS server that knows one name.
+    fn dns(name: &str, address: &str) -> Self {
+        let [port] = free_ports();
+        let mut command = Command::new("dnsmasq");
+        command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"]);
+        command.args(["--bind-interfaces", "--listen-address=127.0.0.1", "--pid-file=", "--user="]);
+        command.arg(format!("--port={port}")).arg(format!("--host-record={name},{address}"));
+        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect(
+            "dnsmasq starts; without it, run `cargo xtask test-dependencies` as root",
+        );
+        wait::until_true("dnsmasq answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Self { process, port }
+    }
+}
+
+impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -246,7 +265,7 @@ fn redis_over_tls(port: u16, authority: &std::path::Path, name: &str, command: &
 #[test]
 fn a_client_of_redis_over_tls_reaches_the_database_it_asks_for() {
     let [port] = free_ports();
-    let (one, other) = (Redis::start(), Redis::start());
+    let (one, other) = (Server::redis(), Server::redis());
     let world = World::start_with(&["--stream-ports", &port.to_string()]);
     let pair = rcgen::generate_simple_self_signed(["one.test", "other.test", "127.0.0.1"].map(str::to_owned))
         .unwrap();
@@ -265,4 +284,34 @@ fn a_client_of_redis_over_tls_reaches_the_database_it_asks_for() {
     assert_eq!(ask("one.test", &["get", "k"]), "of one");
     assert_eq!(ask("other.test", &["get", "k"]), "");
     assert_ne!(ask("unknown.test", &["ping"]), "PONG");
+}
+
+/// What a client of DNS learns of `name` from the server at `port`, over UDP.
+fn resolved(port: u16, name: &str) -> Option<Vec<IpAddr>> {
+    let mut udp = ConnectionConfig::udp();
+    udp.port = port;
+    let server = NameServerConfig::new(Ipv4Addr::LOCALHOST.into(), true, vec![udp]);
+    let config = ResolverConfig::from_name_servers(vec![server]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let found = builder.build().unwrap().lookup_ip(name).await.ok()?;
+        Some(found.iter().collect())
+    })
+}
+
+#[test]
+fn a_client_of_dns_is_answered_over_udp_also_while_one_of_two_servers_is_down() {
+    let [port, nobody] = free_ports();
+    let dns = Server::dns("db.test", "192.0.2.7");
+    let world = World::start_with(&["--stream-ports", &port.to_string()]);
+    let node = |port: u16| json!({"host": "127.0.0.1", "port": port, "weight": 1});
+    let nodes = json!({"scheme": "udp", "nodes": [node(dns.port), node(nobody)]});
+    design(&world, "dns", &nodes, &json!({"server_port": port}));
+    world.admin.publish("dns", "1.0.0");
+    let expected: Option<Vec<IpAddr>> = Some(vec!["192.0.2.7".parse().unwrap()]);
+    wait::until_true("a name is resolved", || resolved(port, "db.test.") == expected);
+    for _ in 0..8 {
+        assert_eq!(resolved(port, "db.test."), expected);
+    }
 }

@@ -1,6 +1,6 @@
 //! The executable is replaced and the gateway stopped under load: no client loses a request by it (D18).
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +26,17 @@ fn start(directory: &Path, upstream: &Upstream) -> (Process, Process) {
 
 /// The same of a gateway that may not be ready yet.
 fn begin(directory: &Path, upstream: &Upstream, launch: fn(&[&str]) -> Process) -> (Process, Process) {
+    let (control_plane, _, gateway) = begin_with(directory, upstream, &[], launch);
+    (control_plane, gateway)
+}
+
+/// The same with further arguments of the gateway.
+fn begin_with(
+    directory: &Path,
+    upstream: &Upstream,
+    further: &[&str],
+    launch: fn(&[&str]) -> Process,
+) -> (Process, Admin, Process) {
     let (data_dir, free) = (directory.join("data"), "127.0.0.1:0");
     let data = data_dir.to_str().unwrap();
     let arguments = ["control-plane", "--data-dir", data, "--admin", free, "--sync", free];
@@ -49,7 +60,7 @@ fn begin(directory: &Path, upstream: &Upstream, launch: fn(&[&str]) -> Process) 
     ];
     let arguments: Vec<&str> =
         arguments.into_iter().flatten().chain(["2", "--connections-max", "1000"]).collect();
-    (control_plane, launch(&arguments))
+    (control_plane, admin, launch(&[arguments.as_slice(), further].concat()))
 }
 
 /// Clients that ask again and again until they are told to stop, and tell how many answers they got and what went
@@ -195,6 +206,130 @@ fn d18_an_upgrade_asked_for_as_soon_as_a_gateway_speaks_is_made_once_it_is_ready
         wait::until_true("the new process ended", || has_ended(successor));
         assert_eq!(gateway.exit_code(), Some(0));
     }
+}
+
+/// A node that sends every datagram back.
+fn echoing_datagrams() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut datagram = [0; 2048];
+        while let Ok((length, client)) = socket.recv_from(&mut datagram) {
+            let _ = socket.send_to(&datagram[..length], client);
+        }
+    });
+    address
+}
+
+/// A client for each datagram, which is sent once.
+fn ask_by_datagrams(port: SocketAddr, stop: &AtomicBool) -> (usize, Vec<String>) {
+    let (mut answers, mut wrong) = (0, Vec::new());
+    while !stop.load(Ordering::Relaxed) {
+        match answered_datagram(port) {
+            Ok(()) => answers += 1,
+            Err(error) => wrong.push(format!("datagram: {error}")),
+        }
+        wait::until_moment(Instant::now() + PAUSE);
+    }
+    (answers, wrong)
+}
+
+fn answered_datagram(port: SocketAddr) -> std::io::Result<()> {
+    let (client, mut answer) = (UdpSocket::bind("127.0.0.1:0")?, [0; 16]);
+    client.set_read_timeout(Some(Duration::from_secs(5)))?;
+    client.connect(port)?;
+    client.send(b"datagram")?;
+    client.recv(&mut answer).map(drop)
+}
+
+/// A gateway with a TCP port in front of `upstream` and a UDP port in front of a node that echoes, and both ports.
+fn start_with_streams(
+    directory: &Path,
+    upstream: &Upstream,
+    further: &[&str],
+) -> ([Process; 2], [SocketAddr; 2]) {
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let ports = format!("{},{}", tcp.port(), udp.port());
+    let arguments = [&["--stream-ports", &ports, "--shutdown-deadline", "1"], further].concat();
+    let launch = |arguments: &[&str]| Process::start(arguments, &[]);
+    let (control_plane, admin, mut gateway) = begin_with(directory, upstream, &arguments, launch);
+    let datagrams = echoing_datagrams();
+    let datagrams = json!([{"host": datagrams.ip(), "port": datagrams.port(), "weight": 1}]);
+    for (id, scheme, nodes, port) in
+        [("tcp", "tcp", upstream.nodes(), tcp.port()), ("udp", "udp", datagrams, udp.port())]
+    {
+        // Conversations are connections, of which there may be a thousand; each client begins one with every datagram.
+        let timeout = json!({"connect": 5, "send": 5, "read": if scheme == "udp" { 0.5 } else { 60.0 }});
+        let upstream = json!({"scheme": scheme, "nodes": nodes, "timeout": timeout});
+        let service = json!({"name": id, "type": "stream", "upstream": upstream});
+        admin.put_service(id, &service);
+        let route = json!({"name": id, "service_id": id, "server_port": port});
+        admin.change("PUT", &format!("/api/stream_routes/template/{id}"), &route);
+        admin.publish(id, "1.0.0");
+    }
+    gateway.wait_ready();
+    wait::until_true("the TCP port is served", || {
+        client::try_request(tcp, "GET", "s.test", "/", &[], b"").is_ok_and(|answer| answer.status() == 200)
+    });
+    wait::until_true("the UDP port is served", || answered_datagram(udp).is_ok());
+    ([control_plane, gateway], [tcp, udp])
+}
+
+/// A connection that was answered.
+fn session(port: SocketAddr) -> Connection {
+    let mut session = Connection::open(port).unwrap();
+    assert_eq!(exchanged(&mut session), Some(200));
+    session
+}
+
+fn exchanged(session: &mut Connection) -> Option<u16> {
+    session.send("GET /session HTTP/1.1\r\nHost: s.test\r\n\r\n").ok()?;
+    Some(session.response().ok()?.status())
+}
+
+#[test]
+fn upgrades_refuse_nobody_at_stream_ports_and_sessions_go_on_where_they_began() {
+    let (directory, upstream) = (tempfile::TempDir::new().unwrap(), Upstream::echo());
+    let ([_control_plane, gateway], [tcp, udp]) = start_with_streams(directory.path(), &upstream, &[]);
+    let load = [Load::start(tcp, ask_on_new_connections), Load::start(udp, ask_by_datagrams)];
+    let first = u64::from(gateway.id());
+    let (mut serving, mut sessions) = (first, Vec::new());
+    for upgrade in 1..=UPGRADES {
+        sessions.push(session(tcp));
+        Process::signal(serving, "USR2");
+        serving = wait::until("a new process took over", || successors(&gateway).get(upgrade - 1).copied());
+    }
+    // Requests would be over by now.
+    wait::until_true("streams go on in the first process", || {
+        gateway.stderr().contains("streams that began in this process go on in it")
+    });
+    assert!(!has_ended(first));
+    assert!(sessions.iter_mut().all(|session| exchanged(session) == Some(200)));
+    sessions.clear();
+    wait::until_true("the first process ended with its last session", || has_ended(first));
+    let [(answered, wrong), (answered_datagrams, wrong_datagrams)] = load.map(Load::end);
+    Process::signal(serving, "TERM");
+    wait::until_true("the last process ended", || has_ended(serving));
+
+    let wrong = [wrong, wrong_datagrams].concat();
+    assert!(wrong.is_empty(), "{} exchanges failed, such as {}", wrong.len(), wrong[0]);
+    assert!(answered > UPGRADES && answered_datagrams > UPGRADES, "{answered} and {answered_datagrams}");
+}
+
+#[test]
+fn a_session_is_ended_once_it_has_outlived_an_upgrade_for_long_enough() {
+    let (directory, upstream) = (tempfile::TempDir::new().unwrap(), Upstream::echo());
+    let further = ["--stream-drain", "2"];
+    let ([_control_plane, gateway], [tcp, _]) = start_with_streams(directory.path(), &upstream, &further);
+    let first = u64::from(gateway.id());
+    let mut session = session(tcp);
+    Process::signal(first, "USR2");
+    let successor = wait::until("a new process took over", || successors(&gateway).first().copied());
+    wait::until_true("the old process ended", || has_ended(first));
+    assert_eq!(exchanged(&mut session), None);
+    Process::signal(successor, "TERM");
+    wait::until_true("the new process ended", || has_ended(successor));
 }
 
 #[test]

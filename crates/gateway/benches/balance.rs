@@ -42,7 +42,7 @@ fn next(criterion: &mut Criterion) {
                 });
             });
         };
-        for count in [2, 10, 100, 1000] {
+        for count in [2, 10, 100, 1000, 10_000] {
             run(&format!("{count} nodes"), count, 1, usize::MAX);
         }
         run("10 nodes, weighted", 10, 3, usize::MAX);

@@ -6,7 +6,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use crate::config::{Settings, StartError};
-use crate::source::cache::Cache;
+use crate::source::cache::{Cache, SealedFile};
+use crate::upstream::discovered::kept;
 
 /// Held as long as a gateway uses its data directory.
 const LOCK_FILE: &str = "gateway.lock";
@@ -15,6 +16,8 @@ const LOCK_FILE: &str = "gateway.lock";
 #[derive(Default)]
 pub(crate) struct DataDirectory {
     pub(crate) cache: Option<Cache>,
+    /// The last good nodes of services.
+    pub(crate) nodes: Option<SealedFile>,
     /// Unlocked when it is closed.
     pub(crate) lock: Option<File>,
 }
@@ -43,11 +46,13 @@ impl DataDirectory {
             }
             Err(TryLockError::Error(error)) => return Ok(complain(error)),
         }
-        match Cache::open(path, &settings.gateway_group_id) {
-            Ok(cache) => match lock.try_clone() {
-                Ok(turn) => Ok(Self { cache: Some(cache.in_turn(turn)), lock: Some(lock) }),
-                Err(error) => Ok(Self { lock: Some(lock), ..complain(error) }),
-            },
+        let opened = || -> io::Result<_> {
+            let cache = Cache::open(path, &settings.gateway_group_id)?.in_turn(lock.try_clone()?);
+            let nodes = cache.beside(kept::FILE, kept::FILE_BYTES_MAX)?;
+            Ok((Some(cache), Some(nodes)))
+        };
+        match opened() {
+            Ok((cache, nodes)) => Ok(Self { cache, nodes, lock: Some(lock) }),
             Err(error) => Ok(Self { lock: Some(lock), ..complain(error) }),
         }
     }

@@ -17,7 +17,7 @@
 //! * [`telemetry`]: what the gateway tells about its work.
 //! * `tls`: certificates, and handshakes with clients.
 //! * `transport`: what a connection runs on. `memory`: what happens when it runs short.
-//! * `data_directory`: what is kept over restarts.
+//! * `background`: where everything runs that is no client request. `data_directory`: what is kept over restarts.
 //! * `listeners`, `handover`: the listening sockets, and how they pass to the process that replaces this one.
 //! * `outbound`: the way outside for plugins. `secrets`: what references of configurations stand for.
 //! * `worker`: one thread, one runtime, nothing shared on the request path.
@@ -33,6 +33,7 @@ pub mod rehearsal;
 pub mod router;
 pub mod upstream;
 
+mod background;
 mod data_directory;
 mod handover;
 mod listeners;
@@ -63,7 +64,6 @@ use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
-use std::ops::Deref;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -72,15 +72,17 @@ pub use config::{DebugToken, Limits, Settings, StartError, Trust};
 pub use handover::Inheritance;
 pub use memory::MemoryLimit;
 pub use source::{Connector, Io, Source};
-use tokio::runtime::{Builder, Handle, LocalOptions, Runtime};
+use tokio::runtime::{Builder, Handle, LocalOptions};
 use tokio::sync::{mpsc, watch};
 
+use background::BackgroundRuntime;
 use data_directory::DataDirectory;
 use handover::Sockets;
 use heartbeat::Identity;
 use listeners::Addresses;
 use live::LiveConfig;
 use live::current::Current;
+use source::cache::SealedFile;
 use source::connection::Shared;
 use source::control_plane::Following;
 use source::file::follow::Follower;
@@ -92,12 +94,9 @@ use telemetry::metrics::Metrics;
 use telemetry::sampler::Sampler;
 use telemetry::{Recorder, Teller};
 use upstream::names::SystemDns;
+use worker::departure::Departure;
 use worker::door::Door;
 use worker::{Hours, Setup};
-
-/// Threads of the background runtime: configuration, status, health checks, names, and later logs. None of it is a client
-/// request, so two are enough.
-const BACKGROUND_THREADS: usize = 2;
 
 /// Between two looks for the first configuration.
 const CONFIGURED_INTERVAL: Duration = Duration::from_millis(10);
@@ -116,8 +115,8 @@ const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Gateway {
     addresses: Addresses,
     stop: watch::Sender<bool>,
-    /// Set when the deadline of a stop is near.
-    end: watch::Sender<bool>,
+    /// Told to those who stay, once it stops.
+    departure: watch::Sender<Departure>,
     /// Closes when the last worker ended.
     workers_ended: mpsc::Receiver<()>,
     access_log: Option<AccessLog>,
@@ -125,8 +124,10 @@ pub struct Gateway {
     current: Current,
     sockets: Arc<Sockets>,
     streams: StreamListeners,
+    /// How long streams go on in a process that was replaced.
+    stream_drain: Duration,
     /// Unlocked when it is closed; none: nothing is kept on disk.
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 /// Binds the listeners and starts serving what is in `source`.
@@ -159,12 +160,13 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
 
     let open = |path| DataDirectory::open(path, &settings, takes_over);
     let kept = settings.data_dir.as_deref().map(open).transpose()?;
-    let DataDirectory { cache, lock } = kept.unwrap_or_default();
+    let DataDirectory { cache, nodes, lock } = kept.unwrap_or_default();
     let (reports, limits, sampler) = (Reports::new(), settings.limits, Arc::new(Sampler::new()));
     let door = Arc::new(Door::new(&limits, settings.trust.clone()));
     let metrics = Arc::new(Metrics::asked_for(&settings));
     let current = Current::new(LiveConfig::unconfigured(Arc::clone(&metrics)));
-    let ((stop, stopping), (end, ending)) = (watch::channel(false), watch::channel(false));
+    let (stop, stopping) = watch::channel(false);
+    let (departure, departing) = watch::channel(Departure::default());
     let background = BackgroundRuntime::start()?;
     watch_over(&settings, &door, &metrics, &background);
     let (opening, opened) = watch::channel(!takes_over);
@@ -185,10 +187,8 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
     background.spawn(upstream::discovered::probes::look(current.board().clone()));
     background.spawn(serve_status(listeners.status, shown, stopping.clone()));
     let outside = upstream::Outside::of(&settings, &tls, &metrics.shipments);
-    let (workers, lookup) = (settings.workers.get(), Arc::new(SystemDns::default()));
-    let beside =
-        upstream::Background::new(workers, background.clone(), lookup, outside, current.board().clone());
-    let (current_too, beside, shared) = (current.clone(), Arc::new(beside), Shared::new());
+    let beside = beside(&settings, outside, &current, &background, (nodes, &stopping));
+    let (current_too, shared) = (current.clone(), Shared::new());
     let following = Following { settings, current: current_too, background: beside, cache, reports, shared };
     follow(source, (following, &sampler), &background, listeners.addresses.ports(), &stopping)?;
 
@@ -206,7 +206,7 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
             recorder: Recorder::new(index, Arc::clone(&metrics), &teller, lines, Arc::clone(&sampler)),
             door: Arc::clone(&door),
             hours: Hours { open: opened.clone(), stop: stopping.clone() },
-            end: ending.clone(),
+            departure: departing.clone(),
             streams: streams.subscribe(),
             alive: alive.clone(),
         };
@@ -215,15 +215,33 @@ fn launch(mut settings: Settings, source: Source, inherited: Option<Sockets>) ->
     Ok(Gateway {
         addresses: listeners.addresses,
         stop,
-        end,
+        departure,
         workers_ended,
         access_log,
         _background: background,
         current,
         sockets: Arc::new(listeners.kept),
         streams,
-        _lock: lock,
+        stream_drain: limits.stream_drain,
+        lock,
     })
+}
+
+/// What works for every upstream and plugin beside the configuration.
+fn beside(
+    settings: &Settings,
+    outside: upstream::Outside,
+    current: &Current,
+    background: &Handle,
+    (kept_nodes, stopping): (Option<SealedFile>, &watch::Receiver<bool>),
+) -> Arc<upstream::Background> {
+    let (workers, lookup) = (settings.workers.get(), Arc::new(SystemDns::default()));
+    let board = current.board().clone();
+    let beside = upstream::Background::new(workers, background.clone(), lookup, outside, board);
+    if let Some(file) = kept_nodes {
+        beside.discovery.keep_on(file, stopping.clone());
+    }
+    Arc::new(beside)
 }
 
 /// Has what is in `source` served, and reports of it if somebody is to know.
@@ -247,38 +265,6 @@ fn follow(
         }
     }
     Ok(())
-}
-
-/// What is no client request runs here. Dropped, it ends without waiting: that would block the runtime which drops it.
-struct BackgroundRuntime {
-    runtime: Option<Runtime>,
-    handle: Handle,
-}
-
-impl BackgroundRuntime {
-    fn start() -> Result<Self, StartError> {
-        let mut builder = Builder::new_multi_thread();
-        builder.worker_threads(BACKGROUND_THREADS).thread_name("gatewright-background").enable_all();
-        let started =
-            builder.build().map_err(|source| StartError::Thread { what: "background runtime", source });
-        started.map(|runtime| Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
-    }
-}
-
-impl Deref for BackgroundRuntime {
-    type Target = Handle;
-
-    fn deref(&self) -> &Handle {
-        &self.handle
-    }
-}
-
-impl Drop for BackgroundRuntime {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
 }
 
 /// The reporting of what `following` comes to.
@@ -345,7 +331,7 @@ struct Worker {
     recorder: Recorder,
     door: Arc<Door>,
     hours: Hours,
-    end: watch::Receiver<bool>,
+    departure: watch::Receiver<Departure>,
     streams: watch::Receiver<Open>,
     /// Dropped when the thread ends, which is all it is for.
     alive: mpsc::Sender<()>,
@@ -359,11 +345,10 @@ impl Worker {
     }
 
     fn run(self) {
-        let Worker { index, plain, tls_listener, tls, current, limits, recorder, door, hours, end, .. } =
-            self;
-        let Worker { streams, alive, .. } = self;
+        let Worker { index, plain, tls_listener, tls, current, limits, recorder, door, hours, .. } = self;
+        let Worker { departure, streams, alive, .. } = self;
         let live = current.reader();
-        let worker = worker::Worker::new(Setup { index, live, tls, limits, recorder, door, end });
+        let worker = worker::Worker::new(Setup { index, live, tls, limits, recorder, door, departure });
         let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => runtime,
             Err(error) => return tracing::error!(index, %error, "a worker cannot start its runtime"),
@@ -418,9 +403,10 @@ impl Gateway {
         self.addresses.status
     }
 
-    /// Waits until a configuration is served.
+    /// Waits until a configuration is served, at the ports of its streams as well: before, they could not be handed on.
     pub async fn until_ready(&self) {
         until_configured(&self.current).await;
+        self.streams.until_open().await;
     }
 
     /// Hands the listening sockets to the process at the other end of `peer` and waits until it serves. Whatever comes
@@ -446,19 +432,49 @@ impl Gateway {
 
     /// Stops accepting, lets requests in flight finish until `deadline`, and ends the threads. WebSockets are told
     /// shortly before.
-    pub async fn stop(mut self, deadline: Duration) {
+    pub async fn stop(self, deadline: Duration) {
+        let goodbye = GOODBYE.min(deadline / 2);
+        let last = Departure { websockets_go: true, streams_go: true, ..Departure::default() };
+        self.leave(&[(Departure::default(), deadline - goodbye), (last, deadline)]).await;
+    }
+
+    /// Like [`Gateway::stop`], after another process took over: nobody waits for this one to end, so streams, which
+    /// cannot move, may go on as long as those whose stream route was removed.
+    pub async fn retire(self, deadline: Duration) {
+        let drain = self.stream_drain;
+        if drain <= deadline {
+            return self.stop(deadline).await;
+        }
+        let (goodbye, nothing) = (GOODBYE.min(deadline / 2), Departure::default());
+        let requests = Departure { websockets_go: true, ..nothing };
+        let streams = Departure { streams_only: true, ..requests };
+        let last = Departure { streams_go: true, ..streams };
+        let steps = [(nothing, deadline - goodbye), (requests, deadline), (streams, drain), (last, drain + goodbye)];
+        self.leave(&steps).await;
+    }
+
+    /// Stops accepting and tells those who stay each step, one after the time of the other.
+    async fn leave(mut self, steps: &[(Departure, Duration)]) {
         // The workers close what they accept from; a copy would keep the sockets open with nobody to accept.
         self.sockets = Arc::default();
         self.stop.send_replace(true);
         self.streams.close();
-        let goodbye = GOODBYE.min(deadline / 2);
-        let mut ended = tokio::time::timeout(deadline - goodbye, self.workers_ended.recv()).await;
-        if ended.is_err() {
-            self.end.send_replace(true);
-            ended = tokio::time::timeout(goodbye, self.workers_ended.recv()).await;
+        // Whoever still writes the configuration holds a lock of his own until he is done.
+        self.lock = None;
+        let begun = tokio::time::Instant::now();
+        let mut ended = false;
+        for (step, until) in steps {
+            if !ended {
+                if step.streams_only && !step.streams_go {
+                    tracing::info!("streams that began in this process go on in it");
+                }
+                self.departure.send_replace(*step);
+                ended = tokio::time::timeout_at(begun + *until, self.workers_ended.recv()).await.is_ok();
+            }
         }
-        if ended.is_err() {
-            tracing::warn!(seconds = deadline.as_secs(), "requests were still in flight at the deadline");
+        if !ended {
+            let seconds = begun.elapsed().as_secs();
+            tracing::warn!(seconds, "requests or streams were still open at the deadline");
         }
         if !self.current.load().metrics.shipments.finish(LAST_LINES_TIMEOUT).await {
             tracing::warn!("the last log entries and spans of plugins could not be sent in time");

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use gatewright_model::digest::ContentDigest;
 use gatewright_model::id::ServiceId;
 use gatewright_model::protocol::Epoch;
+use gatewright_model::resource::upstream::{self, Node};
 use gatewright_model::snapshot::Revision;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::config::{Settings, StartError};
+use crate::config::{DeniedNetworks, Settings, StartError, Tls};
 use crate::heartbeat::{self, Identity};
 use crate::live::LiveConfig;
 use crate::live::current::Current;
@@ -21,8 +22,11 @@ use crate::source::connection::Shared;
 use crate::source::control_plane::{Following, follow};
 use crate::source::report::{Report, Reports};
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::balance::Asked;
+use crate::upstream::discovered::table::Board;
 use crate::upstream::names::SystemDns;
-use crate::upstream::{Background, Outside};
+use crate::upstream::tries::Tries;
+use crate::upstream::{Background, Outside, Upstream};
 use crate::{DataDirectory, tls};
 
 /// What can be seen of a simulated gateway while it runs.
@@ -80,7 +84,7 @@ pub fn gateway(
     let outside =
         Outside { tls, shipments: Arc::default(), denied: settings.denied.clone(), plugin_dir: None };
     let open = |path| DataDirectory::open(path, &settings, false);
-    let DataDirectory { cache, lock } =
+    let DataDirectory { cache, lock, .. } =
         settings.data_dir.as_deref().map(open).transpose()?.unwrap_or_default();
     let current = Current::new(LiveConfig::unconfigured(Arc::new(Metrics::new(1))));
     let (lookup, board) = (Arc::new(SystemDns::default()), current.board().clone());
@@ -111,4 +115,41 @@ pub fn gateway(
         tokio::join!(follow(following, connector, stopping), reporting);
     };
     Ok((observed, running))
+}
+
+/// An upstream whose nodes are told by hand instead of by a registry.
+pub struct DiscoveredUpstream {
+    background: Arc<Background>,
+    written: upstream::Upstream,
+    compiled: Upstream,
+}
+
+impl DiscoveredUpstream {
+    /// With these nodes; `None`: it cannot be made.
+    #[must_use]
+    pub fn new(runtime: Handle, nodes: &[Node]) -> Option<Self> {
+        let tls = Arc::new(tls::Shared::new(&Tls::default()).ok()?);
+        let denied = DeniedNetworks::default();
+        let outside = Outside { tls, shipments: Arc::default(), denied, plugin_dir: None };
+        let (lookup, board) = (Arc::new(SystemDns::default()), Board::default());
+        let background = Arc::new(Background::new(1, runtime, lookup, outside, board));
+        let written = upstream::Upstream::default();
+        let compiled = Upstream::discovered(&written, nodes, &background, None).ok()?;
+        Some(Self { background, written, compiled })
+    }
+
+    /// The same with other nodes, as after another answer; those that stay are the same objects.
+    #[must_use]
+    pub fn with(&self, nodes: &[Node]) -> Option<Self> {
+        let Self { background, written, compiled } = self;
+        let compiled = Upstream::discovered(written, nodes, background, Some(compiled)).ok()?;
+        Some(Self { background: Arc::clone(background), written: written.clone(), compiled })
+    }
+
+    /// The port of the node that the next request goes to.
+    #[must_use]
+    pub fn chooses(&self) -> Option<u16> {
+        let tries = Tries::new(&self.compiled, Asked { worker: 0, key: 0 }, 0);
+        tries.first().map(|chosen| chosen.node.written.port)
+    }
 }

@@ -194,8 +194,8 @@ impl Attempt<'_, '_, '_, '_> {
             let node =
                 tunnel::End { reader: &mut node_reader, writer: &mut node_writer, said, timer: upload_timer };
             let client = tunnel::End { reader, writer, said: inbound, timer };
-            let (drain, end) = (limits.websocket_drain, worker.end.clone());
-            let life = Life { clock, silence_max: timeouts.read, is_served, drain, end };
+            let (drain, departure) = (limits.websocket_drain, worker.departure.clone());
+            let life = Life { clock, silence_max: timeouts.read, is_served, drain, departure };
             let tunnel = Box::pin(tunnel::run(client, node, life));
             tunnel.await.into_iter().for_each(|reason| record.cut(reason));
             return Ok(Done { persists: false, reusable: None });

@@ -20,6 +20,7 @@ use super::reject::RejectReason;
 use super::relay::READ_BYTES_SMALL;
 use super::sink::write_all;
 use crate::transport::{ReadHalf, WriteHalf};
+use crate::worker::departure::{Departure, told};
 use crate::worker::timer::{Clock, Timer, ticks};
 
 /// Whether the request asks to become a WebSocket. To be asked before hop-by-hop fields are removed.
@@ -74,8 +75,8 @@ pub(super) struct Life<'a> {
     pub(super) is_served: &'a dyn Fn() -> bool,
     /// How long it may go on without.
     pub(super) drain: Duration,
-    /// Set once the gateway cannot wait any longer for what is open.
-    pub(super) end: watch::Receiver<bool>,
+    /// Told to those who stay, once the gateway stops.
+    pub(super) departure: watch::Receiver<Departure>,
 }
 
 /// Passes bytes between the ends until both are done, or until the gateway ends it: then both are told so between two
@@ -103,14 +104,8 @@ pub(super) async fn run(client: End<'_, '_>, node: End<'_, '_>, life: Life<'_>) 
 
 /// Ends when the gateway has a reason to end the tunnel.
 async fn doomed(life: &Life<'_>, silence: &Silence<'_>) -> RejectReason {
-    let mut end = life.end.clone();
-    let stopping = async {
-        if end.wait_for(|end| *end).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
     tokio::select! {
-        () = stopping => RejectReason::Stopping,
+        () = told(life.departure.clone(), |told| told.websockets_go) => RejectReason::Stopping,
         reason = outlived(life, silence) => reason,
     }
 }

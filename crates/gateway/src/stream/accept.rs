@@ -81,7 +81,7 @@ fn begin_udp(
 
 fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
     if let Some(guest) = worker.door.enter(peer) {
-        worker.begun();
+        worker.stream_begun();
         tokio::task::spawn_local(Box::pin(connection::serve(Rc::clone(worker), guest, stream, peer)));
     }
 }

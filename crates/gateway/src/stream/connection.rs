@@ -29,7 +29,7 @@ use crate::worker::proxy_protocol;
 pub(super) async fn serve(worker: Rc<Worker>, guest: Guest, stream: TcpStream, peer: SocketAddr) {
     run(&worker, stream, peer).await;
     drop(guest);
-    worker.ended();
+    worker.stream_ended();
 }
 
 async fn run(worker: &Worker, mut stream: TcpStream, peer: SocketAddr) -> Option<()> {

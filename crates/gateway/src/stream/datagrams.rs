@@ -3,15 +3,20 @@
 //! A conversation begins with a datagram of an address that has none, and ends when neither side has said anything for
 //! the upstream's read timeout. It counts as a connection of a client, so there are never more than the gateway lets in.
 //! As with any network, what cannot be passed on at once is lost.
+//!
+//! A node whose machine says that nobody listens is passed over like one that takes no connection: what the client has
+//! said so far goes to the next node. Silence is no refusal, since many protocols only answer now and then.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use gatewright_model::stream::claim::{Carrier, Greeting};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 
@@ -21,14 +26,14 @@ use super::record::{Arrived, Ends, Record};
 use super::relay::{Life, doomed};
 use crate::proxy::reject::RejectReason;
 use crate::telemetry::metrics::streams::StreamEnd;
-use crate::upstream::Upstream;
 use crate::upstream::balance::Asked;
-use crate::upstream::tries::{Tries, Try};
+use crate::upstream::tries::{Failed, Tries, Try};
 use crate::worker::Worker;
 use crate::worker::door::Guest;
+use crate::worker::timer::TICK;
 
-/// Datagrams that wait for the node of a new conversation.
-const WAITING_MAX: usize = 16;
+/// Datagrams that are kept until the node of a new conversation is known to listen.
+const KEPT_MAX: usize = 16;
 
 /// The conversations of one socket, by the address of the client.
 type Conversations = Rc<RefCell<HashMap<SocketAddr, Rc<Conversation>>>>;
@@ -36,36 +41,82 @@ type Conversations = Rc<RefCell<HashMap<SocketAddr, Rc<Conversation>>>>;
 /// What a client and a node say to each other.
 #[derive(Default)]
 struct Conversation {
-    /// The socket on which the node is talked to, once it is chosen.
-    node: OnceCell<UdpSocket>,
-    /// What the client said before.
-    waiting: RefCell<VecDeque<Bytes>>,
+    /// The node that is talked to, once one is chosen.
+    node: RefCell<Option<Rc<Line>>>,
+    /// What the client has said, for the next node should this one not listen; none: it does.
+    kept: RefCell<Option<VecDeque<Bytes>>>,
     /// When anybody last said something, in ticks.
     heard: Cell<u64>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
-    /// Told when the node turns out not to listen.
+}
+
+/// The way to one node.
+struct Line {
+    socket: UdpSocket,
+    /// Told when sending shows that nobody listens there.
     refused: Notify,
 }
 
-impl Conversation {
-    fn hear(&self, worker: &Worker, datagram: &[u8]) {
-        self.heard.set(worker.clock.now());
-        self.bytes_in.set(self.bytes_in.get() + datagram.len() as u64);
-        let Some(node) = self.node.get() else {
-            let mut waiting = self.waiting.borrow_mut();
-            if waiting.len() < WAITING_MAX {
-                waiting.push_back(Bytes::copy_from_slice(datagram));
-            }
-            return;
-        };
-        self.note(node.try_send(datagram));
-    }
-
-    fn note(&self, sent: io::Result<usize>) {
+impl Line {
+    fn send(&self, datagram: &[u8]) {
+        let sent = self.socket.try_send(datagram);
         if sent.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
             self.refused.notify_one();
         }
+    }
+
+    /// Waits until it turns out that nobody listens there.
+    async fn refused(&self) {
+        tokio::select! {
+            () = self.refused.notified() => {}
+            () = failed(&self.socket) => {}
+        }
+    }
+}
+
+/// Waits until the system has an error to tell of `socket`.
+async fn failed(socket: &UdpSocket) {
+    while socket.ready(Interest::ERROR).await.is_ok() {
+        if !matches!(socket.take_error(), Ok(None)) {
+            return;
+        }
+        // Whoever sent or received last was told, so the next error is waited for.
+        let _ = socket.try_io(Interest::ERROR, || Err::<(), _>(ErrorKind::WouldBlock.into()));
+    }
+}
+
+impl Conversation {
+    fn begun(now: u64) -> Self {
+        Self { heard: Cell::new(now), kept: RefCell::new(Some(VecDeque::new())), ..Self::default() }
+    }
+
+    fn hear(&self, worker: &Worker, datagram: &[u8]) {
+        self.heard.set(worker.clock.now());
+        self.bytes_in.set(self.bytes_in.get() + datagram.len() as u64);
+        if let Some(kept) = &mut *self.kept.borrow_mut()
+            && kept.len() < KEPT_MAX
+        {
+            kept.push_back(Bytes::copy_from_slice(datagram));
+        }
+        if let Some(node) = &*self.node.borrow() {
+            node.send(datagram);
+        }
+    }
+
+    /// Talks to a node from now on, which hears what was kept.
+    fn turn_to(&self, line: &Rc<Line>) {
+        self.kept.borrow().iter().flatten().for_each(|datagram| line.send(datagram));
+        *self.node.borrow_mut() = Some(Rc::clone(line));
+    }
+
+    /// The node listens, as far as anybody can know.
+    fn settle(&self) {
+        *self.kept.borrow_mut() = None;
+    }
+
+    fn is_settled(&self) -> bool {
+        self.kept.borrow().is_none()
     }
 }
 
@@ -101,10 +152,9 @@ fn begin(
         return None;
     };
     let guest = worker.door.enter(ends.client)?;
-    let conversation =
-        Rc::new(Conversation { heard: Cell::new(worker.clock.now()), ..Conversation::default() });
+    let conversation = Rc::new(Conversation::begun(worker.clock.now()));
     conversations.borrow_mut().insert(ends.client, Rc::clone(&conversation));
-    worker.begun();
+    worker.stream_begun();
     let talk = Talk { socket: Rc::clone(socket), ends, conversation: Rc::clone(&conversation) };
     let (worker, conversations) = (Rc::clone(worker), Rc::clone(conversations));
     tokio::task::spawn_local(Box::pin(serve(worker, guest, talk, found, conversations)));
@@ -129,7 +179,7 @@ async fn serve(worker: Rc<Worker>, guest: Guest, talk: Talk, found: Found, conve
     let Conversation { bytes_in, bytes_out, .. } = &*talk.conversation;
     passage.end(end, bytes_in.get(), bytes_out.get());
     drop(guest);
-    worker.ended();
+    worker.stream_ended();
 }
 
 async fn pass(worker: &Worker, talk: &Talk, passage: &Passage<'_>) -> StreamEnd {
@@ -137,24 +187,60 @@ async fn pass(worker: &Worker, talk: &Talk, passage: &Passage<'_>) -> StreamEnd 
         Ok(upstream) => upstream,
         Err(reason) => return passage.unreachable(reason),
     };
-    let (current, node) = match choose(worker, &upstream, &passage.record).await {
-        Ok(chosen) => chosen,
-        Err(reason) => return passage.unreachable(reason),
-    };
-    let conversation = &talk.conversation;
-    let node = conversation.node.get_or_init(|| node);
-    let waiting = std::mem::take(&mut *conversation.waiting.borrow_mut());
-    waiting.iter().for_each(|datagram| conversation.note(node.try_send(datagram)));
+    let record = &passage.record;
+    let asked = Asked { worker: worker.index, key: upstream.hash_key(&record.arrived) };
+    let mut tries = Tries::new(&upstream, asked, worker.clock.now());
+    let Some(mut current) = tries.first() else { return passage.unreachable(RejectReason::NoNodes) };
     let is_served = || passage.found.is_served(worker);
     let life = Life { worker, silence_max: upstream.timeouts.read, is_served: &is_served };
-    tokio::select! {
-        () = answer(worker, talk, node, &current) => {}
-        () = conversation.refused.notified() => {}
-        () = silent(worker, conversation, life.silence_max) => return StreamEnd::Done,
-        end = doomed(&life) => return end,
+    loop {
+        record.tried();
+        let reason = match talk_to(&current, (talk, record), upstream.timeouts.connect, &life).await {
+            Ok(end) => return end,
+            Err(reason) => reason,
+        };
+        current.failed(reason);
+        if talk.conversation.is_settled() {
+            return StreamEnd::NodeBroken;
+        }
+        current = match tries.another(&current, Failed::Unsent, worker.clock.now()) {
+            Some(next) => next,
+            None => return passage.unreachable(reason),
+        };
     }
-    current.failed(RejectReason::UpstreamConnectFailed);
-    StreamEnd::NodeBroken
+}
+
+/// Talks to one node for as long as there is anything to say; an error if it turns out not to listen.
+async fn talk_to(
+    current: &Try<'_>,
+    (talk, record): (&Talk, &Record<'_>),
+    refusal_max: Duration,
+    life: &Life<'_>,
+) -> Result<StreamEnd, RejectReason> {
+    let (worker, conversation) = (life.worker, &talk.conversation);
+    let timer = worker.clock.timer();
+    let address = timer.limit(refusal_max, current.node.address(worker.index)).await;
+    let address = address.ok().flatten().ok_or(RejectReason::NameUnresolved)?;
+    record.node(address);
+    let socket = connected(address).await.map_err(|error| {
+        tracing::debug!(%address, %error, "no datagrams can be sent to a node");
+        RejectReason::UpstreamConnectFailed
+    })?;
+    let line = Rc::new(Line { socket, refused: Notify::new() });
+    conversation.turn_to(&line);
+    let settling = async {
+        let _ = timer.limit(refusal_max, std::future::pending::<()>()).await;
+        conversation.settle();
+        std::future::pending::<()>().await
+    };
+    tokio::select! {
+        () = answer(worker, talk, &line.socket, current) => {}
+        () = line.refused() => {}
+        () = settling => {}
+        () = silent(worker, conversation, life.silence_max) => return Ok(StreamEnd::Done),
+        end = doomed(life) => return Ok(end),
+    }
+    Err(RejectReason::UpstreamConnectFailed)
 }
 
 /// Passes on what the node says, until it refuses to talk.
@@ -169,6 +255,7 @@ async fn answer(worker: &Worker, talk: &Talk, node: &UdpSocket, current: &Try<'_
                 Ok(count) => {
                     if std::mem::take(&mut is_first) {
                         current.connected();
+                        conversation.settle();
                     }
                     conversation.heard.set(worker.clock.now());
                     conversation.bytes_out.set(conversation.bytes_out.get() + count as u64);
@@ -185,30 +272,6 @@ async fn answer(worker: &Worker, talk: &Talk, node: &UdpSocket, current: &Try<'_
     }
 }
 
-/// A node that has an address, and a socket to talk to it.
-async fn choose<'u>(
-    worker: &Worker,
-    upstream: &'u Upstream,
-    record: &Record<'_>,
-) -> Result<(Try<'u>, UdpSocket), RejectReason> {
-    let asked = Asked { worker: worker.index, key: upstream.hash_key(&record.arrived) };
-    let tries = Tries::new(upstream, asked, worker.clock.now());
-    let current = tries.first().ok_or(RejectReason::NoNodes)?;
-    record.tried();
-    let timer = worker.clock.timer();
-    let address = timer.limit(upstream.timeouts.connect, current.node.address(worker.index)).await;
-    let address = address.ok().flatten().ok_or(RejectReason::NameUnresolved)?;
-    record.node(address);
-    match connected(address).await {
-        Ok(node) => Ok((current, node)),
-        Err(error) => {
-            tracing::debug!(%address, %error, "no datagrams can be sent to a node");
-            current.failed(RejectReason::UpstreamConnectFailed);
-            Err(RejectReason::UpstreamConnectFailed)
-        }
-    }
-}
-
 async fn connected(address: SocketAddr) -> io::Result<UdpSocket> {
     let any: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -216,21 +279,28 @@ async fn connected(address: SocketAddr) -> io::Result<UdpSocket> {
     };
     let socket = UdpSocket::bind(any).await?;
     socket.connect(address).await?;
+    // Until the runtime has heard that it is, nothing can be sent without waiting.
+    socket.writable().await?;
     Ok(socket)
 }
 
 /// Ends when neither side has said anything for too long; a gateway that stops waits only for what may still be
 /// answered.
-async fn silent(worker: &Worker, conversation: &Conversation, max: std::time::Duration) {
+async fn silent(worker: &Worker, conversation: &Conversation, max: Duration) {
     let timer = worker.clock.timer();
     loop {
         let silence = worker.clock.now().saturating_sub(conversation.heard.get());
-        let left = max.saturating_sub(
-            crate::worker::timer::TICK.saturating_mul(u32::try_from(silence).unwrap_or(u32::MAX)),
-        );
-        if left.is_zero() || worker.stopping.get() {
+        let silence = TICK.saturating_mul(u32::try_from(silence).unwrap_or(u32::MAX));
+        let mut left = max.saturating_sub(silence);
+        if left.is_zero() {
             return;
         }
+        if worker.stopping.get() {
+            left = left.min(worker.limits.shutdown_grace);
+        }
         let _ = timer.limit_idle(left, std::future::pending::<()>()).await;
+        if worker.stopping.get() {
+            return;
+        }
     }
 }

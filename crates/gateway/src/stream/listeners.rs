@@ -41,6 +41,8 @@ pub(crate) enum Opened {
 #[derive(Clone, Default)]
 pub(crate) struct Open {
     pub(crate) ports: Arc<BTreeMap<Place, Arc<Opened>>>,
+    /// Whether there is a configuration that says what is to be open.
+    is_asked_for: bool,
 }
 
 /// What ports may be opened, and by whom they are taken.
@@ -73,6 +75,12 @@ impl StreamListeners {
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<Open> {
         self.0.subscribe()
+    }
+
+    /// Waits until what the first configuration asks for is open.
+    pub(crate) async fn until_open(&self) {
+        // An error means that the gateway ends.
+        let _ = self.0.subscribe().wait_for(|open| open.is_asked_for).await;
     }
 
     /// Keeps a second handle on every socket.
@@ -122,7 +130,7 @@ async fn follow(
                 // What the process before had open and nobody asks for.
                 *inherited = Inherited::default();
             }
-            (Open { ports: Arc::new(opened.ports) }, opened.complaints)
+            (Open { ports: Arc::new(opened.ports), is_asked_for: is_configured }, opened.complaints)
         });
         let Ok((open, complaints)) = opening.await else { return };
         for complaint in &complaints {

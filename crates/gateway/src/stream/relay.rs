@@ -16,6 +16,7 @@ use crate::proxy::sink::write_all;
 use crate::telemetry::metrics::streams::StreamEnd;
 use crate::transport::{ReadHalf, WriteHalf};
 use crate::worker::Worker;
+use crate::worker::departure::told;
 use crate::worker::timer::{Timer, ticks};
 
 /// Bytes that are passed on at once.
@@ -160,14 +161,8 @@ async fn silent(heard: &Cell<u64>, max: Duration, timer: &Timer) {
 
 /// Ends when the gateway has another reason to end the relay.
 pub(super) async fn doomed(life: &Life<'_>) -> StreamEnd {
-    let mut end = life.worker.end.clone();
-    let stopping = async {
-        if end.wait_for(|end| *end).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
     tokio::select! {
-        () = stopping => StreamEnd::Stopping,
+        () = told(life.worker.departure.clone(), |told| told.streams_go) => StreamEnd::Stopping,
         () = outlived(life) => StreamEnd::RouteGone,
     }
 }

@@ -219,6 +219,19 @@ impl Upstream {
         )
     }
 
+    /// Compiles an upstream with nodes that a registry has named, for simulations.
+    ///
+    /// # Errors
+    /// Like [`Upstream::compile`].
+    pub(crate) fn discovered(
+        upstream: &resource::Upstream,
+        nodes: &[resource::Node],
+        background: &Background,
+        before: Option<&Self>,
+    ) -> Result<Self, RejectReason> {
+        Self::compile_with((upstream, nodes), None, &background.materials, before)
+    }
+
     /// Compiles an upstream with other nodes than its own. Those that it had `before` are taken over as they are.
     fn compile_with(
         (upstream, nodes): (&resource::Upstream, &[resource::Node]),

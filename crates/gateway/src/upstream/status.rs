@@ -36,6 +36,8 @@ struct DiscoveryView<'l> {
     /// Seconds since the last good answer; absent: there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     age_seconds: Option<f64>,
+    /// Whether the nodes are those that were kept on disk, as no registry has answered since the start.
+    kept: bool,
     failures: u64,
     /// Why the newest answer is not a good one; the nodes are those of the last good one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,6 +104,7 @@ fn discovery(service: &Service) -> DiscoveryView<'_> {
         kind: wanted.kind.name(),
         service_name: &wanted.name,
         age_seconds: known.age().map(|age| age.as_secs_f64()),
+        kept: known.heard.is_some_and(|heard| heard.is_kept()),
         failures: known.failures,
         trouble: known.trouble.map(|trouble| trouble.to_string()),
     }

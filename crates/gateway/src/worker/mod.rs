@@ -4,6 +4,7 @@
 //! share is in [`Worker`], on one thread, without locks.
 
 pub(crate) mod buffers;
+pub(crate) mod departure;
 pub(crate) mod door;
 pub(crate) mod listen;
 pub(crate) mod proxy_protocol;
@@ -31,6 +32,7 @@ use crate::transport::Transport;
 use crate::upstream::multiplexed::Lines;
 use crate::upstream::pool::Pool;
 use buffers::Buffers;
+use departure::{Departure, told};
 use door::{Door, Guest};
 use timer::{Clock, TICK};
 
@@ -55,19 +57,21 @@ pub(crate) struct Worker {
     pub(crate) recorder: Recorder,
     /// Set once the gateway stops: connections close after the request they are on.
     pub(crate) stopping: Cell<bool>,
-    /// Set once it cannot wait any longer for what is open.
-    pub(crate) end: watch::Receiver<bool>,
+    /// Told to those who stay, once it stops.
+    pub(crate) departure: watch::Receiver<Departure>,
     /// Buffers of streams.
     pub(crate) pieces: Pieces,
     /// Told whenever other stream routes are served.
     pub(crate) streams_changed: Notify,
     connections: Cell<usize>,
+    /// Those of them that are streams.
+    streams: Cell<usize>,
     connection_closed: Notify,
 }
 
 impl Worker {
     pub(crate) fn new(setup: Setup) -> Self {
-        let Setup { index, live, tls, limits, recorder, door, end } = setup;
+        let Setup { index, live, tls, limits, recorder, door, departure } = setup;
         Self {
             index,
             live,
@@ -80,10 +84,11 @@ impl Worker {
             buffers: Buffers::default(),
             recorder,
             stopping: Cell::new(false),
-            end,
+            departure,
             pieces: Pieces::default(),
             streams_changed: Notify::new(),
             connections: Cell::new(0),
+            streams: Cell::new(0),
             connection_closed: Notify::new(),
         }
     }
@@ -101,6 +106,34 @@ impl Worker {
         self.connection_closed.notify_one();
     }
 
+    /// Like [`Worker::begun`], for a stream.
+    pub(crate) fn stream_begun(&self) {
+        self.streams.set(self.streams.get() + 1);
+        self.begun();
+    }
+
+    /// Like [`Worker::ended`], for a stream.
+    pub(crate) fn stream_ended(&self) {
+        self.streams.set(self.streams.get() - 1);
+        self.ended();
+    }
+
+    /// Waits until nobody is left, or nobody who is still waited for.
+    async fn empty(&self) {
+        let everybody = async {
+            while self.connections.get() > 0 {
+                self.connection_closed.notified().await;
+            }
+        };
+        tokio::select! {
+            () = everybody => return,
+            () = told(self.departure.clone(), |told| told.streams_only) => {}
+        }
+        while self.streams.get() > 0 {
+            self.connection_closed.notified().await;
+        }
+    }
+
     /// A worker that shows certificates to the clients of these names and serves them nothing, for tests.
     #[cfg(test)]
     pub(crate) fn showing(server_names: Arc<tls::server_names::ServerNames>) -> Self {
@@ -109,8 +142,9 @@ impl Worker {
         let live = crate::live::current::Current::new(live).reader();
         let limits = Limits::default();
         let door = Arc::new(Door::new(&limits, crate::config::Trust::default()));
-        let (tls, recorder, end) = (Arc::new(tls), Recorder::silent(), watch::channel(false).1);
-        Self::new(Setup { index: 0, live, tls, limits, recorder, door, end })
+        let (tls, recorder) = (Arc::new(tls), Recorder::silent());
+        let departure = watch::channel(Departure::default()).1;
+        Self::new(Setup { index: 0, live, tls, limits, recorder, door, departure })
     }
 }
 
@@ -122,7 +156,7 @@ pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) recorder: Recorder,
     pub(crate) door: Arc<Door>,
-    pub(crate) end: watch::Receiver<bool>,
+    pub(crate) departure: watch::Receiver<Departure>,
 }
 
 /// Where a worker accepts.
@@ -156,7 +190,7 @@ pub(crate) struct Hours {
 }
 
 /// Serves `listeners` until it is told to stop, then until the last connection is done. The caller enforces the
-/// deadline.
+/// deadlines.
 pub(crate) async fn run(worker: Worker, listeners: Listeners, hours: Hours) {
     let Hours { mut open, mut stop } = hours;
     let worker = Rc::new(worker);
@@ -180,9 +214,7 @@ pub(crate) async fn run(worker: Worker, listeners: Listeners, hours: Hours) {
     // The tasks that accept streams have been told, and take in what waits for them.
     tokio::task::yield_now().await;
     worker.clock.hasten(worker.limits.shutdown_grace);
-    while worker.connections.get() > 0 {
-        worker.connection_closed.notified().await;
-    }
+    worker.empty().await;
     ticking.abort();
     worker.recorder.hand_over();
 }

@@ -95,8 +95,8 @@ pub(crate) fn connect(port: u16) -> TcpStream {
 /// Says something to a port and no more, and hears what is said to it.
 pub(crate) fn ask(port: u16, said: &[u8]) -> String {
     let mut stream = connect(port);
-    stream.write_all(said).unwrap();
-    stream.shutdown(Shutdown::Write).unwrap();
+    // A connection that nobody serves may be closed already.
+    let _ = stream.write_all(said).and_then(|()| stream.shutdown(Shutdown::Write));
     heard(stream)
 }
 
@@ -132,7 +132,9 @@ fn bytes_pass_both_ways_and_one_end_may_finish_before_the_other() {
 #[test]
 fn a_node_that_takes_no_connection_is_passed_over() {
     let port = free_port();
-    let dead = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    // The port of a connection is taken, and nobody listens there.
+    let held = TcpStream::connect(shouting("")).unwrap();
+    let dead = held.local_addr().unwrap();
     let mut world = world(&[port]);
     world.publish(&[stream("s", &[dead, shouting("")], at(port), json!({}))]);
     for _ in 0..4 {
@@ -396,4 +398,38 @@ fn datagrams_of_one_client_go_to_one_node_and_those_of_others_elsewhere() {
     }
     let done = "gatewright_streams_total{service=\"s\",stream_route=\"r\",end=\"done\"} 2";
     until(|| world.status_text("/metrics").contains(done), || world.status_text("/metrics"));
+}
+
+#[test]
+fn a_node_that_takes_no_datagrams_is_passed_over_with_what_the_client_has_said() {
+    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Whoever is connected hears nobody else.
+    let (held, other) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    held.connect(other.local_addr().unwrap()).unwrap();
+    let nobody = held.local_addr().unwrap();
+    let mut world = world(&[port]);
+    world.publish(&[stream(
+        "s",
+        &[nobody, answering_datagrams("a:")],
+        at(port),
+        json!({"scheme": "udp", "timeout": {"read": 0.5}}),
+    )]);
+    say(&udp_client(port), b"open");
+    for _ in 0..4 {
+        // Said once: whoever is answered was heard by the second node.
+        let (client, mut answer) = (udp_client(port), [0; 16]);
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.send(b"once").unwrap();
+        let length = client.recv(&mut answer).unwrap();
+        assert_eq!(&answer[..length], b"a:once");
+    }
+    world.publish(&[stream("s", &[nobody], at(port), json!({"scheme": "udp"}))]);
+    let unreachable = "gatewright_streams_total{service=\"s\",stream_route=\"r\",end=\"unreachable\"}";
+    until(
+        || {
+            let _ = udp_client(port).send(b"anybody");
+            world.status_text("/metrics").contains(unreachable)
+        },
+        || world.status_text("/metrics"),
+    );
 }

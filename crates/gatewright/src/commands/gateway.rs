@@ -1,5 +1,6 @@
 //! `gatewright gateway`: a gateway that follows a control plane elsewhere, or serves a file alone.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ pub(crate) async fn run(arguments: arguments::Gateway) -> Result<(), Failure> {
     signals::on_hangup(gateway.access_log_reopener())?;
 
     announce_listeners(&gateway);
+    let replaced = Cell::new(false);
     let work = async {
         gateway.until_ready().await;
         if let Some(inheritance) = inheritance {
@@ -42,10 +44,18 @@ pub(crate) async fn run(arguments: arguments::Gateway) -> Result<(), Failure> {
         upgrade::notify_ready();
         announce::ready();
         origin.until_replaced(&gateway).await;
+        replaced.set(true);
         Ok(())
     };
     let outcome = signals.run_until(work).await;
-    signals.stop(gateway.stop(arguments.shutdown.deadline())).await?;
+    let deadline = arguments.shutdown.deadline();
+    let stop = async {
+        match replaced.get() {
+            true => gateway.retire(deadline).await,
+            false => gateway.stop(deadline).await,
+        }
+    };
+    signals.stop(stop).await?;
     outcome
 }
 

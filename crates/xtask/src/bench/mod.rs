@@ -13,6 +13,7 @@ mod plugins;
 pub(crate) mod relay;
 mod report;
 mod scenario;
+mod streams;
 mod tls;
 mod websocket;
 
@@ -48,13 +49,15 @@ pub(crate) struct Wish {
     part: Option<Part>,
 }
 
-/// What is measured by itself, without peers.
+/// What is measured by itself.
 #[derive(clap::Subcommand, Debug)]
 enum Part {
     /// A thousand gateways on one control plane, changes under load, and starts from disk.
     Fleet(fleet::Wish),
     /// What plugins cost, and what a scrape of many routes does.
     Plugins(plugins::Wish),
+    /// What connections and bytes cost at layer 4, beside HAProxy in TCP mode.
+    Streams(streams::Wish),
 }
 
 /// Measures the chosen peers in the chosen scenarios and prints the tables.
@@ -62,6 +65,7 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
     match &wish.part {
         Some(Part::Fleet(wish)) => return fleet::run(repository, wish),
         Some(Part::Plugins(wish)) => return plugins::run(repository, wish),
+        Some(Part::Streams(wish)) => return streams::run(repository, wish),
         None => {}
     }
     let peers = chosen("peer", &wish.peers, peers::ALL, |peer| peer.name)?;
@@ -72,16 +76,9 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
 
     let mut text = heading(&peers, wish)?;
     for scenario in scenarios {
-        eprintln!("{}", scenario.title);
-        let work_dir = repository.join("bench/.work").join(scenario.name);
-        // What an earlier bench left behind belongs to peers that are gone.
-        let _ = std::fs::remove_dir_all(&work_dir);
-        let backend = backend::start(scenario)?;
-        let files = scenario.tls.then(|| tls::Files::make(&work_dir.join("tls"))).transpose()?;
-        let site = Site { work_dir, backend, scenario, tls: files };
         let able: Vec<_> =
             peers.iter().copied().zip(&programs).filter(|(peer, _)| takes_part(peer, scenario)).collect();
-        let table = measure_all(&able, &site, scenario, wish)?;
+        let table = compare(repository, &able, scenario, (wish.runs, wish.seconds))?;
         std::io::stdout().write_all(format!("\n{table}\n").as_bytes())?;
         text += &format!("\n{table}");
     }
@@ -90,6 +87,22 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
+}
+
+/// The table of one scenario.
+fn compare(
+    repository: &Path,
+    peers: &[(&Peer, &PathBuf)],
+    scenario: &'static Scenario,
+    (runs, seconds): (u32, u64),
+) -> anyhow::Result<String> {
+    eprintln!("{}", scenario.title);
+    let work_dir = repository.join("bench/.work").join(scenario.name);
+    // What an earlier bench left behind belongs to peers that are gone.
+    let _ = std::fs::remove_dir_all(&work_dir);
+    let backend = backend::start(scenario)?;
+    let files = scenario.tls.then(|| tls::Files::make(&work_dir.join("tls"))).transpose()?;
+    measure_all(peers, &Site { work_dir, backend, scenario, tls: files }, runs, seconds)
 }
 
 /// The floor for CPU time says nothing about memory, for which it would need twice the open files of the others, and
@@ -131,9 +144,10 @@ fn heading(peers: &[&Peer], wish: &Wish) -> anyhow::Result<String> {
 fn measure_all(
     peers: &[(&Peer, &PathBuf)],
     site: &Site,
-    scenario: &Scenario,
-    wish: &Wish,
+    runs: u32,
+    seconds: u64,
 ) -> anyhow::Result<String> {
+    let scenario = site.scenario;
     let start = |(peer, program): &(&Peer, &PathBuf)| {
         (peer.start)(site, program).with_context(|| format!("cannot start {}", peer.name))
     };
@@ -148,7 +162,7 @@ fn measure_all(
     }
     let measured: Vec<_> =
         names.into_iter().zip(&running).map(|(name, running)| (name, running, scenario)).collect();
-    let rows = interleaved(&measured, wish.runs, wish.seconds)?;
+    let rows = interleaved(&measured, runs, seconds)?;
     Ok(report::load_table(scenario.title, &rows))
 }
 

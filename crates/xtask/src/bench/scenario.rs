@@ -7,7 +7,7 @@ use super::plugins::Chain;
 use super::websocket;
 
 /// Bytes of a large body.
-const LARGE: usize = 1024 * 1024;
+pub(crate) const LARGE: usize = 1024 * 1024;
 
 /// One situation in which all peers are compared.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub(crate) struct Scenario {
     pub(crate) protocol: Protocol,
     /// Whether clients come over TLS.
     pub(crate) tls: bool,
+    /// Whether bytes are passed on as they come, without reading what they say.
+    pub(crate) layer4: bool,
     /// The plugins of the route; only Gatewright has them.
     pub(crate) chain: Chain,
 }
@@ -62,6 +64,7 @@ pub(crate) const PLAIN: Scenario = Scenario {
     connections: Connections::KeptAlive(64),
     protocol: Protocol::Http1,
     tls: false,
+    layer4: false,
     chain: Chain::Bare,
 };
 

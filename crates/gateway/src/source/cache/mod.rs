@@ -7,15 +7,18 @@
 //!   are refused, with the reason, if others could have written them.
 //! * It holds private keys and credentials, so it is encrypted with a key of the instance, kept beside it. That
 //!   protects copies of the file; who can read the directory as this user reads the key as well.
+//! * What else is worth keeping has a [`SealedFile`] beside it.
 //! * A disk that fails costs the next restart, never the traffic: the gateway goes on from memory and says so.
 
 mod journal;
+mod sealed;
 mod writer;
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use gatewright_model::digest::Ledger;
 use gatewright_model::id::GatewayGroupId;
@@ -24,6 +27,7 @@ use gatewright_model::snapshot::Snapshot;
 use rustix::fs::OFlags;
 
 use journal::{ID_BYTES, KEY_BYTES, NONCE_BYTES, Sealer};
+pub(crate) use sealed::SealedFile;
 pub(crate) use writer::Writer;
 
 /// The folder in the data directory that holds the configuration.
@@ -43,7 +47,7 @@ const APPENDED_BYTES_MIN: u64 = 1 << 20;
 /// Where configurations are kept.
 pub(crate) struct Cache {
     folder: PathBuf,
-    sealer: Sealer,
+    sealer: Arc<Sealer>,
     /// Locked by whoever may write; none: nobody else can.
     turn: Option<File>,
 }
@@ -65,7 +69,7 @@ impl Cache {
         let metadata = std::fs::symlink_metadata(&folder)?;
         must_be_ours(&metadata, metadata.is_dir(), &folder)?;
         let key = key(&folder)?;
-        Ok(Self { folder, sealer: Sealer::new(key, group.as_str()), turn: None })
+        Ok(Self { folder, sealer: Arc::new(Sealer::new(key, group.as_str())), turn: None })
     }
 
     /// Writes nothing before it holds the lock `turn`.
@@ -114,21 +118,19 @@ impl Cache {
         replayed
     }
 
+    /// A file beside the configuration, for something else that is worth keeping.
+    pub(crate) fn beside(&self, name: &'static str, bytes_max: u64) -> io::Result<SealedFile> {
+        let turn = self.turn.as_ref().map(File::try_clone).transpose()?;
+        Ok(SealedFile::new(self.folder.clone(), name, Arc::clone(&self.sealer), turn, bytes_max))
+    }
+
     /// Writes a whole configuration beside, and puts it in the place of the newest one when it is on disk.
     fn write_whole(&self, line: &[u8]) -> io::Result<Journal> {
         let mut id = [0; ID_BYTES];
         random(&mut id)?;
+        let record = sealed(&self.sealer, id, 0, line)?;
         let beside = self.folder.join(BESIDE);
-        // Left over from an interrupted write; whatever it is, it is not followed.
-        match std::fs::remove_file(&beside) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        let record = self.sealed(id, 0, line)?;
-        file.write_all(&journal::header(id))?;
-        file.write_all(&record)?;
-        file.sync_all()?;
+        let file = write_new(&beside, &[&journal::header(id), &record])?;
         let current = self.folder.join(CURRENT);
         match std::fs::rename(&current, self.folder.join(PREVIOUS)) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -144,7 +146,7 @@ impl Cache {
     fn append(&self, journal: &mut Journal, lines: &[bytes::Bytes]) -> io::Result<()> {
         let mut records = Vec::new();
         for line in lines {
-            records.extend(self.sealed(journal.id, journal.next, line)?);
+            records.extend(sealed(&self.sealer, journal.id, journal.next, line)?);
             journal.next += 1;
         }
         journal.file.write_all(&records)?;
@@ -152,12 +154,25 @@ impl Cache {
         journal.appended_bytes += records.len() as u64;
         Ok(())
     }
+}
 
-    fn sealed(&self, id: [u8; ID_BYTES], index: u64, line: &[u8]) -> io::Result<Vec<u8>> {
-        let mut nonce = [0; NONCE_BYTES];
-        random(&mut nonce)?;
-        self.sealer.seal(id, index, nonce, line).map_err(io::Error::other)
+fn sealed(sealer: &Sealer, id: [u8; ID_BYTES], index: u64, line: &[u8]) -> io::Result<Vec<u8>> {
+    let mut nonce = [0; NONCE_BYTES];
+    random(&mut nonce)?;
+    sealer.seal(id, index, nonce, line).map_err(io::Error::other)
+}
+
+/// Writes a file that was not there, for nobody else to read, and waits until it is on disk.
+fn write_new(path: &Path, parts: &[&[u8]]) -> io::Result<File> {
+    // Left over from an interrupted write; whatever it is, it is not followed.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    parts.iter().try_for_each(|part| file.write_all(part))?;
+    file.sync_all()?;
+    Ok(file)
 }
 
 /// Applies one record; if it is not understood, what was there before is still there.
@@ -222,10 +237,7 @@ fn key(folder: &Path) -> io::Result<[u8; KEY_BYTES]> {
             let mut key = [0; KEY_BYTES];
             random(&mut key)?;
             let beside = folder.join("key.new");
-            let _ = std::fs::remove_file(&beside);
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-            file.write_all(&key)?;
-            file.sync_all()?;
+            write_new(&beside, &[&key])?;
             std::fs::rename(&beside, &path)?;
             File::open(folder)?.sync_all()?;
             Ok(key)

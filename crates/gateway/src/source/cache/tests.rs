@@ -210,3 +210,27 @@ fn a_journal_that_has_doubled_is_written_anew_and_leads_to_the_same() {
     assert!(file(&directory, CURRENT).metadata().unwrap().len() < 3 << 20);
     assert_eq!(cache(&directory).load().unwrap().snapshot, *newest);
 }
+
+#[test]
+fn what_is_kept_beside_comes_back_whole_or_not_at_all_and_only_to_its_group() {
+    let directory = TempDir::new().unwrap();
+    let file = |group: &str| {
+        let cache = Cache::open(directory.path(), &group.parse().unwrap()).unwrap();
+        cache.beside("beside", 200).unwrap()
+    };
+    assert_eq!(file("default").read().unwrap(), None);
+    assert!(file("default").write(b"first").unwrap() && file("default").write(b"second").unwrap());
+    assert_eq!(file("default").read().unwrap().unwrap(), b"second");
+    assert!(file("other").read().is_err());
+    assert!(file("default").write(&[0; 200]).unwrap_err().to_string().contains("larger than 200 bytes"));
+    let path = directory.path().join(FOLDER).join("beside");
+    let whole = std::fs::read(&path).unwrap();
+    for index in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[index] ^= 1 << (index % 8);
+        for bytes in [&damaged[..], &whole[..index]] {
+            std::fs::write(&path, bytes).unwrap();
+            assert!(file("default").read().is_err(), "byte {index}");
+        }
+    }
+}

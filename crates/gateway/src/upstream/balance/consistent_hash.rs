@@ -4,9 +4,27 @@
 //! A draw depends on nothing but key and node, so a key moves only if its node goes away or a new node outdraws it:
 //! nodes that stay keep their keys, and an unhealthy node's keys alone go elsewhere.
 //! There is no ring to store, and gateways agree without talking to each other.
+//!
+//! Of many nodes not all draw: bins of nodes do, each with the weight of its nodes, and then the nodes of the bin that
+//! wins. A node that comes or goes then moves up to twice as many keys as it has, and choosing costs little more than
+//! among a few hundred.
+
+/// More nodes than this are in bins.
+const NODES_MAX: usize = 256;
+
+/// The bins, by the first bits of a node's identity.
+const BINS: u64 = 32;
 
 /// The nodes of one group.
 pub(super) struct ConsistentHash {
+    /// One, unless there are many nodes.
+    bins: Box<[Bin]>,
+}
+
+/// Nodes that draw together first.
+struct Bin {
+    seed: u64,
+    weight: u64,
     /// Ordered by weight: draws of equal weight compare as whole numbers, and only the best of each weight is
     /// scaled.
     nodes: Box<[Entry]>,
@@ -29,12 +47,46 @@ impl ConsistentHash {
                 node: u16::try_from(node).unwrap_or(u16::MAX),
             })
             .collect();
-        entries.sort_by_key(|entry| entry.weight);
-        Self { nodes: entries.into() }
+        let bins = if entries.len() > NODES_MAX { BINS } else { 1 };
+        let bin_of = |entry: &Entry| entry.seed % bins;
+        entries.sort_by_key(|entry| (bin_of(entry), entry.weight));
+        let mut binned = Vec::new();
+        while let Some(first) = entries.first() {
+            let bin = bin_of(first);
+            let rest = entries.split_off(entries.partition_point(|entry| bin_of(entry) == bin));
+            let nodes = std::mem::replace(&mut entries, rest);
+            let weight = nodes.iter().map(|entry| u64::from(entry.weight)).sum();
+            binned.push(Bin { seed: mix(bin), weight, nodes: nodes.into() });
+        }
+        Self { bins: binned.into() }
     }
 
     /// The usable node that `key` belongs to, if any is usable.
     pub(super) fn next(&self, key: u64, usable: impl Fn(usize) -> bool) -> Option<usize> {
+        // Nearly every node is usable, and asking each whether it is costs more than its draw.
+        let first = self.choose(key, |_| true).filter(|node| usable(*node));
+        first.or_else(|| self.choose(key, usable))
+    }
+
+    fn choose(&self, key: u64, usable: impl Fn(usize) -> bool) -> Option<usize> {
+        if let [only] = &*self.bins {
+            return only.next(key, usable);
+        }
+        let mut best: Option<(f64, usize)> = None;
+        for bin in &self.bins {
+            let cost = cost(mix(key ^ bin.seed), bin.weight);
+            if best.is_none_or(|(lowest, _)| cost < lowest)
+                && let Some(node) = bin.next(key, &usable)
+            {
+                best = Some((cost, node));
+            }
+        }
+        best.map(|(_, node)| node)
+    }
+}
+
+impl Bin {
+    fn next(&self, key: u64, usable: impl Fn(usize) -> bool) -> Option<usize> {
         let mut best: Option<(f64, u16)> = None;
         for same_weight in self.nodes.chunk_by(|a, b| a.weight == b.weight) {
             let draws = same_weight.iter().filter(|entry| usable(usize::from(entry.node)));
@@ -43,14 +95,20 @@ impl ConsistentHash {
             else {
                 continue;
             };
-            // -ln(u)/w is exponentially distributed with rate w, so the smallest wins with probability w/Σw.
-            let cost = -fraction(draw).ln() / f64::from(entry.weight);
+            let cost = cost(draw, u64::from(entry.weight));
             if best.is_none_or(|(lowest, _)| cost < lowest) {
                 best = Some((cost, entry.node));
             }
         }
         best.map(|(_, node)| usize::from(node))
     }
+}
+
+/// -ln(u)/w is exponentially distributed with rate w, so the smallest wins with probability w/Σw.
+fn cost(draw: u64, weight: u64) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "the weights of all nodes fit into 53 bits")]
+    let weight = weight as f64;
+    -fraction(draw).ln() / weight
 }
 
 /// A number in (0, 1) that grows with `draw`.
@@ -126,6 +184,35 @@ mod tests {
         let balance = of(&[("10.0.0.1", 1), ("10.0.0.2", 1), ("10.0.0.3", 2)]);
         let owner = |user: usize| balance.next(hash(&[format!("user-{user}").as_bytes()]), |_| true).unwrap();
         assert_eq!((0..8).map(owner).collect::<Vec<_>>(), [2, 1, 1, 0, 2, 2, 0, 1]);
+    }
+
+    /// The node each of many keys belongs to, of nodes with these numbers, which weigh 1, 2 or 3.
+    fn owners_of_many(numbers: impl Iterator<Item = usize>, usable: impl Fn(usize) -> bool) -> Vec<usize> {
+        let numbers: Vec<usize> = numbers.collect();
+        let hosts: Vec<(String, u16)> = numbers
+            .iter()
+            .map(|number| (format!("10.0.0.{number}"), 1 + u16::try_from(number % 3).unwrap()))
+            .collect();
+        let balance = ConsistentHash::new(hosts.iter().map(|(host, weight)| (host.as_str(), 80, *weight)));
+        let usable = |place: usize| usable(numbers[place]);
+        (0..KEYS).map(|key| numbers[balance.next(mix(key), usable).unwrap()]).collect()
+    }
+
+    #[test]
+    fn of_many_nodes_few_keys_move_and_each_gets_its_share() {
+        const COUNT: usize = 2_000;
+        let before = owners_of_many(0..COUNT, |_| true);
+        let heavy = before.iter().filter(|node| *node % 3 == 2).count();
+        assert!(heavy.abs_diff(before.len() / 2) < before.len() / 50, "{heavy} of {}", before.len());
+        // Every 20th is away: as many keys move, and as many again.
+        let without = owners_of_many((0..COUNT).filter(|node| node % 20 != 0), |_| true);
+        let moved = before.iter().zip(&without).filter(|(before, after)| before != after).count();
+        assert!(moved < before.len() * 12 / 100, "{moved} of {}", before.len());
+        let unusable = owners_of_many(0..COUNT, |node| node % 20 != 0);
+        for (before, after) in before.iter().zip(&unusable) {
+            assert!(after % 20 != 0 && (before == after || before % 20 == 0), "{before} to {after}");
+        }
+        assert_eq!(owners_of_many(0..COUNT, |node| node == 7), [7].repeat(before.len()));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! Each worker counts its own requests. The kernel spreads connections over workers, so a worker's view is a fair
 //! sample, and counting together would make every request write a line that all workers share.
+//! Of very many nodes only the next ones in turn are compared, so that choosing costs the same for any number: among so
+//! many some are idle.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,6 +24,9 @@ struct Lane {
     /// Where the next search starts, so that equally busy nodes take turns.
     start: AtomicU32,
 }
+
+/// Usable nodes that are compared.
+const COMPARED_MAX: usize = 128;
 
 /// Slots beyond those in use: for nodes that come while others stay.
 const SPARE_SLOTS: usize = 16;
@@ -59,7 +64,8 @@ impl LeastConnections {
         let count = self.weights.len();
         let start = lane.start.load(Ordering::Relaxed) as usize % count;
         let mut best: Option<(u64, u64, usize)> = None;
-        for node in (start..count).chain(0..start).filter(|node| usable(*node)) {
+        let in_turn = (start..count).chain(0..start).filter(|node| usable(*node));
+        for node in in_turn.take(COMPARED_MAX) {
             let busy = 1 + u64::from(lane.active[self.slots[node] as usize].load(Ordering::Relaxed));
             let weight = u64::from(self.weights[node]);
             // busy / weight < best_busy / best_weight, without dividing.
@@ -120,6 +126,16 @@ mod tests {
         let balance = LeastConnections::new(&[1, 1, 1], 1);
         let chosen: Vec<_> = (0..6).filter_map(|_| balance.next(0, |_| true)).collect();
         assert_eq!(chosen, [0, 1, 2, 0, 1, 2]);
+    }
+
+    #[test]
+    fn of_very_many_nodes_each_has_its_turn_and_a_busy_one_is_left_out() {
+        let count = 10 * COMPARED_MAX;
+        let balance = LeastConnections::new(&vec![1; count], 1);
+        balance.begin(0, 3);
+        let mut chosen: Vec<_> = (1..count).map(|_| begin_next(&balance)).collect();
+        chosen.sort_unstable();
+        assert_eq!(chosen, (0..count).filter(|node| *node != 3).collect::<Vec<_>>());
     }
 
     #[test]

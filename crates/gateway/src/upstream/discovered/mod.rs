@@ -6,9 +6,11 @@
 //! request finds it as cheaply as any other upstream. A registry that cannot be asked changes nothing.
 //!
 //! * [`table`]: what requests read.
+//! * [`kept`]: the last good nodes, over a restart.
 //! * [`probes`]: whether registries are there.
 //! * [`registries`]: the registries of the group, and which of them is meant.
 
+pub(crate) mod kept;
 pub(crate) mod probes;
 pub(crate) mod registries;
 pub(crate) mod table;
@@ -27,6 +29,7 @@ use tokio::task::AbortHandle;
 
 use super::{Materials, Reachable, Upstream};
 use crate::proxy::reject::RejectReason;
+use crate::source::cache::SealedFile;
 use registries::Registries;
 use table::{Board, Slot};
 
@@ -39,6 +42,8 @@ pub(crate) struct Discovery {
     runtime: Handle,
     board: Board,
     services: Services,
+    /// What the process before knew of services that nobody has wanted yet.
+    kept: Mutex<HashMap<Wanted, Known>>,
 }
 
 type Services = Arc<Mutex<HashMap<Wanted, Weak<Service>>>>;
@@ -54,7 +59,13 @@ pub(crate) struct Service {
 impl Discovery {
     /// Follows on `runtime` and puts what comes of it on `board`.
     pub(crate) fn new(runtime: Handle, board: Board) -> Self {
-        Self { runtime, board, services: Services::default() }
+        Self { runtime, board, services: Services::default(), kept: Mutex::default() }
+    }
+
+    /// Begins with the nodes that are kept in `file`, and keeps there what becomes known, until `stopping`.
+    pub(crate) fn keep_on(&self, file: SealedFile, stopping: watch::Receiver<bool>) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept::load(&file);
+        self.runtime.spawn(kept::keep(file, Arc::clone(&self.services), stopping));
     }
 
     /// The upstream that is `written`, with the nodes of what it wants.
@@ -85,7 +96,8 @@ impl Discovery {
         if let Some(service) = services.get(&wanted).and_then(Weak::upgrade) {
             return service;
         }
-        let (sender, known) = watch::channel(Known::default());
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(&wanted);
+        let (sender, known) = watch::channel(kept.unwrap_or_default());
         let task = self.runtime.spawn(watching(wanted.clone(), self.board.registries(), sender));
         let service = Arc::new(Service {
             wanted: wanted.clone(),
@@ -114,12 +126,16 @@ impl Discovery {
 
     /// Every service that is followed, in a stable order.
     pub(crate) fn services(&self) -> Vec<Arc<Service>> {
-        let services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut followed: Vec<_> = services.values().filter_map(Weak::upgrade).collect();
-        drop(services);
-        followed.sort_by(|one, other| one.wanted.cmp(&other.wanted));
-        followed
+        followed(&self.services)
     }
+}
+
+fn followed(services: &Services) -> Vec<Arc<Service>> {
+    let services = services.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut followed: Vec<_> = services.values().filter_map(Weak::upgrade).collect();
+    drop(services);
+    followed.sort_by(|one, other| one.wanted.cmp(&other.wanted));
+    followed
 }
 
 impl Service {

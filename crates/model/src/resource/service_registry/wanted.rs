@@ -1,12 +1,13 @@
 //! What an upstream asks a service registry for.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::RegistryKind;
 use crate::resource::upstream::Upstream;
 
 /// What an upstream is looking for, and where.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Wanted {
     /// The kind of registry.
     pub kind: RegistryKind,

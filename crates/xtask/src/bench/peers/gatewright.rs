@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use super::super::scenario::{Connections, HOST, Protocol, Scenario};
-use super::{ROUTES_PER_SERVICE, Running, Site};
+use super::{ROUTES_PER_SERVICE, Running, Site, free_address};
 use crate::cargo::cargo;
 
 /// The administrator's key of an instance that lives as long as the bench and listens on loopback only.
@@ -55,12 +55,14 @@ pub(super) fn start(site: &Site, program: &Path) -> anyhow::Result<Running> {
     let folder = site.folder("gatewright")?;
     let log = folder.join("stderr.log");
     let any = "127.0.0.1:0";
+    let stream = site.scenario.layer4.then(free_address).transpose()?;
     let mut command = Command::new(program);
     command
         .args(["up", "--workers", "1", "--admin", any, "--proxy", any, "--status", any, "--data-dir"])
         .arg(folder.join("data"))
         .args(site.tls.iter().flat_map(|_| ["--proxy-tls", any]))
         .args(connections_max(site.scenario))
+        .args(stream.map(|address| format!("--stream-ports={}", address.port())))
         .env("GATEWRIGHT_ADMIN_KEY", ADMIN_KEY)
         .stdout(Stdio::piped())
         .stderr(File::create(&log)?);
@@ -79,7 +81,13 @@ pub(super) fn start(site: &Site, program: &Path) -> anyhow::Result<Running> {
     let (admin, proxy) = addresses.complete().context("no addresses")?;
     running.address = proxy;
     running.status = addresses.status;
-    publish(admin, site)?;
+    match stream {
+        Some(address) => {
+            publish_stream(admin, site, address)?;
+            running.address = address;
+        }
+        None => publish(admin, site)?,
+    }
     running.until_served(site, &log)
 }
 
@@ -181,6 +189,23 @@ fn publish(admin: SocketAddr, site: &Site) -> anyhow::Result<()> {
         accepted(client.post(url("services/publish")).header("X-API-KEY", ADMIN_KEY).send_json(wish)?)?;
     }
     Ok(())
+}
+
+/// One service at layer 4, at the port of `address`.
+fn publish_stream(admin: SocketAddr, site: &Site, address: SocketAddr) -> anyhow::Result<()> {
+    let client = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+    let url = |path: &str| format!("http://{admin}/api/{path}");
+    let put = |path: &str, body: Value| -> anyhow::Result<()> {
+        accepted(client.put(url(path)).header("X-API-KEY", ADMIN_KEY).send_json(body)?)
+    };
+    let node = json!({"host": site.backend.ip().to_string(), "port": site.backend.port(), "weight": 1});
+    let upstream = json!({"scheme": "tcp", "nodes": [node]});
+    put("services/template/relay", json!({"name": "relay", "type": "stream", "upstream": upstream}))?;
+    let route = json!({"name": "relay", "service_id": "relay", "server_port": address.port()});
+    put("stream_routes/template/relay", route)?;
+    let services = json!([{"service_id": "relay", "version": "1.0.0"}]);
+    let wish = json!({"create_new_version": true, "gateway_group_id": "default", "services": services});
+    accepted(client.post(url("services/publish")).header("X-API-KEY", ADMIN_KEY).send_json(wish)?)
 }
 
 fn accepted(mut answer: ureq::http::Response<ureq::Body>) -> anyhow::Result<()> {

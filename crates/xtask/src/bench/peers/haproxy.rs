@@ -14,6 +14,9 @@ pub(super) fn prepare(repository: &Path) -> anyhow::Result<PathBuf> {
 }
 
 pub(super) fn start(site: &Site, program: &Path) -> anyhow::Result<Running> {
+    if site.scenario.layer4 {
+        return relay(site, program, "haproxy", "");
+    }
     let address = free_address()?;
     let mut routes = String::from("/store/ backend\n");
     for prefix in site.more_prefixes() {
@@ -24,6 +27,39 @@ pub(super) fn start(site: &Site, program: &Path) -> anyhow::Result<Running> {
     let mut command = Command::new(program);
     command.arg("-db").arg("-f").arg(configuration);
     Running::start(&mut command, site, "haproxy", address)
+}
+
+/// The same at layer 4, where it may have the kernel move bytes.
+pub(super) fn start_splicing(site: &Site, program: &Path) -> anyhow::Result<Running> {
+    relay(site, program, "haproxy-splice", "  option splice-auto\n")
+}
+
+/// In TCP mode.
+fn relay(site: &Site, program: &Path, name: &str, options: &str) -> anyhow::Result<Running> {
+    let address = free_address()?;
+    let configuration = site.write(name, "haproxy.cfg", &configure_relay(address, site, options))?;
+    let mut command = Command::new(program);
+    command.arg("-db").arg("-f").arg(configuration);
+    Running::start(&mut command, site, name, address)
+}
+
+fn configure_relay(listen: SocketAddr, site: &Site, options: &str) -> String {
+    let backend = site.backend;
+    format!(
+        "global
+  nbthread 1
+  maxconn 12000
+  no strict-limits
+defaults
+  mode tcp
+{options}  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+listen proxy
+  bind {listen}
+  server node {backend}
+"
+    )
 }
 
 /// Routes by host and a map of path prefixes, as its documentation recommends for many routes.

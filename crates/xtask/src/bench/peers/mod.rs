@@ -48,6 +48,24 @@ pub(crate) const ALL: &[Peer] = &[
     Peer { name: "caddy", version: caddy::PACKAGE, prepare: caddy::prepare, start: caddy::start },
 ];
 
+/// The peers that pass bytes on as they come if they are told to, in the order of [`ALL`].
+pub(crate) const AT_LAYER_4: &[Peer] = &[
+    Peer {
+        name: "gatewright",
+        version: "this checkout",
+        prepare: gatewright::prepare,
+        start: gatewright::start,
+    },
+    Peer { name: FLOOR, version: "this checkout", prepare: raw::prepare, start: raw::start },
+    Peer { name: "haproxy", version: haproxy::PACKAGE, prepare: haproxy::prepare, start: haproxy::start },
+    Peer {
+        name: "haproxy, splice",
+        version: "the same with `option splice-auto`",
+        prepare: haproxy::prepare,
+        start: haproxy::start_splicing,
+    },
+];
+
 /// Starts Gatewright itself.
 pub(crate) fn gatewright_started(site: &Site, program: &Path) -> anyhow::Result<Running> {
     gatewright::start(site, program)

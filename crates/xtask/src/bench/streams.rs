@@ -1,0 +1,110 @@
+//! What layer 4 costs: `cargo xtask bench streams`.
+//!
+//! The method is that of the comparison with peers, and so are load and backend: their HTTP/1.1 passes through as
+//! bytes that nobody reads. Requests are the measure, so with one connection for each they are connections, and with
+//! 1 MB for each they are megabytes.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use super::peers::{self, Peer};
+use super::scenario::{Connections, LARGE, PLAIN, Scenario};
+use super::{compare, cores, takes_part};
+
+/// What is measured, in the order of the report.
+const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "stream-connections",
+        title: "A new connection for 100 bytes there and 1 KB back, 32 at a time: CPU µs per connection",
+        connections: Connections::New(32),
+        layer4: true,
+        ..PLAIN
+    },
+    Scenario {
+        name: "stream-download",
+        title: "1 MB from the node, 16 connections: CPU µs per megabyte",
+        answer_bytes: LARGE,
+        connections: Connections::KeptAlive(16),
+        layer4: true,
+        ..PLAIN
+    },
+    Scenario {
+        name: "stream-upload",
+        title: "1 MB to the node, 16 connections: CPU µs per megabyte",
+        request_bytes: LARGE,
+        connections: Connections::KeptAlive(16),
+        layer4: true,
+        ..PLAIN
+    },
+    Scenario {
+        name: "stream-messages",
+        title: "100 bytes there and 1 KB back again and again, 64 connections: CPU µs per exchange",
+        layer4: true,
+        ..PLAIN
+    },
+    Scenario {
+        name: "stream-idle",
+        title: "10,000 idle connections",
+        connections: Connections::Idle(10_000),
+        layer4: true,
+        ..PLAIN
+    },
+];
+
+/// What to measure.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Wish {
+    /// How often each peer is measured in each scenario; the median counts.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    runs: u32,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// The scenarios, by name; none: all.
+    #[arg(long = "scenario")]
+    scenarios: Vec<String>,
+    /// The executable; none: the release executable of this checkout, which is built first.
+    #[arg(long)]
+    program: Option<PathBuf>,
+    /// Writes bench/STREAMS.md.
+    #[arg(long)]
+    write: bool,
+}
+
+/// Measures everything and prints it.
+pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
+    let scenarios = super::chosen("scenario", &wish.scenarios, SCENARIOS, |scenario| scenario.name)?;
+    let prepare = |peer: &Peer| match &wish.program {
+        Some(program) if peer.name == "gatewright" => Ok(program.clone()),
+        _ => (peer.prepare)(repository),
+    };
+    let programs: Vec<PathBuf> = peers::AT_LAYER_4.iter().map(prepare).collect::<anyhow::Result<_>>()?;
+    cores::set_up()?;
+    let versions: Vec<String> =
+        peers::AT_LAYER_4.iter().map(|peer| format!("{} ({})", peer.name, peer.version)).collect();
+    let mut text = format!(
+        "# What layer 4 costs\n\nWritten by `cargo xtask bench streams --write`; the method, and what the columns \
+         mean, is in [README.md](README.md).\n\n- Machine: {}, busy with {} on average over one, five and fifteen \
+         minutes.\n- Median of {} interleaved runs of {} s; one core for the proxy, one for load and backend.\n\
+         - Peers: {}.\n- Aim: per connection and per megabyte at most 1.1 of HAProxy.\n",
+        cores::machine()?,
+        cores::load_average()?,
+        wish.runs,
+        wish.seconds,
+        versions.join(", ")
+    );
+    for scenario in scenarios {
+        let able: Vec<_> =
+            peers::AT_LAYER_4.iter().zip(&programs).filter(|(peer, _)| takes_part(peer, scenario)).collect();
+        let table = compare(repository, &able, scenario, (wish.runs, wish.seconds))?;
+        std::io::stdout().write_all(format!("\n{table}\n").as_bytes())?;
+        text += &format!("\n{table}");
+    }
+    if wish.write {
+        let path = repository.join("bench/STREAMS.md");
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
