@@ -207,7 +207,9 @@ mod tests {
         assert_eq!(known.age(), Some(Duration::from_secs(65)));
         let (mut same, mut other, mut failed) = (known.clone(), known.clone(), known);
         failed.fail(Trouble::new("it is down"));
-        assert!(failed.is_settled() && failed.nodes.is_some() && failed.age() == Some(Duration::from_secs(65)));
+        assert!(
+            failed.is_settled() && failed.nodes.is_some() && failed.age() == Some(Duration::from_secs(65))
+        );
         assert!(same.hear(vec![node("a")]) && !same.hear(vec![node("a")]), "that it is true now is news");
         assert!(other.hear(Vec::new()) && other.nodes.is_some_and(|nodes| nodes.is_empty()));
         assert_eq!(same.age(), Some(Duration::ZERO));

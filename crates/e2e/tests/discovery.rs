@@ -152,6 +152,8 @@ fn a_gateway_that_restarts_while_its_registry_is_down_serves_the_last_good_nodes
     });
     consul.set("orders", &[&one]);
     consul.up();
-    wait::until_true("what the registry says now serves", || serves(&gateway, &one) && !serves(&gateway, &two));
+    wait::until_true("what the registry says now serves", || {
+        serves(&gateway, &one) && !serves(&gateway, &two)
+    });
     assert_eq!(discovery()["upstreams"][0]["discovery"]["kept"], false);
 }

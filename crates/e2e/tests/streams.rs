@@ -237,9 +237,11 @@ impl Server {
         command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"]);
         command.args(["--bind-interfaces", "--listen-address=127.0.0.1", "--pid-file=", "--user="]);
         command.arg(format!("--port={port}")).arg(format!("--host-record={name},{address}"));
-        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect(
-            "dnsmasq starts; without it, run `cargo xtask test-dependencies` as root",
-        );
+        let process = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("dnsmasq starts; without it, run `cargo xtask test-dependencies` as root");
         wait::until_true("dnsmasq answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         Self { process, port }
     }

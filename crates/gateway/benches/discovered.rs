@@ -18,7 +18,8 @@ fn choosing(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let mut group = criterion.benchmark_group("a node for a request");
     for count in COUNTS {
-        let upstream = DiscoveredUpstream::new(runtime.handle().clone(), &nodes(0..count)).expect("an upstream");
+        let upstream =
+            DiscoveredUpstream::new(runtime.handle().clone(), &nodes(0..count)).expect("an upstream");
         group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
             bencher.iter(|| upstream.chooses().expect("a node"));
         });
@@ -30,15 +31,15 @@ fn changing(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let mut group = criterion.benchmark_group("one of the nodes is another");
     for count in COUNTS {
-        let upstream = DiscoveredUpstream::new(runtime.handle().clone(), &nodes(0..count)).expect("an upstream");
+        let upstream =
+            DiscoveredUpstream::new(runtime.handle().clone(), &nodes(0..count)).expect("an upstream");
         let changed = nodes(1..count + 1);
         group.bench_function(BenchmarkId::new("changed", count), |bencher| {
             bencher.iter(|| upstream.with(&changed).expect("an upstream"));
         });
         group.bench_function(BenchmarkId::new("all new", count), |bencher| {
-            bencher.iter(|| {
-                DiscoveredUpstream::new(runtime.handle().clone(), &changed).expect("an upstream")
-            });
+            bencher
+                .iter(|| DiscoveredUpstream::new(runtime.handle().clone(), &changed).expect("an upstream"));
         });
     }
     group.finish();

@@ -449,7 +449,8 @@ impl Gateway {
         let requests = Departure { websockets_go: true, ..nothing };
         let streams = Departure { streams_only: true, ..requests };
         let last = Departure { streams_go: true, ..streams };
-        let steps = [(nothing, deadline - goodbye), (requests, deadline), (streams, drain), (last, drain + goodbye)];
+        let steps =
+            [(nothing, deadline - goodbye), (requests, deadline), (streams, drain), (last, drain + goodbye)];
         self.leave(&steps).await;
     }
 

@@ -141,12 +141,7 @@ fn heading(peers: &[&Peer], wish: &Wish) -> anyhow::Result<String> {
     ))
 }
 
-fn measure_all(
-    peers: &[(&Peer, &PathBuf)],
-    site: &Site,
-    runs: u32,
-    seconds: u64,
-) -> anyhow::Result<String> {
+fn measure_all(peers: &[(&Peer, &PathBuf)], site: &Site, runs: u32, seconds: u64) -> anyhow::Result<String> {
     let scenario = site.scenario;
     let start = |(peer, program): &(&Peer, &PathBuf)| {
         (peer.start)(site, program).with_context(|| format!("cannot start {}", peer.name))

@@ -119,9 +119,9 @@ impl Keeping {
         let fresh = known.iter().any(|(_, known)| known.heard.is_some_and(|heard| !heard.is_kept()));
         let nodes = known.iter().filter_map(|(wanted, known)| Some((wanted, known.nodes.as_ref()?)));
         let is_same = nodes.clone().count() == self.nodes.len()
-            && nodes.zip(&self.nodes).all(|((wanted, nodes), (before, were))| {
-                wanted == before && Arc::ptr_eq(nodes, were)
-            });
+            && nodes
+                .zip(&self.nodes)
+                .all(|((wanted, nodes), (before, were))| wanted == before && Arc::ptr_eq(nodes, were));
         let is_old = self.written_at.is_none_or(|at| at.elapsed() >= AGE_INTERVAL);
         (fresh && (!is_same || is_old)).then(|| known.into())
     }
@@ -196,7 +196,10 @@ mod tests {
     async fn heard(name: &str, nodes: Vec<Node>) -> (Wanted, Known) {
         struct Once(Option<Vec<Node>>);
         impl gatewright_discovery::Watch for Once {
-            fn next(&mut self) -> gatewright_discovery::Waiting<'_, Result<Vec<Node>, gatewright_discovery::Trouble>> {
+            fn next(
+                &mut self,
+            ) -> gatewright_discovery::Waiting<'_, Result<Vec<Node>, gatewright_discovery::Trouble>>
+            {
                 Box::pin(async {
                     match self.0.take() {
                         Some(nodes) => Ok(nodes),
