@@ -7,7 +7,7 @@
 
 use std::future::pending;
 use std::sync::LazyLock;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gatewright_model::expression::{Value, Variable};
 use gatewright_model::message::RequestHead;
@@ -47,6 +47,14 @@ impl Surroundings for View<'_> {
 
     fn random(&self) -> u64 {
         fastrand::u64(..)
+    }
+
+    fn stopwatch(&self) -> Option<Duration> {
+        self.recorder.measures_plugins().then(uptime)
+    }
+
+    fn worked(&self, plugin: &'static str, since: Duration) {
+        self.recorder.counts().plugins.add(plugin, uptime().saturating_sub(since));
     }
 
     fn count(&self, counted: &Counted<'_>) {

@@ -279,3 +279,17 @@ fn a_stream_that_needs_a_plugin_nobody_has_is_turned_away_and_not_passed() {
     let line = lines(&path, 1).remove(0);
     assert_eq!((&line["reject_reason"], &line["status"]), (&json!("plugin_unknown"), &json!(503)), "{line}");
 }
+
+#[test]
+fn what_plugins_take_of_streams_is_told_where_it_is_measured() {
+    let port = free_port();
+    let mut world = World::with(|settings| {
+        settings.stream_ports = port.to_string().parse().unwrap();
+        settings.measures_plugins = true;
+    });
+    let plugins = json!({"ip-restriction": {"whitelist": ["127.0.0.1"]}});
+    world.publish(&[with_plugins(port, &[shouting("hi")], plugins, json!({}))]);
+    assert_eq!(ask(port, b""), "hi");
+    let told = "gatewright_plugin_phases_total{plugin=\"ip-restriction\"} 1";
+    assert!(world.status_text("/metrics").contains(told), "{}", world.status_text("/metrics"));
+}

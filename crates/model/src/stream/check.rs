@@ -2,7 +2,7 @@
 
 use crate::lifecycle::RuntimeConfiguration;
 use crate::resource::service::ServiceKind;
-use crate::resource::stream_route::StreamTls;
+use crate::resource::stream_route::{StreamRoute, StreamTls};
 use crate::resource::upstream::{HashOn, Scheme, Upstream};
 use crate::snapshot::PublishedService;
 use crate::stream::claim::Carrier;
@@ -23,18 +23,22 @@ pub fn check_published(service: &PublishedService, violations: &mut Violations) 
         check_upstream(upstream, &at, violations);
         check_carrier(upstream, carrier, &at, violations);
     }
-    let is_udp = carrier == Some(Carrier::Udp);
-    for (index, route) in service.stream_routes.iter().enumerate().filter(|_| is_udp) {
-        let at = format!("/stream_routes/{index}");
-        if route.route.tls != StreamTls::Off {
-            violations.add(format!("{at}/tls"), "there is no TLS over udp; remove it or take another scheme");
-        }
-        if route.route.proxy_protocol.is_some() {
-            violations.add(
-                format!("{at}/proxy_protocol"),
-                "is about connections, which udp has none of; remove it",
-            );
-        }
+    for (index, route) in service.stream_routes.iter().enumerate() {
+        check_route(&route.route, carrier, &format!("/stream_routes/{index}"), violations);
+    }
+}
+
+/// Refuses what a stream route must not say of streams that come by `carrier`.
+pub fn check_route(route: &StreamRoute, carrier: Option<Carrier>, at: &str, violations: &mut Violations) {
+    if carrier != Some(Carrier::Udp) {
+        return;
+    }
+    if route.tls != StreamTls::Off {
+        violations.add(format!("{at}/tls"), "there is no TLS over udp; remove it or take another scheme");
+    }
+    if route.proxy_protocol.is_some() {
+        let message = "is about connections, which udp has none of; remove it";
+        violations.add(format!("{at}/proxy_protocol"), message);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The standalone configuration file: text in, published services out.
 //!
-//! `services` lists what the admin API calls a service, in the same words, each with its `routes` nested in it; what
-//! else a gateway group has is in `objects`; `settings` says how the group matches. The text is YAML, and so may be
+//! `services` lists what the admin API calls a service, in the same words, each with its `routes` or `stream_routes`
+//! nested in it; what else a gateway group has is in `objects`; `settings` says how the group matches. The text is YAML, and so may be
 //! JSON. Everything wrong is reported at once, each with its JSON path; a field that means nothing is named in the
 //! warnings.
 //! Ids that are left out are made of the place in the file, so that of two equal routes the first one wins.
@@ -15,15 +15,16 @@ use std::fmt::Display;
 use std::sync::{Arc, LazyLock};
 
 use gatewright_model::id::{RouteId, ServiceId, ServiceVersionId};
-use gatewright_model::lifecycle::{RouteVersion, RuntimeConfiguration, ServiceVersion, Status};
+use gatewright_model::lifecycle::{RouteVersion, Routes, RuntimeConfiguration, ServiceVersion, Status};
 use gatewright_model::limits;
 use gatewright_model::matching::MatchSettings;
 use gatewright_model::resource::Plugins;
 use gatewright_model::resource::group_object::{GroupObject, ObjectKey};
 use gatewright_model::resource::route::Route;
-use gatewright_model::resource::service::ServiceTemplate;
+use gatewright_model::resource::service::{ServiceKind, ServiceTemplate};
+use gatewright_model::resource::stream_route::StreamRoute;
 use gatewright_model::snapshot::PublishedService;
-use gatewright_model::stream;
+use gatewright_model::stream::{self, claim::Carrier};
 use gatewright_model::validation::{Schema, Violations};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -147,19 +148,8 @@ impl Reader {
         }
         let version = self.version(&mut members, at);
         let status = self.status(&mut members, at);
-        let routes = self.list(&mut members, "routes", at, limits::ROUTES_PER_SERVICE_MAX);
-        let mut route_ids = BTreeSet::new();
-        let mut versions = Vec::with_capacity(routes.len());
-        for (index, route) in routes.into_iter().enumerate() {
-            let at = format!("{at}/routes/{index}");
-            let Some(route) = self.route(route, index, &at) else { continue };
-            if !route_ids.insert(route.route_id.clone()) {
-                let message =
-                    format!("`{}` is the id of another route of the service already", route.route_id);
-                self.violations.add(format!("{at}/id"), message);
-            }
-            versions.push(route);
-        }
+        let routes = self.routes(&mut members, "routes", at, Self::route);
+        let stream_routes = self.routes(&mut members, "stream_routes", at, Self::stream_route);
         let template: ServiceTemplate = self.checked(&SCHEMA, Value::Object(members), at)?;
         self.plugins(&template.plugins, at, gatewright_plugins::validate);
         if let Some(upstream) = &template.upstream {
@@ -167,9 +157,70 @@ impl Reader {
         }
         let version_id: ServiceVersionId = id.as_str().parse().ok()?;
         let runtime = RuntimeConfiguration { status, ..RuntimeConfiguration::of_template(&template) };
-        stream::check::check(template.kind, &runtime, at, &mut self.violations);
-        let version = ServiceVersion::of_template(version_id, id, version, &template, versions.into());
+        let routes = Routes { routes, stream_routes };
+        self.check_kind(&template, &runtime, &routes, at);
+        let version = ServiceVersion::of_template(version_id, id, version, &template, routes);
         Some(PublishedService::new(version, runtime))
+    }
+
+    /// Refuses what a service of its type does not have.
+    fn check_kind(
+        &mut self,
+        template: &ServiceTemplate,
+        runtime: &RuntimeConfiguration,
+        Routes { routes, stream_routes }: &Routes,
+        at: &str,
+    ) {
+        let violations = &mut self.violations;
+        stream::check::check(template.kind, runtime, at, violations);
+        if template.kind == ServiceKind::Http {
+            if !stream_routes.is_empty() {
+                let message = "are those of a service of type stream; say `type: stream`, or remove them";
+                violations.add(format!("{at}/stream_routes"), message);
+            }
+            return;
+        }
+        if !routes.is_empty() {
+            let message = "are those of a service of type http; a service of type stream has stream_routes";
+            violations.add(format!("{at}/routes"), message);
+        }
+        let carrier = Carrier::of(runtime.upstream.scheme);
+        let check_plugins = |plugins: &Plugins, at: &str, violations: &mut Violations| {
+            for (name, config) in plugins {
+                let wrong = gatewright_plugins::streams::check(name, config, carrier);
+                violations.absorb(&format!("{at}/plugins/{name}"), wrong);
+            }
+        };
+        check_plugins(&template.plugins, at, violations);
+        for (index, route) in stream_routes.iter().enumerate() {
+            let at = format!("{at}/stream_routes/{index}");
+            stream::check::check_route(&route.route, carrier, &at, violations);
+            check_plugins(&route.route.plugins, &at, violations);
+        }
+    }
+
+    /// The routes of one kind, each read by `read`.
+    fn routes<R>(
+        &mut self,
+        members: &mut Map<String, Value>,
+        name: &str,
+        at: &str,
+        read: fn(&mut Self, Value, usize, &str) -> Option<RouteVersion<R>>,
+    ) -> Vec<RouteVersion<R>> {
+        let list = self.list(members, name, at, limits::ROUTES_PER_SERVICE_MAX);
+        let mut ids = BTreeSet::new();
+        let mut versions = Vec::with_capacity(list.len());
+        for (index, route) in list.into_iter().enumerate() {
+            let at = format!("{at}/{name}/{index}");
+            let Some(route) = read(self, route, index, &at) else { continue };
+            if !ids.insert(route.route_id.clone()) {
+                let message =
+                    format!("`{}` is the id of another route of the service already", route.route_id);
+                self.violations.add(format!("{at}/id"), message);
+            }
+            versions.push(route);
+        }
+        versions
     }
 
     fn route(&mut self, route: Value, index: usize, at: &str) -> Option<RouteVersion> {
@@ -182,6 +233,16 @@ impl Reader {
             "*".clone_into(&mut route.paths[place]);
         }
         route.check(at, &mut self.violations, &mut self.warnings);
+        self.plugins(&route.plugins, at, gatewright_plugins::validate);
+        Some(RouteVersion { route_id: route_id?, route })
+    }
+
+    fn stream_route(&mut self, route: Value, index: usize, at: &str) -> Option<RouteVersion<StreamRoute>> {
+        static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::of::<StreamRoute>);
+        let mut members = self.object(route, at)?;
+        let route_id = self.id::<RouteId>(&mut members, &format!("stream-route-{index:06}"), at);
+        let route: StreamRoute = self.checked(&SCHEMA, Value::Object(members), at)?;
+        route.check(at, &mut self.violations);
         self.plugins(&route.plugins, at, gatewright_plugins::validate);
         Some(RouteVersion { route_id: route_id?, route })
     }
@@ -363,6 +424,43 @@ mod tests {
             "/services/3/routes/0/remote_addrs/0",
             "/services/3/routes/0/vars/0/1",
             "/services/3/upstream/key",
+        ];
+        assert_eq!(paths, expected, "{violations}");
+    }
+
+    #[test]
+    fn a_stream_service_has_stream_routes_and_nothing_of_http() {
+        let file = parse(
+            "services:\n\
+             - {name: db, type: stream, upstream: {scheme: tls, nodes: {'127.0.0.1:5432': 1}}, stream_routes: [\
+             {name: all, server_port: 5432, plugins: {ip-restriction: {whitelist: [10.0.0.0/8]}}}, \
+             {id: near, server_port: 5433, remote_addr: 10.0.0.0/8}]}\n",
+        )
+        .unwrap();
+        assert!(file.warnings.is_empty(), "{:?}", file.warnings);
+        let claims: Vec<_> =
+            file.services[0].claims().map(|(route, claim)| format!("{}: {claim}", route.route_id)).collect();
+        assert_eq!(claims.len(), 2, "{claims:?}");
+        assert!(claims[1].starts_with("stream-route-000000: tcp port 5432"), "{claims:?}");
+
+        let node = "nodes: {'127.0.0.1:1': 1}";
+        let wrong = parse(&format!(
+            "services:\n\
+             - {{name: a, stream_routes: [{{name: r}}]}}\n\
+             - {{name: b, type: stream, hosts: [b], routes: [{{name: r, paths: [/]}}], plugins: {{cors: {{}}}}}}\n\
+             - {{name: c, type: stream, upstream: {{scheme: udp, {node}}}, stream_routes: [\
+             {{id: z, tls: terminate}}, {{id: y, server_addr: x, plugins: {{key-auth: {{}}}}}}]}}\n",
+        ));
+        let Err(FileError::Invalid(violations)) = wrong else { panic!("{wrong:?}") };
+        let paths: Vec<_> = violations.iter().map(|violation| violation.path.as_str()).collect();
+        let expected = [
+            "/services/0/stream_routes",
+            "/services/1/hosts",
+            "/services/1/routes",
+            "/services/1/plugins/cors",
+            "/services/2/stream_routes/1/server_addr",
+            "/services/2/stream_routes/0/tls",
+            "/services/2/stream_routes/1/plugins/key-auth",
         ];
         assert_eq!(paths, expected, "{violations}");
     }
