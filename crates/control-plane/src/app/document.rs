@@ -22,6 +22,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::RouteTemplate;
+use super::plugin::stream_plugins_check;
 use super::rollout::wish::BakeWish;
 
 /// Fields that the system manages; sending them back is no mistake.
@@ -309,6 +310,7 @@ impl TemplateRoute for StreamRoute {
     }
 
     fn check(&self, violations: &mut Violations, _: &mut Violations) {
+        stream_plugins_check(&self.plugins, "/plugins", violations);
         Self::check(self, "", violations);
     }
 }

@@ -2,11 +2,12 @@
 
 use gatewright_model::id::ServiceId;
 use gatewright_model::lifecycle::RuntimeConfiguration;
-use gatewright_model::resource::service::ServiceTemplate;
+use gatewright_model::resource::service::{ServiceKind, ServiceTemplate};
 use gatewright_model::validation::Violations;
 use serde_json::Value;
 
 use super::document::{self, ServiceTemplateDocument};
+use super::plugin::stream_plugins_check;
 use super::{Action, App, Caller, Patch, Refusal, Warnings, must_be_as_expected};
 use crate::store::{Call, ListFilter, Listed, Reading, ServiceTemplateRow};
 
@@ -138,6 +139,9 @@ fn fields_must_fit(template: &ServiceTemplate) -> Result<(), Refusal> {
     let mut violations = Violations::default();
     let runtime = RuntimeConfiguration::of_template(template);
     gatewright_model::stream::check::check(template.kind, &runtime, "", &mut violations);
+    if template.kind == ServiceKind::Stream {
+        stream_plugins_check(&template.plugins, "/plugins", &mut violations);
+    }
     Ok(violations.into_result()?)
 }
 

@@ -188,7 +188,7 @@ pub(crate) async fn plugins_that_work_on_streams_are_taken_and_their_upstreams_c
 }
 
 #[tokio::test]
-pub(crate) async fn a_version_with_plugins_of_requests_is_not_published_as_a_stream() {
+pub(crate) async fn a_template_of_streams_has_no_plugins_of_requests() {
     let world = World::start().await;
     let upstream = json!({"scheme": "tcp", "nodes": [{"host": "127.0.0.1", "port": 5432, "weight": 1}]});
     let template = json!({"name": "s", "type": "stream", "upstream": upstream});
@@ -197,10 +197,11 @@ pub(crate) async fn a_version_with_plugins_of_requests_is_not_published_as_a_str
         Some(json!({"service_id": "s", "name": "r", "server_port": 5432, "plugins": plugins}))
     };
     let path = "/api/stream_routes/template/s-r";
-    world.value("PUT", path, route(json!({"cors": {}}))).await;
-    let wish = Some(publish("default", &[("s", "1")]));
-    let message = world.refused(400, "POST", "/api/services/publish", wish).await;
+    let message = world.refused(400, "PUT", path, route(json!({"cors": {}}))).await;
     assert!(message.contains("plugin `cors` works on requests"), "{message}");
+    let other = json!({"name": "t", "type": "stream", "plugins": {"key-auth": {}}});
+    let message = world.refused(400, "PUT", "/api/services/template/t", Some(other)).await;
+    assert!(message.contains("plugin `key-auth` works on requests"), "{message}");
     world.value("PUT", path, route(json!({"ip-restriction": {"blacklist": ["10.0.0.1"]}}))).await;
     world.publish("default", "s", "1").await;
 }
