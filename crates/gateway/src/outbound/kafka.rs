@@ -1,15 +1,23 @@
 //! Messages for Kafka, written with librdkafka: a producer for each way of writing to a cluster.
+//!
+//! The library looks up names and connects by itself, and nothing can be put between. So before a message is handed to
+//! it, the brokers that the configuration names and those that the cluster names are looked up here: one of them in a
+//! denied network, and nothing is written, and the producer goes.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use gatewright_plugins::kafka::{Cluster, Topic};
 use gatewright_plugins::outbound::Failure;
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::metadata::MetadataBroker;
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::types::RDKafkaErrorCode;
+use tokio::net::lookup_host;
+use tokio::task::spawn_blocking;
 
 use crate::config::DeniedNetworks;
 
@@ -19,26 +27,30 @@ const PRODUCERS_MAX: usize = 32;
 /// Bytes that wait in one producer.
 const PENDING_KILOBYTES_MAX: u32 = 64 * 1024;
 
+/// How long brokers that were looked up may be written to before they are looked up again.
+const LOOKED_UP_FOR: Duration = Duration::from_secs(1);
+
 /// The producers of a gateway.
 pub(super) struct Producers {
-    known: Mutex<HashMap<Cluster, FutureProducer>>,
-    /// Whether they may connect at all: the library learns of brokers by itself, and nobody can keep it from those in
-    /// denied networks.
-    may_connect: bool,
+    known: Mutex<HashMap<Cluster, Known>>,
+    denied: DeniedNetworks,
+}
+
+/// A producer, and when its brokers were last found to be nobody whom the gateway must not reach.
+#[derive(Clone)]
+struct Known {
+    producer: FutureProducer,
+    looked_up: Arc<tokio::sync::Mutex<Option<Instant>>>,
 }
 
 impl Producers {
     pub(super) fn new(denied: &DeniedNetworks) -> Self {
-        Self { known: Mutex::default(), may_connect: denied.is_empty() }
+        Self { known: Mutex::default(), denied: denied.clone() }
     }
 
     /// Writes a message to `topic`, and waits until brokers have it.
     pub(super) async fn write(&self, topic: &Topic, message: &[u8]) -> Result<(), Failure> {
-        if !self.may_connect {
-            let reason = "networks are denied to this gateway, and the client of Kafka cannot be kept from them (--denied-networks none allows all)";
-            return Err(Failure::Unsendable(reason.to_owned()));
-        }
-        let producer = self.producer(&topic.cluster)?;
+        let producer = self.allowed(topic).await?;
         let mut record = FutureRecord::<str, [u8]>::to(&topic.name).payload(message);
         record.key = topic.key.as_deref();
         // There is room, or there is none: who waits is the batch, which is sent again as its plugin says.
@@ -46,18 +58,81 @@ impl Producers {
         written.map(drop).map_err(|(error, _)| failure(&error))
     }
 
-    fn producer(&self, cluster: &Cluster) -> Result<FutureProducer, Failure> {
-        let mut producers = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(producer) = producers.get(cluster) {
-            return Ok(producer.clone());
+    /// The producer for a topic, once all brokers it may connect to are allowed.
+    async fn allowed(&self, topic: &Topic) -> Result<FutureProducer, Failure> {
+        let cluster = &topic.cluster;
+        if self.denied.is_empty() {
+            return Ok(self.known(cluster)?.producer);
+        }
+        // Before there is a producer: it connects to these at once.
+        for broker in &cluster.brokers {
+            let host = broker.host.trim_matches(['[', ']']);
+            self.must_be_allowed(host, broker.port, cluster.timeout).await?;
+        }
+        let Known { producer, looked_up } = self.known(cluster)?;
+        let mut looked_up = looked_up.lock().await;
+        if looked_up.is_some_and(|at| at.elapsed() < LOOKED_UP_FOR) {
+            return Ok(producer);
+        }
+        for (host, port) in named_brokers(&producer, topic).await? {
+            if let Err(denied) = self.must_be_allowed(&host, port, cluster.timeout).await {
+                self.lock().remove(cluster);
+                return Err(denied);
+            }
+        }
+        *looked_up = Some(Instant::now());
+        Ok(producer)
+    }
+
+    /// The library takes whichever address of a broker it likes, so none of them may be denied.
+    async fn must_be_allowed(&self, host: &str, port: u16, timeout: Duration) -> Result<(), Failure> {
+        let found = tokio::time::timeout(timeout, lookup_host((host, port))).await;
+        let found: Vec<SocketAddr> = match found {
+            Ok(Ok(found)) => found.collect(),
+            Ok(Err(error)) => return Err(Failure::Unreachable(format!("broker {host}: {error}"))),
+            Err(_) => return Err(Failure::TimedOut),
+        };
+        match found.iter().find(|address| self.denied.cover(address.ip())) {
+            None => Ok(()),
+            Some(denied) => Err(Failure::Unsendable(format!(
+                "broker {host} is {}, which is in a network that this gateway must not reach (--denied-networks)",
+                denied.ip()
+            ))),
+        }
+    }
+
+    fn known(&self, cluster: &Cluster) -> Result<Known, Failure> {
+        let mut producers = self.lock();
+        if let Some(known) = producers.get(cluster) {
+            return Ok(known.clone());
         }
         let producer: FutureProducer = settings(cluster).create().map_err(|error| failure(&error))?;
         if producers.len() >= PRODUCERS_MAX {
             producers.clear();
         }
-        producers.insert(cluster.clone(), producer.clone());
-        Ok(producer)
+        let known = Known { producer, looked_up: Arc::default() };
+        producers.insert(cluster.clone(), known.clone());
+        Ok(known)
     }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Cluster, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The brokers that the cluster itself names: the library connects to those that lead a partition of the topic, and
+/// only once something is written to it.
+async fn named_brokers(producer: &FutureProducer, topic: &Topic) -> Result<Vec<(String, u16)>, Failure> {
+    let (producer, name, timeout) = (producer.clone(), topic.name.clone(), topic.cluster.timeout);
+    let asking = spawn_blocking(move || {
+        let metadata = producer.client().fetch_metadata(Some(&name), timeout)?;
+        let place = |broker: &MetadataBroker| {
+            Some((broker.host().to_owned(), u16::try_from(broker.port()).ok()?))
+        };
+        Ok(metadata.brokers().iter().filter_map(place).collect())
+    });
+    let asked = asking.await.map_err(|error| Failure::Unreachable(error.to_string()))?;
+    asked.map_err(|error: KafkaError| failure(&error))
 }
 
 /// What the library is told about a cluster.
@@ -143,7 +218,8 @@ mod tests {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let mock = MockCluster::new(1).unwrap();
         mock.create_topic("logs", 1, 1).unwrap();
-        let (producers, brokers) = (Producers::new(&DeniedNetworks::new([])), mock.bootstrap_servers());
+        // Where some networks are denied, as by default.
+        let (producers, brokers) = (Producers::new(&DeniedNetworks::default()), mock.bootstrap_servers());
         let topic = |key: Option<&str>| Topic {
             cluster: cluster(&brokers),
             name: "logs".to_owned(),
@@ -153,7 +229,7 @@ mod tests {
             producers.write(&topic(None), b"one").await.unwrap();
             producers.write(&topic(Some("k")), b"two").await.unwrap();
         });
-        assert_eq!(producers.known.lock().unwrap().len(), 1, "what agrees shares a producer");
+        assert_eq!(producers.lock().len(), 1, "what agrees shares a producer");
         let reading = ClientConfig::new()
             .set("bootstrap.servers", &brokers)
             .set("group.id", "test")
@@ -178,9 +254,47 @@ mod tests {
         let topic = Topic { cluster, name: "logs".to_owned(), key: None };
         let written = runtime.block_on(Producers::new(&DeniedNetworks::new([])).write(&topic, b"one"));
         assert_eq!(written, Err(Failure::TimedOut));
-        let denied = Producers::new(&DeniedNetworks::default());
-        let refused = runtime.block_on(denied.write(&topic, b"one"));
-        assert!(matches!(refused, Err(Failure::Unsendable(_))), "{refused:?}");
+    }
+
+    /// Passes connections on to `to`, under another address of this machine.
+    fn detour(to: SocketAddr) -> SocketAddr {
+        let listener = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let node = std::net::TcpStream::connect(to).unwrap();
+                let (back, forth) = (node.try_clone().unwrap(), client.try_clone().unwrap());
+                for (mut from, mut to) in [(client, node), (back, forth)] {
+                    std::thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(std::net::Shutdown::Write);
+                    });
+                }
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn nothing_is_written_where_a_broker_is_denied_be_it_configured_or_named_by_the_cluster() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let mock = MockCluster::new(1).unwrap();
+        mock.create_topic("logs", 1, 1).unwrap();
+        let named: SocketAddr = mock.bootstrap_servers().parse().unwrap();
+        let detour = detour(named);
+        for (denied, asked, is_written) in
+            [("127.0.0.1/32", named, false), ("127.0.0.1/32", detour, false), ("127.0.0.3/32", detour, true)]
+        {
+            let producers = Producers::new(&DeniedNetworks::new([denied.parse().unwrap()]));
+            let cluster = cluster(&asked.to_string());
+            let topic = Topic { cluster, name: "logs".to_owned(), key: None };
+            let written = runtime.block_on(producers.write(&topic, b"one"));
+            assert_eq!(written.is_ok(), is_written, "{asked} where {denied} is denied: {written:?}");
+            if !is_written {
+                assert!(matches!(&written, Err(Failure::Unsendable(why)) if why.contains("127.0.0.1")));
+                assert!(producers.lock().is_empty(), "nothing is left that could connect");
+            }
+        }
     }
 
     #[test]

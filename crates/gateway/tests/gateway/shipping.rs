@@ -216,9 +216,7 @@ fn entries_arrive_in_kafka() {
     let logger = json!({"brokers": [{"host": host, "port": port.parse::<u16>().unwrap()}], "kafka_topic": "requests",
         "batch_max_size": 1, "producer_type": "sync", "timeout": 20, "log_format": {"uri": "$uri"}});
     let node = Node::greeting();
-    let mut world =
-        World::with(|settings| settings.denied = gatewright_gateway::config::DeniedNetworks::new([]));
-    world.publish(&[service(&[node.address], json!({"plugins": {"kafka-logger": logger}}))]);
+    let world = World::serving(&[service(&[node.address], json!({"plugins": {"kafka-logger": logger}}))]);
     assert_eq!(world.ask(REQUEST).status, 200);
     let reading: BaseConsumer = rdkafka::ClientConfig::new()
         .set("bootstrap.servers", &brokers)
