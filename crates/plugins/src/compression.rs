@@ -94,14 +94,16 @@ impl Selection {
         coding: &str,
         encoder: impl FnOnce() -> Box<dyn BodyFilter>,
     ) {
-        if !response.has_body || !self.concerns(response) {
+        let is_too_old = exchange.request.version == Version::Http10 && self.http_version > 1.0;
+        let is_taken = !is_too_old && accepts(exchange, coding);
+        // Who takes no coding need not be told that the response concerns us, and most of the work is to find out.
+        if !response.has_body || !(is_taken || self.vary) || !self.concerns(response) {
             return;
         }
         if self.vary {
             response.head.fields.append("Vary", b"Accept-Encoding");
         }
-        let is_too_old = exchange.request.version == Version::Http10 && self.http_version > 1.0;
-        if is_too_old || !accepts(exchange, coding) {
+        if !is_taken {
             return;
         }
         // A validator of the plain bytes says nothing about the compressed ones, except weakly.

@@ -20,6 +20,11 @@ pub(crate) struct Edits {
 }
 
 impl Edits {
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.add.is_empty() && self.set.is_empty() && self.remove.is_empty()
+    }
+
     /// Parses `{"add": …, "set": …, "remove": …}`, or a map of fields to set.
     pub(crate) fn parse(document: &Value, at: &str, violations: &mut Violations) -> Self {
         let mut edits = Self::default();

@@ -128,6 +128,13 @@ struct ResponseRewrite {
     body_bytes_max: usize,
 }
 
+impl ResponseRewrite {
+    /// Whether nothing is rewritten, whatever the response.
+    fn is_idle(&self) -> bool {
+        self.status.is_none() && self.body.is_none() && self.filters.is_empty() && self.headers.is_empty()
+    }
+}
+
 struct Substitution {
     pattern: Pattern,
     replacement: Template,
@@ -179,6 +186,9 @@ impl Plugin for ResponseRewrite {
     }
 
     fn response(&self, exchange: &mut Exchange<'_>, response: &mut Response<'_>) {
+        if self.is_idle() {
+            return;
+        }
         exchange.set_variable("status", response.head.status.to_string().into_bytes());
         if let Origin::Upstream(status) = response.origin {
             exchange.set_variable("upstream_status", status.to_string().into_bytes());

@@ -126,9 +126,8 @@ async fn named_brokers(producer: &FutureProducer, topic: &Topic) -> Result<Vec<(
     let (producer, name, timeout) = (producer.clone(), topic.name.clone(), topic.cluster.timeout);
     let asking = spawn_blocking(move || {
         let metadata = producer.client().fetch_metadata(Some(&name), timeout)?;
-        let place = |broker: &MetadataBroker| {
-            Some((broker.host().to_owned(), u16::try_from(broker.port()).ok()?))
-        };
+        let place =
+            |broker: &MetadataBroker| Some((broker.host().to_owned(), u16::try_from(broker.port()).ok()?));
         Ok(metadata.brokers().iter().filter_map(place).collect())
     });
     let asked = asking.await.map_err(|error| Failure::Unreachable(error.to_string()))?;

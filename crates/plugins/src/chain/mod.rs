@@ -273,10 +273,13 @@ impl Course<'_> {
     /// happen first. After that, this is called again, unless the request was answered.
     pub fn advance(&self, progress: &mut Progress, exchange: &mut Exchange<'_>) -> Flow {
         while let Some((phase, who)) = STAGES.get(progress.stage) {
-            match self.stage(*phase, *who, progress, exchange) {
-                Flow::Continue => progress.stage_is_over(),
-                flow => return progress.settle(flow),
+            if self.has_anybody(*phase, *who, exchange.state.consumer.as_deref()) {
+                match self.stage(*phase, *who, progress, exchange) {
+                    Flow::Continue => {}
+                    flow => return progress.settle(flow),
+                }
             }
+            progress.stage_is_over();
         }
         Flow::Continue
     }
@@ -296,14 +299,8 @@ impl Course<'_> {
     }
 
     fn stage(&self, phase: Phase, who: Who, progress: &mut Progress, exchange: &mut Exchange<'_>) -> Flow {
-        let (consumer, none) = (consumer_of(who, exchange), Layer::default());
-        let above = consumer.as_ref().and_then(|consumer| consumer.plugins.as_ref().ok()).unwrap_or(&none);
-        let below = match who {
-            Who::Global => self.global,
-            Who::Route | Who::Both => self.route,
-            Who::ConsumerAlone => &none,
-        };
-        let layers = (below.of(phase), above.of(phase));
+        let consumer = exchange.state.consumer.clone();
+        let layers = (self.below(phase, who), above(phase, who, consumer.as_deref()));
         while let Some((instance, side)) = next(layers, progress) {
             let adds = |instance: &Instance| {
                 instance.kind.category != Category::Authentication
@@ -330,12 +327,22 @@ impl Course<'_> {
         Flow::Continue
     }
 
+    fn below(&self, phase: Phase, who: Who) -> &[Arc<Instance>] {
+        match who {
+            Who::Global => self.global.of(phase),
+            Who::Route | Who::Both => self.route.of(phase),
+            Who::ConsumerAlone => &[],
+        }
+    }
+
+    fn has_anybody(&self, phase: Phase, who: Who, consumer: Option<&Consumer>) -> bool {
+        !self.below(phase, who).is_empty() || !above(phase, who, consumer).is_empty()
+    }
+
     /// Whether anybody takes part in `phase`, as far as the consumer is known.
     #[must_use]
     pub fn has(&self, phase: Phase, consumer: Option<&Consumer>) -> bool {
-        let above = consumer.and_then(|consumer| consumer.plugins.as_ref().ok());
-        let layers = [Some(self.global), Some(self.route), above];
-        layers.into_iter().flatten().any(|layer| !layer.of(phase).is_empty())
+        [Who::Global, Who::Both].into_iter().any(|who| self.has_anybody(phase, who, consumer))
     }
 
     /// Runs the phase of the response.
@@ -363,13 +370,13 @@ impl Course<'_> {
         exchange: &mut Exchange<'_>,
         ask: &mut dyn FnMut(&dyn Plugin, &mut Exchange<'_>),
     ) {
-        let (consumer, none) = (consumer_of(Who::Both, exchange), Layer::default());
-        let above = consumer.as_ref().and_then(|consumer| consumer.plugins.as_ref().ok()).unwrap_or(&none);
-        for (below, above) in [(self.global, &none), (self.route, above)] {
-            let (layers, mut progress) = ((below.of(phase), above.of(phase)), Progress::start());
+        let consumer = exchange.state.consumer.clone();
+        for who in [Who::Global, Who::Both] {
+            let layers = (self.below(phase, who), above(phase, who, consumer.as_deref()));
+            let mut progress = Progress::start();
             while let Some((instance, side)) = next(layers, &mut progress) {
                 progress.pass(side);
-                let skipped = std::ptr::eq(below, self.global) && self.is_left_to_route(instance, exchange);
+                let skipped = who == Who::Global && self.is_left_to_route(instance, exchange);
                 if !skipped && instance.enter(exchange) {
                     instance.measured(exchange, |plugin, exchange| ask(plugin, exchange));
                 }
@@ -398,11 +405,13 @@ impl Progress {
     }
 }
 
-/// Whose layer is above in a stage: nobody's where no consumer is looked at.
-fn consumer_of(who: Who, exchange: &Exchange<'_>) -> Option<Arc<Consumer>> {
+/// What the consumer adds in a stage, where its layer is looked at.
+fn above(phase: Phase, who: Who, consumer: Option<&Consumer>) -> &[Arc<Instance>] {
     match who {
-        Who::Global | Who::Route => None,
-        Who::ConsumerAlone | Who::Both => exchange.state.consumer.clone(),
+        Who::Global | Who::Route => &[],
+        Who::ConsumerAlone | Who::Both => {
+            consumer.and_then(|consumer| consumer.plugins.as_ref().ok()).map_or(&[], |layer| layer.of(phase))
+        }
     }
 }
 

@@ -70,7 +70,7 @@ impl Chain {
                 "redirect": {"http_to_https": false},
                 "proxy-buffering": {},
                 "traffic-split": {},
-                "cors": {"_meta": {"disable": false, "filter": [["arg_never", "==", "1"]]}},
+                "ip-restriction": {"blacklist": ["192.0.2.0/24"]},
                 "response-rewrite": {},
                 "brotli": {},
                 "gzip": {},
