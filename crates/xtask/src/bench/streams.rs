@@ -82,8 +82,12 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
     };
     let programs: Vec<PathBuf> = peers::AT_LAYER_4.iter().map(prepare).collect::<anyhow::Result<_>>()?;
     cores::set_up()?;
+    let version = |peer: &Peer| match &wish.program {
+        Some(_) if peer.name == "gatewright" => "an executable that was there already",
+        _ => peer.version,
+    };
     let versions: Vec<String> =
-        peers::AT_LAYER_4.iter().map(|peer| format!("{} ({})", peer.name, peer.version)).collect();
+        peers::AT_LAYER_4.iter().map(|peer| format!("{} ({})", peer.name, version(peer))).collect();
     let mut text = format!(
         "# What layer 4 costs\n\nWritten by `cargo xtask bench streams --write`; the method, and what the columns \
          mean, is in [README.md](README.md).\n\n- Machine: {}, busy with {} on average over one, five and fifteen \
