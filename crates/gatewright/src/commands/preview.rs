@@ -209,7 +209,11 @@ fn of_requests(text: &mut String, radius: &BlastRadius, sample: &Sample) -> std:
     if *heads == 0 {
         return writeln!(text, "no requests are replayed: none was sampled lately");
     }
-    writeln!(text, "of {heads} requests sampled by {} gateways, {unaffected} as before", sample.instances)?;
+    let gateways = match sample.instances {
+        1 => "1 gateway".to_owned(),
+        several => format!("{several} gateways"),
+    };
+    writeln!(text, "of {heads} requests sampled by {gateways}, {unaffected} as before")?;
     for (count, what) in [
         (radius.other_route, "served by another route"),
         (radius.lost, "served by no route any more"),
