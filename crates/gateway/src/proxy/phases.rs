@@ -107,9 +107,14 @@ pub(crate) fn uptime() -> Duration {
     START.elapsed()
 }
 
+/// The clocks that plugins read.
+pub(crate) fn now() -> Now {
+    Now { unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), uptime: uptime() }
+}
+
 impl Surroundings for View<'_> {
     fn now(&self) -> Now {
-        Now { unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), uptime: uptime() }
+        now()
     }
 
     fn random(&self) -> u64 {

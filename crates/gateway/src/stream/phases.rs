@@ -7,7 +7,7 @@
 
 use std::future::pending;
 use std::sync::LazyLock;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use gatewright_model::expression::{Value, Variable};
 use gatewright_model::message::RequestHead;
@@ -19,7 +19,7 @@ use gatewright_plugins::exchange::{
 use gatewright_plugins::kind::Outcome;
 
 use super::record::{Ends, Over, Record};
-use crate::proxy::phases::uptime;
+use crate::proxy::phases::{now, uptime};
 use crate::proxy::reject::RejectReason;
 use crate::telemetry::Recorder;
 use crate::telemetry::access_log::stream::{StreamVariable, Told};
@@ -42,7 +42,7 @@ struct View<'v> {
 
 impl Surroundings for View<'_> {
     fn now(&self) -> Now {
-        Now { unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), uptime: uptime() }
+        now()
     }
 
     fn random(&self) -> u64 {
