@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use gatewright_model::diff::Change;
 use gatewright_model::validation::Violations;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
@@ -284,7 +284,7 @@ pub(super) async fn audit_log_list(
 }
 
 /// What is known of the chain besides.
-#[derive(Deserialize, IntoParams)]
+#[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct VerifyParameters {
     /// A head that was noted before, as `POSITION:HASH`: the row at this place must still be that one.
@@ -293,6 +293,12 @@ pub(super) struct VerifyParameters {
 }
 
 impl VerifyParameters {
+    /// What comes last of a parameter that comes twice counts.
+    fn of(pairs: Vec<(String, String)>) -> Self {
+        let known = pairs.into_iter().rfind(|(name, _)| name == "known");
+        Self { known: known.map(|(_, value)| value) }
+    }
+
     fn link(&self) -> Result<Option<Link>, ApiError> {
         let Some(text) = &self.known else { return Ok(None) };
         let parsed = text.split_once(':').and_then(|(position, hash)| {
@@ -311,9 +317,9 @@ impl VerifyParameters {
 pub(super) async fn audit_log_verify(
     caller: Caller,
     State(app): State<App>,
-    Query(parameters): Query<VerifyParameters>,
+    Query(pairs): Query<Vec<(String, String)>>,
 ) -> SingleAnswer<VerificationView> {
-    let known = parameters.link()?;
+    let known = VerifyParameters::of(pairs).link()?;
     Ok(single(app.audit_log_verify(&caller, known.as_ref()).await?.into()))
 }
 

@@ -96,6 +96,7 @@ impl From<Instance> for InstanceView {
 #[allow(dead_code, reason = "documents what InstanceQuery reads")]
 pub(super) struct InstanceParameters {
     /// Only instances of this group.
+    #[param(pattern = r"^[0-9A-Za-z._-]{1,256}$")]
     gateway_group_id: Option<String>,
     /// Only instances with this status.
     status: Option<InstanceStatus>,

@@ -128,6 +128,7 @@ pub(crate) async fn p27_a_row_says_what_changed_and_the_chain_of_rows_holds() {
     let head = format!("{}:{}", all[0]["position"], all[0]["hash"].as_str().unwrap());
     world.value("GET", &format!("/api/audit_logs/verify?known={head}"), None).await;
     world.refused(400, "GET", "/api/audit_logs/verify?known=yesterday", None).await;
+    world.refused(400, "GET", "/api/audit_logs/verify?known=yesterday&known=today", None).await;
 }
 
 #[tokio::test]
