@@ -42,7 +42,7 @@ fn build() -> PathBuf {
         }
     }
     let built = command
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .current_dir(crate::package())
         .args(["build", "--quiet", "--package", "gatewright", "--profile", profile, "--target-dir"])
         .arg(target_dir)
         .status()

@@ -27,6 +27,14 @@ pub mod fleet;
 pub mod link;
 pub mod world;
 
+/// The folder of this package in the checkout that is tested. Checkouts that share a target directory share what is
+/// built of this package, so where it was built says nothing.
+#[must_use]
+pub fn package() -> std::path::PathBuf {
+    let own = std::env::var_os("CARGO_MANIFEST_DIR");
+    own.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()).into()
+}
+
 pub use admin::Admin;
 pub use fleet::{ControlPlane, Gateway};
 pub use link::Link;

@@ -24,7 +24,7 @@ impl Drop for Running {
 
 /// Where `cargo xtask test-dependencies` installs servers.
 fn installed(inside: &str) -> PathBuf {
-    let servers = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/test-servers");
+    let servers = crate::package().join("../../target/test-servers");
     let place = servers.join(inside);
     assert!(place.exists(), "{} is not there; run `cargo xtask test-dependencies`", place.display());
     place.canonicalize().expect("a path")
@@ -113,7 +113,7 @@ impl GrpcServer {
     /// If it does not start.
     #[must_use]
     pub fn start() -> Self {
-        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/grpc-server.py");
+        let script = crate::package().join("testdata/grpc-server.py");
         let mut command = Command::new("python3");
         command.arg(script).env("PYTHONPATH", installed("python")).env("PYTHONDONTWRITEBYTECODE", "1");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -152,7 +152,7 @@ impl IdentityProvider {
     /// If it does not start.
     #[must_use]
     pub fn start(redirect_uri: &str, after_logout: &str) -> Self {
-        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/identity-provider.mjs");
+        let script = crate::package().join("testdata/identity-provider.mjs");
         let mut command = Command::new("node");
         command.arg(script).arg(installed("node")).args([redirect_uri, after_logout]);
         let (running, mut stdout) = spawn(&mut command);

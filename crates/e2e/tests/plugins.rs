@@ -163,7 +163,7 @@ fn hear(mut stream: impl Read, heard: &Mutex<String>) {
 
 /// The tables, by plugin.
 fn tables(outside: &Outside) -> BTreeMap<String, Vec<Case>> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/plugins");
+    let directory = gatewright_e2e::package().join("testdata/plugins");
     let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     let read = |path: std::path::PathBuf| {
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();

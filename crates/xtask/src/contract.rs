@@ -54,7 +54,7 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
     let url = named.context("gatewright ended before it named its admin API")?;
     // Whatever it prints later must not fill the pipe and block it.
     std::thread::spawn(move || lines.for_each(drop));
-    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemathesis.toml");
+    let config = repository.join("crates/xtask/schemathesis.toml");
     let status = Command::new(schemathesis)
         .arg("--config-file")
         .arg(config)

@@ -16,7 +16,7 @@ mod test_servers;
 #[cfg(test)]
 mod tidy;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Parser;
 
@@ -56,8 +56,10 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// The root of the checkout this chore was built from.
+/// The root of the checkout this chore is run from. Checkouts that share a target directory share this executable, so
+/// where it was built says nothing.
 fn repository() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    own.ancestors().nth(2).unwrap_or(own).to_path_buf()
+    let own = std::env::var_os("CARGO_MANIFEST_DIR");
+    let own = own.map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    own.ancestors().nth(2).unwrap_or(&own).to_path_buf()
 }

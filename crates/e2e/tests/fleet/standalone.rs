@@ -127,7 +127,7 @@ fn a_gateway_does_not_start_with_a_file_it_refuses() {
 
 #[test]
 fn the_file_of_the_guide_is_valid() {
-    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/guides/standalone.md");
+    let guide = gatewright_e2e::package().join("../../docs/guides/standalone.md");
     let guide = fs::read_to_string(guide).unwrap();
     let example = guide.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
     let directory = tempfile::TempDir::new().unwrap();
