@@ -30,12 +30,8 @@ use scenario::{Connections, Protocol, Scenario};
 /// What to measure.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Wish {
-    /// How often each peer is measured in each scenario; the median counts.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
-    runs: u32,
-    /// Seconds of each measurement.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
-    seconds: u64,
+    #[command(flatten)]
+    effort: Effort,
     /// The peers, by name; none: all.
     #[arg(long = "peer")]
     peers: Vec<String>,
@@ -47,6 +43,17 @@ pub(crate) struct Wish {
     write: bool,
     #[command(subcommand)]
     part: Option<Part>,
+}
+
+/// How thoroughly to measure.
+#[derive(clap::Args, Clone, Copy, Debug)]
+struct Effort {
+    /// How often each peer is measured in each scenario; the median counts.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    runs: u32,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
 }
 
 /// What is measured by itself.
@@ -75,18 +82,32 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
     cores::set_up()?;
 
     let mut text = heading(&peers, wish)?;
+    let peers: Vec<_> = peers.into_iter().zip(&programs).collect();
+    text += &tables(repository, &peers, &scenarios, wish.effort)?;
+    if wish.write { keep(repository, "RESULTS.md", &text) } else { Ok(()) }
+}
+
+/// The tables of all scenarios, each printed when it is there.
+fn tables(
+    repository: &Path,
+    peers: &[(&Peer, &PathBuf)],
+    scenarios: &[&'static Scenario],
+    effort: Effort,
+) -> anyhow::Result<String> {
+    let mut text = String::new();
     for scenario in scenarios {
-        let able: Vec<_> =
-            peers.iter().copied().zip(&programs).filter(|(peer, _)| takes_part(peer, scenario)).collect();
-        let table = compare(repository, &able, scenario, (wish.runs, wish.seconds))?;
+        let able: Vec<_> = peers.iter().copied().filter(|(peer, _)| takes_part(peer, scenario)).collect();
+        let table = compare(repository, &able, scenario, effort)?;
         std::io::stdout().write_all(format!("\n{table}\n").as_bytes())?;
         text += &format!("\n{table}");
     }
-    if wish.write {
-        let path = repository.join("bench/RESULTS.md");
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
+    Ok(text)
+}
+
+/// Keeps results under `bench/`.
+fn keep(repository: &Path, name: &str, text: &str) -> anyhow::Result<()> {
+    let path = repository.join("bench").join(name);
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// The table of one scenario.
@@ -94,7 +115,7 @@ fn compare(
     repository: &Path,
     peers: &[(&Peer, &PathBuf)],
     scenario: &'static Scenario,
-    (runs, seconds): (u32, u64),
+    effort: Effort,
 ) -> anyhow::Result<String> {
     eprintln!("{}", scenario.title);
     let work_dir = repository.join("bench/.work").join(scenario.name);
@@ -102,7 +123,7 @@ fn compare(
     let _ = std::fs::remove_dir_all(&work_dir);
     let backend = backend::start(scenario)?;
     let files = scenario.tls.then(|| tls::Files::make(&work_dir.join("tls"))).transpose()?;
-    measure_all(peers, &Site { work_dir, backend, scenario, tls: files }, runs, seconds)
+    measure_all(peers, &Site { work_dir, backend, scenario, tls: files }, effort)
 }
 
 /// The floor for CPU time says nothing about memory, for which it would need twice the open files of the others, and
@@ -135,13 +156,13 @@ fn heading(peers: &[&Peer], wish: &Wish) -> anyhow::Result<String> {
          - Machine: {}.\n- Median of {} interleaved runs of {} s; one core for the proxy, one for load and backend.\n\
          - Peers: {}.\n",
         cores::machine()?,
-        wish.runs,
-        wish.seconds,
+        wish.effort.runs,
+        wish.effort.seconds,
         versions.join(", ")
     ))
 }
 
-fn measure_all(peers: &[(&Peer, &PathBuf)], site: &Site, runs: u32, seconds: u64) -> anyhow::Result<String> {
+fn measure_all(peers: &[(&Peer, &PathBuf)], site: &Site, effort: Effort) -> anyhow::Result<String> {
     let scenario = site.scenario;
     let start = |(peer, program): &(&Peer, &PathBuf)| {
         (peer.start)(site, program).with_context(|| format!("cannot start {}", peer.name))
@@ -157,15 +178,14 @@ fn measure_all(peers: &[(&Peer, &PathBuf)], site: &Site, runs: u32, seconds: u64
     }
     let measured: Vec<_> =
         names.into_iter().zip(&running).map(|(name, running)| (name, running, scenario)).collect();
-    let rows = interleaved(&measured, runs, seconds)?;
+    let rows = interleaved(&measured, effort)?;
     Ok(report::load_table(scenario.title, &rows))
 }
 
 /// Measures each of `peers` in turn, so many times.
 fn interleaved(
     peers: &[(&'static str, &Running, &Scenario)],
-    runs: u32,
-    seconds: u64,
+    Effort { runs, seconds }: Effort,
 ) -> anyhow::Result<Vec<(&'static str, Vec<Run>)>> {
     let mut rows: Vec<(&'static str, Vec<Run>)> =
         peers.iter().map(|(name, ..)| (*name, Vec::new())).collect();

@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use serde_json::{Value, json};
 
 use super::peers::{self, ROUTES_PER_SERVICE, Running, Site};
 use super::report::Run;
 use super::scenario::{HOST, PLAIN, Scenario};
-use super::{backend, cores, interleaved, measure, report};
+use super::{Effort, backend, cores, interleaved, keep, measure, report};
 
 /// What the client of a chain that works shows.
 pub(crate) const KEY: &str = "bench-key";
@@ -121,12 +121,8 @@ const SCRAPED: Scenario =
 /// What to measure.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Wish {
-    /// How often each chain is measured; the median counts.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
-    runs: u32,
-    /// Seconds of each measurement.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
-    seconds: u64,
+    #[command(flatten)]
+    effort: Effort,
     /// The executable; none: the release executable of this checkout, which is built first.
     #[arg(long)]
     program: Option<PathBuf>,
@@ -147,17 +143,13 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
          `ten that look` compare addresses, fields and expressions, and let every request pass.\n\n",
         cores::machine()?,
         cores::load_average()?,
-        wish.runs,
-        wish.seconds,
+        wish.effort.runs,
+        wish.effort.seconds,
     );
     text += &chains(repository, &program, wish)?;
     text += &scrapes(repository, &program, wish)?;
     std::io::stdout().write_all(text.as_bytes())?;
-    if wish.write {
-        let path = repository.join("bench/PLUGINS.md");
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
+    if wish.write { keep(repository, "PLUGINS.md", &text) } else { Ok(()) }
 }
 
 fn started(repository: &Path, program: &Path, scenario: &'static Scenario) -> anyhow::Result<Running> {
@@ -178,7 +170,7 @@ fn chains(repository: &Path, program: &Path, wish: &Wish) -> anyhow::Result<Stri
         .zip(&running)
         .map(|((name, scenario), running)| (*name, running, scenario))
         .collect();
-    let rows = interleaved(&measured, wish.runs, wish.seconds)?;
+    let rows = interleaved(&measured, wish.effort)?;
     let bare = rows.first().map(|(_, runs)| report::cpu_microseconds(runs)).unwrap_or(f64::NAN);
     let mut text = "## Plugins of a route\n\n".to_owned();
     text += "| plugins        | CPU µs/request | above none | p50 ms | p99 ms |\n";
@@ -216,7 +208,7 @@ fn scrapes(repository: &Path, program: &Path, wish: &Wish) -> anyhow::Result<Str
         ("one of each page", Some(once), Vec::new()),
         ("one of each page, four times a second", Some(SCRAPE_INTERVAL_MIN), Vec::new()),
     ];
-    for _ in 0..wish.runs {
+    for _ in 0..wish.effort.runs {
         for (_, interval, runs) in &mut rows {
             runs.push(beside_scrapes(&running, Duration::from_secs(seconds), *interval)?);
         }

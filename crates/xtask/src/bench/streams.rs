@@ -4,14 +4,11 @@
 //! bytes that nobody reads. Requests are the measure, so with one connection for each they are connections, and with
 //! 1 MB for each they are megabytes.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-
-use anyhow::Context;
 
 use super::peers::{self, Peer};
 use super::scenario::{Connections, LARGE, PLAIN, Scenario};
-use super::{compare, cores, takes_part};
+use super::{Effort, cores, keep, tables};
 
 /// What is measured, in the order of the report.
 const SCENARIOS: &[Scenario] = &[
@@ -57,12 +54,8 @@ const SCENARIOS: &[Scenario] = &[
 /// What to measure.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Wish {
-    /// How often each peer is measured in each scenario; the median counts.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
-    runs: u32,
-    /// Seconds of each measurement.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
-    seconds: u64,
+    #[command(flatten)]
+    effort: Effort,
     /// The scenarios, by name; none: all.
     #[arg(long = "scenario")]
     scenarios: Vec<String>,
@@ -96,20 +89,11 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
          - Peers: {}.\n- Aim: per connection and per megabyte at most 1.1 of HAProxy.\n",
         cores::machine()?,
         cores::load_average()?,
-        wish.runs,
-        wish.seconds,
+        wish.effort.runs,
+        wish.effort.seconds,
         versions.join(", ")
     );
-    for scenario in scenarios {
-        let able: Vec<_> =
-            peers::AT_LAYER_4.iter().zip(&programs).filter(|(peer, _)| takes_part(peer, scenario)).collect();
-        let table = compare(repository, &able, scenario, (wish.runs, wish.seconds))?;
-        std::io::stdout().write_all(format!("\n{table}\n").as_bytes())?;
-        text += &format!("\n{table}");
-    }
-    if wish.write {
-        let path = repository.join("bench/STREAMS.md");
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
+    let peers: Vec<_> = peers::AT_LAYER_4.iter().zip(&programs).collect();
+    text += &tables(repository, &peers, &scenarios, wish.effort)?;
+    if wish.write { keep(repository, "STREAMS.md", &text) } else { Ok(()) }
 }

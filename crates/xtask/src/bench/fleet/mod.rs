@@ -118,9 +118,5 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
 }
 
 fn write(repository: &Path, wish: &Wish, text: &str) -> anyhow::Result<()> {
-    if wish.write {
-        let path = repository.join("bench/FLEET.md");
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
+    if wish.write { super::keep(repository, "FLEET.md", text) } else { Ok(()) }
 }

@@ -23,10 +23,7 @@ pub(super) fn start(site: &Site, program: &Path) -> anyhow::Result<Running> {
         let _ = writeln!(routes, "{prefix} backend");
     }
     let routes = site.write("haproxy", "routes.map", &routes)?;
-    let configuration = site.write("haproxy", "haproxy.cfg", &configure(address, site, &routes))?;
-    let mut command = Command::new(program);
-    command.arg("-db").arg("-f").arg(configuration);
-    Running::start(&mut command, site, "haproxy", address)
+    run(site, program, ("haproxy", address), &configure(address, site, &routes))
 }
 
 /// The same at layer 4, where it may have the kernel move bytes.
@@ -37,7 +34,16 @@ pub(super) fn start_splicing(site: &Site, program: &Path) -> anyhow::Result<Runn
 /// In TCP mode.
 fn relay(site: &Site, program: &Path, name: &str, options: &str) -> anyhow::Result<Running> {
     let address = free_address()?;
-    let configuration = site.write(name, "haproxy.cfg", &configure_relay(address, site, options))?;
+    run(site, program, (name, address), &configure_relay(address, site, options))
+}
+
+fn run(
+    site: &Site,
+    program: &Path,
+    (name, address): (&str, SocketAddr),
+    configuration: &str,
+) -> anyhow::Result<Running> {
+    let configuration = site.write(name, "haproxy.cfg", configuration)?;
     let mut command = Command::new(program);
     command.arg("-db").arg("-f").arg(configuration);
     Running::start(&mut command, site, name, address)

@@ -32,16 +32,23 @@ pub(crate) const ROUTES_PER_SERVICE: usize = 100;
 /// The peer that reads nothing of what it passes on.
 pub(crate) const FLOOR: &str = "raw-relay";
 
+const GATEWRIGHT: Peer = Peer {
+    name: "gatewright",
+    version: "this checkout",
+    prepare: gatewright::prepare,
+    start: gatewright::start,
+};
+
+const RAW: Peer = Peer { name: FLOOR, version: "this checkout", prepare: raw::prepare, start: raw::start };
+
+const HAPROXY: Peer =
+    Peer { name: "haproxy", version: haproxy::PACKAGE, prepare: haproxy::prepare, start: haproxy::start };
+
 /// The peers in the order they are measured and printed.
 pub(crate) const ALL: &[Peer] = &[
-    Peer {
-        name: "gatewright",
-        version: "this checkout",
-        prepare: gatewright::prepare,
-        start: gatewright::start,
-    },
-    Peer { name: FLOOR, version: "this checkout", prepare: raw::prepare, start: raw::start },
-    Peer { name: "haproxy", version: haproxy::PACKAGE, prepare: haproxy::prepare, start: haproxy::start },
+    GATEWRIGHT,
+    RAW,
+    HAPROXY,
     Peer { name: "nginx", version: nginx::PACKAGE, prepare: nginx::prepare, start: nginx::start },
     Peer { name: "envoy", version: envoy::PACKAGE, prepare: envoy::prepare, start: envoy::start },
     Peer { name: "traefik", version: traefik::PACKAGE, prepare: traefik::prepare, start: traefik::start },
@@ -50,14 +57,9 @@ pub(crate) const ALL: &[Peer] = &[
 
 /// The peers that pass bytes on as they come if they are told to, in the order of [`ALL`].
 pub(crate) const AT_LAYER_4: &[Peer] = &[
-    Peer {
-        name: "gatewright",
-        version: "this checkout",
-        prepare: gatewright::prepare,
-        start: gatewright::start,
-    },
-    Peer { name: FLOOR, version: "this checkout", prepare: raw::prepare, start: raw::start },
-    Peer { name: "haproxy", version: haproxy::PACKAGE, prepare: haproxy::prepare, start: haproxy::start },
+    GATEWRIGHT,
+    RAW,
+    HAPROXY,
     Peer {
         name: "haproxy, splice",
         version: "the same with `option splice-auto`",
