@@ -4,7 +4,7 @@
 //! between look and use. Whoever asks over HTTP by [`reqwest`], for nodes or for a plugin, asks here first.
 
 use std::error::Error as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use reqwest::Url;
@@ -13,6 +13,13 @@ use rustls::ClientConfig;
 
 /// Whether an address may be connected to, or why not.
 pub type Allow = Arc<dyn Fn(IpAddr) -> Result<(), String> + Send + Sync>;
+
+/// Where clouds tell their machines secrets: nothing that is configured makes us look there, unless somebody allows it
+/// at the start.
+pub const CLOUD_METADATA: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+];
 
 /// The way outside.
 #[derive(Clone)]

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatewright_discovery::outside::Allow;
+use gatewright_discovery::outside::{Allow, CLOUD_METADATA};
 use gatewright_model::id::{GatewayGroupId, InstanceId};
 use gatewright_model::message::{Fields, Known};
 pub use gatewright_model::stream::ports::Ports;
@@ -125,10 +125,7 @@ impl DeniedNetworks {
 /// The addresses under which clouds tell their machines secrets.
 impl Default for DeniedNetworks {
     fn default() -> Self {
-        Self::new([
-            IpAddr::from(Ipv4Addr::new(169, 254, 169, 254)).into(),
-            IpAddr::from(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)).into(),
-        ])
+        Self::new(CLOUD_METADATA.map(IpNet::from))
     }
 }
 

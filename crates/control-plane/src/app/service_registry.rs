@@ -4,12 +4,13 @@
 //! deleted while a service of the group finds its nodes there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gatewright_discovery::Outside;
 use gatewright_discovery::browse::{Found, Place};
+use gatewright_discovery::outside::CLOUD_METADATA;
 use gatewright_model::id::{GatewayGroupId, ObjectId, ServiceId};
 use gatewright_model::resource::service_registry::{RegistryKind, ServiceRegistry, Wanted};
 use gatewright_model::validation::Violations;
@@ -24,13 +25,6 @@ use crate::store::{
 
 /// How long whoever browses waits for a registry.
 const BROWSE_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Where nobody who may connect a registry makes a control plane look: the addresses under which clouds tell their
-/// machines secrets.
-const DENIED: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
-];
 
 /// What stands in the addresses of servers in place of a password.
 const PASSWORD_MASK: &str = ":******@";
@@ -168,7 +162,7 @@ impl App {
 
 /// The way outside of whoever browses.
 fn outside() -> Outside {
-    let allow = |address: IpAddr| match DENIED.contains(&address.to_canonical()) {
+    let allow = |address: IpAddr| match CLOUD_METADATA.contains(&address.to_canonical()) {
         true => Err(format!("{address} is an address that a control plane must not reach")),
         false => Ok(()),
     };
