@@ -10,19 +10,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rustls::ProtocolVersion;
 use rustls::pki_types::UnixTime;
 use rustls::server::{Accepted, Acceptor};
+use rustls::{ProtocolVersion, ServerConfig};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::Shared;
 use super::client_certificate::{ClientIdentity, ClientPolicy};
-use super::server_names::ServerNames;
+use super::server_names::{ServerNames, Shown};
 use crate::transport::{Tls, Transport};
 use crate::worker::Worker;
-use crate::worker::timer::ticks;
+use crate::worker::timer::{Timer, ticks};
 
 /// How long the first message of a client may take: it needs nothing from us, so only the slow and the silent pass it.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -96,15 +96,7 @@ pub(crate) async fn accept(
     stream: TcpStream,
     peer: SocketAddr,
 ) -> Option<(Transport, Box<Session>)> {
-    match shake_hands(worker, stream).await {
-        Ok(done) => Some(done),
-        Err((failure, error)) => {
-            worker.tls.failures.note(failure);
-            let error = error.map(|error| error.to_string());
-            tracing::debug!(client = %peer, reason = failure.name(), error, "a TLS handshake failed");
-            None
-        }
-    }
+    noted(worker, peer, "a TLS handshake failed", shake_hands(worker, stream).await)
 }
 
 /// Shakes hands with a client of a stream that has said hello, and asks for this server name; `None`: it was closed,
@@ -116,43 +108,33 @@ pub(crate) async fn finish(
     peer: SocketAddr,
 ) -> Option<Transport> {
     let hello = StartHandshake::from_parts(accepted, stream);
-    match shake_hands_of_stream(worker, hello, server_name).await {
-        Ok(transport) => Some(transport),
-        Err((failure, error)) => {
-            worker.tls.failures.note(failure);
-            let error = error.map(|error| error.to_string());
-            tracing::debug!(client = %peer, reason = failure.name(), error, "a TLS handshake of a stream failed");
-            None
-        }
-    }
-}
-
-async fn shake_hands_of_stream(
-    worker: &Worker,
-    mut hello: StartHandshake<TcpStream>,
-    server_name: Option<String>,
-) -> Result<Transport, Failed> {
-    let timer = worker.clock.timer();
-    let live = worker.live.take();
-    let Some(shown) = find(&live.server_names, server_name.as_deref(), &worker.tls) else {
-        let _ = timer.limit(HANDSHAKE_TIMEOUT, hello.io.write_all(&ALERT_NAME_UNKNOWN)).await;
-        return Err((Failure::NameUnknown, None));
-    };
-    let (config, policy) = (Arc::clone(shown.stream_config()), shown.policy.clone());
-    drop(live);
-    let shaken = timer.limit(HANDSHAKE_TIMEOUT, hello.into_stream(config)).await;
-    let stream = shaken.map_err(|_| (Failure::Timeout, None))?.map_err(failed)?;
-    let is_verified = policy.is_none();
-    let session = session(server_name, policy, stream.get_ref().1, &worker.tls);
-    match session.client {
-        _ if is_verified => {}
-        ClientIdentity::Verified(_) => {}
-        ClientIdentity::None | ClientIdentity::Refused(..) => return Err((Failure::Refused, None)),
-    }
-    Ok(Transport::tls(Tls::from(stream)))
+    let shaken = shake_hands_of_stream(worker, (hello, server_name)).await;
+    noted(worker, peer, "a TLS handshake of a stream failed", shaken)
 }
 
 type Failed = (Failure, Option<io::Error>);
+
+/// What came of a handshake; a failure is counted.
+fn noted<T>(worker: &Worker, peer: SocketAddr, what: &str, done: Result<T, Failed>) -> Option<T> {
+    let note = |(failure, error): Failed| {
+        worker.tls.failures.note(failure);
+        let error = error.map(|error| error.to_string());
+        tracing::debug!(client = %peer, reason = failure.name(), error, "{what}");
+    };
+    done.map_err(note).ok()
+}
+
+/// Nobody looks at who a client of a stream is later, so who must prove it and does not is refused here.
+async fn shake_hands_of_stream(worker: &Worker, hello: Hello) -> Result<Transport, Failed> {
+    let deadline = worker.clock.now().saturating_add(ticks(HANDSHAKE_TIMEOUT));
+    let limit = (&worker.clock.timer(), deadline);
+    let (transport, session) = answer(worker, hello, limit, Shown::stream_config).await?;
+    match session.client {
+        _ if session.policy.is_none() => Ok(transport),
+        ClientIdentity::Verified(_) => Ok(transport),
+        ClientIdentity::None | ClientIdentity::Refused(..) => Err((Failure::Refused, None)),
+    }
+}
 
 async fn shake_hands(worker: &Worker, stream: TcpStream) -> Result<(Transport, Box<Session>), Failed> {
     let timer = worker.clock.timer();
@@ -160,27 +142,38 @@ async fn shake_hands(worker: &Worker, stream: TcpStream) -> Result<(Transport, B
     let hello = LazyConfigAcceptor::new(Acceptor::default(), stream);
     // Until the client has said hello the connection is idle, and a stopping worker may close it.
     let hello = timer.limit_idle(HELLO_TIMEOUT, hello).await.map_err(|_| (Failure::Timeout, None))?;
-    let mut hello = hello.map_err(failed)?;
+    let hello = hello.map_err(failed)?;
     let server_name = hello.client_hello().server_name().map(str::to_ascii_lowercase);
+    let (transport, session) =
+        answer(worker, (hello, server_name), (&timer, deadline), |shown| &shown.config).await?;
+    Ok((transport, Box::new(session)))
+}
+
+/// A client that has said hello, and the server name it asks for.
+type Hello = (StartHandshake<TcpStream>, Option<String>);
+
+/// Ends the handshake with what is shown to those who ask for this name, until `deadline`.
+async fn answer(
+    worker: &Worker,
+    (mut hello, server_name): Hello,
+    (timer, deadline): (&Timer, u64),
+    config_of: fn(&Shown) -> &Arc<ServerConfig>,
+) -> Result<(Transport, Session), Failed> {
     let live = worker.live.take();
     let Some(shown) = find(&live.server_names, server_name.as_deref(), &worker.tls) else {
         let _ = timer.until(deadline, hello.io.write_all(&ALERT_NAME_UNKNOWN)).await;
         return Err((Failure::NameUnknown, None));
     };
-    let (config, policy) = (Arc::clone(&shown.config), shown.policy.clone());
+    let (config, policy) = (Arc::clone(config_of(shown)), shown.policy.clone());
     drop(live);
     let shaken = timer.until(deadline, hello.into_stream(config)).await;
     let stream = shaken.map_err(|_| (Failure::Timeout, None))?.map_err(failed)?;
     let session = session(server_name, policy, stream.get_ref().1, &worker.tls);
-    Ok((Transport::tls(Tls::from(stream)), Box::new(session)))
+    Ok((Transport::tls(Tls::from(stream)), session))
 }
 
 /// What is shown to a client that asks for `name`; one that names nothing is taken to mean the fallback.
-fn find<'n>(
-    names: &'n ServerNames,
-    name: Option<&str>,
-    shared: &Shared,
-) -> Option<&'n Arc<super::server_names::Shown>> {
+fn find<'n>(names: &'n ServerNames, name: Option<&str>, shared: &Shared) -> Option<&'n Arc<Shown>> {
     names.find(name.or(shared.fallback_server_name.as_deref()))
 }
 
