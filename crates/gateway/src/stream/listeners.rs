@@ -104,6 +104,36 @@ impl StreamListeners {
     }
 }
 
+/// What the live configuration asks for.
+#[derive(Clone)]
+struct Asked {
+    router: Arc<StreamRouter>,
+    /// Whether there is one.
+    is_configured: bool,
+}
+
+impl Asked {
+    fn now(current: &Current) -> Self {
+        let live = current.load();
+        Self { router: Arc::clone(&live.streams), is_configured: live.revision.is_some() }
+    }
+
+    /// Waits until something else is asked for; most changes are about requests, and workers need not hear of them here.
+    async fn otherwise(
+        &self,
+        changes: &mut watch::Receiver<()>,
+        current: &Current,
+    ) -> Result<(), watch::error::RecvError> {
+        loop {
+            changes.changed().await?;
+            let now = Self::now(current);
+            if !Arc::ptr_eq(&now.router, &self.router) || now.is_configured != self.is_configured {
+                return Ok(());
+            }
+        }
+    }
+}
+
 /// Opens and closes ports as the live configuration changes, until `stop`.
 async fn follow(
     ground: Ground,
@@ -117,10 +147,8 @@ async fn follow(
     let mut changes = current.changes();
     loop {
         changes.borrow_and_update();
-        let live = current.load();
-        let router = Arc::clone(&live.streams);
-        let is_configured = live.revision.is_some();
-        drop(live);
+        let asked = Asked::now(&current);
+        let Asked { router, is_configured } = asked.clone();
         let before = listeners.0.borrow().clone();
         let (ground, inherited) = (Arc::clone(&ground), Arc::clone(&inherited));
         let opening = tokio::task::spawn_blocking(move || {
@@ -144,7 +172,7 @@ async fn follow(
         reports.change(|report| report.unopened = complaints);
         listeners.0.send_replace(open);
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
+            changed = asked.otherwise(&mut changes, &current) => if changed.is_err() { return },
             () = tokio::time::sleep(RETRY_PAUSE), if !is_complete => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
