@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::kafka::Topic;
-use crate::redis::{Call, Redis};
+use crate::redis::{Call, Entry, Redis};
 
 /// Bytes of the longest answer that is read unless a request says otherwise.
 pub const ANSWER_BYTES_MAX: usize = 1024 * 1024;
@@ -53,6 +53,12 @@ pub trait Outbound: Send + Sync {
 
     /// Has a script run on a Redis server: one round trip.
     fn redis(&self, _server: &Arc<Redis>, _call: Call) -> Waiting<Result<Vec<i64>, Failure>> {
+        Box::pin(std::future::ready(Err(Failure::Unreachable("there is no Redis here".to_owned()))))
+    }
+
+    /// Reads, writes or removes an entry of a Redis server: one round trip. What comes of it is the entry, or `None`
+    /// where it was not there.
+    fn redis_entry(&self, _server: &Arc<Redis>, _entry: Entry) -> Waiting<Result<Option<Bytes>, Failure>> {
         Box::pin(std::future::ready(Err(Failure::Unreachable("there is no Redis here".to_owned()))))
     }
 

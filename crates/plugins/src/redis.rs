@@ -1,10 +1,11 @@
-//! Redis, as far as limits need it: short scripts that run there, one round trip for a request.
+//! Redis, as far as plugins need it: short scripts that count there, and entries that are kept there for a while.
 //!
-//! A plugin names the server and hands over a [`Call`]; the gateway keeps connections and bounds the wait. Several
-//! gateways that call with the same keys count together.
+//! A plugin names the server and hands over a [`Call`] or an [`Entry`], one round trip each; the gateway keeps
+//! connections and bounds the wait. Several gateways that use the same keys count together and read the same entries.
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use gatewright_model::validation::Violations;
 use serde::Deserialize;
 use serde_json::Value;
@@ -26,6 +27,8 @@ pub struct Redis {
     pub password: Option<String>,
     /// Whether it is talked to over TLS, and whether its certificate has to verify.
     pub tls: Option<bool>,
+    /// The name it is asked for over TLS, where that is not its host. Nodes of a cluster go by their own.
+    pub server_name: Option<String>,
     /// How long one call may take.
     pub timeout: Duration,
 }
@@ -46,6 +49,42 @@ pub struct Call {
     pub keys: Vec<Vec<u8>>,
     /// What else it is told.
     pub arguments: Vec<String>,
+}
+
+/// Something that is kept under a key, and ends by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub key: Vec<u8>,
+    /// What is done with it.
+    pub act: Act,
+}
+
+/// What is done with an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// It is read: its bytes, if it is there.
+    Read,
+    /// It is written: no bytes, if it was.
+    Write {
+        /// What is kept.
+        bytes: Bytes,
+        /// For how long.
+        lifetime: Duration,
+        /// Whether only an entry that is there is replaced, or only one that is not there is made.
+        replaces: bool,
+    },
+    /// It is removed: no bytes, if it was there.
+    Remove,
+}
+
+/// `host:port`, as [`Redis::addresses`] has it.
+pub(crate) fn address(host: &str, port: u16) -> String {
+    // An IPv6 address stands in brackets beside a port.
+    match host.contains(':') && !host.starts_with('[') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
 }
 
 /// The fields of the policies `redis` and `redis-cluster`.
@@ -93,14 +132,8 @@ impl Redis {
                 (config.redis_cluster_nodes, tls)
             }
             false => {
-                let host = config.redis_host.unwrap_or_default();
-                // An IPv6 address stands in brackets beside a port.
-                let host =
-                    if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
-                (
-                    vec![format!("{host}:{}", config.redis_port)],
-                    config.redis_ssl.then_some(config.redis_ssl_verify),
-                )
+                let address = address(&config.redis_host.unwrap_or_default(), config.redis_port);
+                (vec![address], config.redis_ssl.then_some(config.redis_ssl_verify))
             }
         };
         Ok(Self {
@@ -110,6 +143,7 @@ impl Redis {
             username: config.redis_username.filter(|name| !name.is_empty()),
             password: config.redis_password.filter(|password| !password.is_empty()),
             tls,
+            server_name: None,
             timeout: Duration::from_millis(config.redis_timeout),
         })
     }

@@ -4,15 +4,14 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use gatewright_plugins::outbound::{Address, Destination, Failure};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UdpSocket, lookup_host};
-use tokio_rustls::TlsConnector;
+use tokio::net::UdpSocket;
 
+use super::connecting::{Demands, connect, looked_up, unreachable};
 use crate::config::DeniedNetworks;
 use crate::tls;
 
@@ -28,8 +27,10 @@ pub(super) async fn deliver(
 ) -> Result<(), Failure> {
     match destination {
         Destination::Stream { to, tls: over_tls, server_name, timeout } => {
-            let name = over_tls.then(|| server_name.as_deref().unwrap_or(&to.host));
-            let writing = write(to, name, &bytes, (tls, denied));
+            // What a log server shows was never verified by these plugins.
+            let demands =
+                over_tls.then(|| Demands { name: server_name.as_deref().unwrap_or(&to.host), verify: false });
+            let writing = async { write_all(connect(to, demands, (tls, denied)).await?, &bytes).await };
             tokio::time::timeout(*timeout, writing).await.unwrap_or(Err(Failure::TimedOut))
         }
         Destination::Datagram(to) => {
@@ -50,37 +51,9 @@ pub(super) async fn deliver(
     }
 }
 
-fn unreachable(error: impl std::fmt::Display) -> Failure {
-    Failure::Unreachable(error.to_string())
-}
-
-/// Writes to a TCP server, over TLS if there is a name to ask for.
-async fn write(
-    to: &Address,
-    name: Option<&str>,
-    bytes: &[u8],
-    (tls, denied): (&tls::Shared, &DeniedNetworks),
-) -> Result<(), Failure> {
-    let addresses = looked_up(to, denied).await?;
-    let stream = TcpStream::connect(&*addresses).await.map_err(unreachable)?;
-    let Some(name) = name else { return write_all(stream, bytes).await };
-    // What a log server shows was never verified by these plugins.
-    let mut config = tls.nodes.client(false).map_err(unreachable)?;
-    config.alpn_protocols.clear();
-    let name = tls::node::name(name).map_err(|error| Failure::Unsendable(error.to_string()))?;
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(unreachable)?;
-    write_all(stream, bytes).await
-}
-
 async fn write_all(mut stream: impl AsyncWrite + Unpin, bytes: &[u8]) -> Result<(), Failure> {
     stream.write_all(bytes).await.map_err(unreachable)?;
     stream.shutdown().await.map_err(unreachable)
-}
-
-/// The addresses of `to` that may be reached.
-async fn looked_up(to: &Address, denied: &DeniedNetworks) -> Result<Vec<SocketAddr>, Failure> {
-    let found = lookup_host((to.host.as_str(), to.port)).await.map_err(unreachable)?;
-    denied.allowed(found, SocketAddr::ip).map_err(Failure::Unreachable)
 }
 
 async fn send(to: &Address, bytes: &[u8], denied: &DeniedNetworks) -> Result<(), Failure> {

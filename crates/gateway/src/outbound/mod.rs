@@ -3,6 +3,7 @@
 //! Workers only wait for the outcome, so a slow or broken answer costs the request that asked and nobody else.
 //! Certificates are verified by the authorities that nodes are verified by, with the same TLS.
 
+mod connecting;
 mod delivery;
 #[cfg(feature = "kafka")]
 mod kafka;
@@ -20,7 +21,7 @@ use gatewright_discovery::outside::{self, Names};
 use gatewright_plugins::outbound::{
     Connection, Destination, Failure, Outbound, Proxy as Wanted, Request, Response, Shelf, Via, Waiting,
 };
-use gatewright_plugins::redis::{Call, Redis};
+use gatewright_plugins::redis::{Call, Entry, Redis};
 use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, NoProxy, Proxy};
@@ -59,7 +60,7 @@ impl Http {
     /// Sends requests from `runtime`, as `outside` says.
     pub(crate) fn new(runtime: Handle, outside: Outside) -> Self {
         let Outside { tls, shipments, denied, plugin_dir } = outside;
-        let servers = Arc::new(Servers::new(denied.clone()));
+        let servers = Arc::new(Servers::new(Arc::clone(&tls), denied.clone()));
         #[cfg(feature = "kafka")]
         let topics = Arc::new(kafka::Producers::new(&denied));
         let clients = Arc::new(Clients { tls, denied, known: Mutex::default() });
@@ -73,16 +74,24 @@ impl Http {
             shelves: plugin_dir,
         }
     }
+
+    /// Does `work` on the background runtime, for as long as somebody waits for what comes of it.
+    fn beside<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+    ) -> Waiting<Result<T, Failure>> {
+        let working = AbortOnDropHandle::new(self.runtime.spawn(work));
+        Box::pin(async move {
+            let broken = |error: tokio::task::JoinError| Err(Failure::Unreachable(error.to_string()));
+            working.await.unwrap_or_else(broken)
+        })
+    }
 }
 
 impl Outbound for Http {
     fn send(&self, request: Request) -> Waiting<Result<Response, Failure>> {
         let clients = Arc::clone(&self.clients);
-        let sending = AbortOnDropHandle::new(self.runtime.spawn(async move { clients.send(request).await }));
-        Box::pin(async move {
-            let broken = |error: tokio::task::JoinError| Err(Failure::Unreachable(error.to_string()));
-            sending.await.unwrap_or_else(broken)
-        })
+        self.beside(async move { clients.send(request).await })
     }
 
     fn spawn(&self, work: Waiting<()>) {
@@ -111,7 +120,7 @@ impl Outbound for Http {
         let (to, clients) = (to.clone(), Arc::clone(&self.clients));
         #[cfg(feature = "kafka")]
         let topics = Arc::clone(&self.topics);
-        let delivering = async move {
+        self.beside(async move {
             delivery::deliver(
                 &to,
                 bytes,
@@ -120,22 +129,17 @@ impl Outbound for Http {
                 &topics,
             )
             .await
-        };
-        let delivering = AbortOnDropHandle::new(self.runtime.spawn(delivering));
-        Box::pin(async move {
-            let broken = |error: tokio::task::JoinError| Err(Failure::Unreachable(error.to_string()));
-            delivering.await.unwrap_or_else(broken)
         })
     }
 
     fn redis(&self, server: &Arc<Redis>, call: Call) -> Waiting<Result<Vec<i64>, Failure>> {
         let (servers, server) = (Arc::clone(&self.servers), Arc::clone(server));
-        let calling =
-            AbortOnDropHandle::new(self.runtime.spawn(async move { servers.call(server, call).await }));
-        Box::pin(async move {
-            let broken = |error: tokio::task::JoinError| Err(Failure::Unreachable(error.to_string()));
-            calling.await.unwrap_or_else(broken)
-        })
+        self.beside(async move { servers.call(server, call).await })
+    }
+
+    fn redis_entry(&self, server: &Arc<Redis>, entry: Entry) -> Waiting<Result<Option<Bytes>, Failure>> {
+        let (servers, server) = (Arc::clone(&self.servers), Arc::clone(server));
+        self.beside(async move { servers.entry(server, entry).await })
     }
 
     fn shelf(&self, name: &str) -> Option<Arc<dyn Shelf>> {

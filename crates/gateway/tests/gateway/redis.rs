@@ -22,26 +22,19 @@ struct Redis {
 
 impl Redis {
     fn start(more: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        loop {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            // In a cluster, nodes talk to each other on another port, which must exist, too.
-            if port > 55_000 {
-                continue;
-            }
-            let mut keeper = Command::new("sh");
-            keeper.args(["-c", KEEPER, "sh", "redis-server", "--bind", "127.0.0.1", "--save", ""]);
-            keeper.args(["--port", &port.to_string(), "--dir"]).arg(directory.path()).args(more);
-            let keeper = keeper.stdin(Stdio::piped()).spawn().expect("a shell");
-            let redis = Self { port, keeper, _directory: directory };
-            // One with a password refuses to talk to strangers, and lives.
-            let lives = |said: String| said == "+PONG" || said.starts_with("-NOAUTH");
-            until(
-                || redis.says("PING").is_some_and(lives),
-                || "redis-server does not answer; install the package `redis-server`".to_owned(),
-            );
-            return redis;
-        }
+        let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+        let mut keeper = Command::new("sh");
+        keeper.args(["-c", KEEPER, "sh", "redis-server", "--bind", "127.0.0.1", "--save", ""]);
+        keeper.args(["--port", &port.to_string(), "--dir"]).arg(directory.path()).args(more);
+        let keeper = keeper.stdin(Stdio::piped()).spawn().expect("a shell");
+        let redis = Self { port, keeper, _directory: directory };
+        // One with a password refuses to talk to strangers, and lives.
+        let lives = |said: String| said == "+PONG" || said.starts_with("-NOAUTH");
+        until(
+            || redis.says("PING").is_some_and(lives),
+            || "redis-server does not answer; install the package `redis-server`".to_owned(),
+        );
+        redis
     }
 
     /// The first line of the answer to a command.
@@ -66,6 +59,12 @@ impl Drop for Redis {
         drop(self.keeper.stdin.take());
         let _ = self.keeper.wait();
     }
+}
+
+/// A port that is free now. In a cluster, nodes talk to each other on another port, which must exist, too.
+fn free_port() -> u16 {
+    let any = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    std::iter::repeat_with(any).find(|port| *port <= 55_000).unwrap()
 }
 
 /// A gateway of several that are configured alike.
@@ -118,9 +117,8 @@ fn several_rules_are_counted_at_once() {
     assert_eq!([of("1").status, of("2").status, of("3").status, of("4").status], [429, 200, 200, 429]);
 }
 
-#[test]
-fn a_cluster_counts_like_a_single_server() {
-    let redis = Redis::start(&["--cluster-enabled", "yes"]);
+/// Gives `redis` all there is to keep, and waits until it does.
+fn cluster_is_ready(redis: &Redis) {
     assert_eq!(redis.says("CLUSTER ADDSLOTSRANGE 0 16383").as_deref(), Some("+OK"));
     until(
         || {
@@ -129,6 +127,12 @@ fn a_cluster_counts_like_a_single_server() {
         },
         || redis.info("cluster"),
     );
+}
+
+#[test]
+fn a_cluster_counts_like_a_single_server() {
+    let redis = Redis::start(&["--cluster-enabled", "yes"]);
+    cluster_is_ready(&redis);
     let node = Node::greeting();
     let plugins = json!({"limit-count": {"count": 2, "time_window": 3600, "policy": "redis-cluster",
         "redis_cluster_name": "c", "redis_cluster_nodes": [format!("127.0.0.1:{}", redis.port)], "redis_timeout": 10_000}});
@@ -167,6 +171,38 @@ fn rates_and_places_are_shared_as_well() {
     open.send(()).unwrap();
     assert_eq!(first.answer().status, 200);
     until(|| other.ask(GET).status == 200, || "its place is free again".to_owned());
+}
+
+#[test]
+fn a_server_is_asked_over_tls_and_has_to_show_a_certificate_that_verifies_where_that_is_wanted() {
+    let pair = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let place = |name: &str| directory.path().join(name).display().to_string();
+    let (certificate, key) = (place("certificate.pem"), place("key.pem"));
+    std::fs::write(&certificate, pair.cert.pem()).unwrap();
+    std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+    let port = free_port();
+    let files = ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &certificate];
+    let text = port.to_string();
+    // A server of its own and a cluster of one at the same time.
+    let over_tls =
+        ["--tls-auth-clients", "no", "--cluster-enabled", "yes", "--tls-cluster", "yes", "--tls-port"];
+    let redis = Redis::start(&[&over_tls[..], &[text.as_str()], &files[..]].concat());
+    cluster_is_ready(&redis);
+    let node = Node::greeting();
+    for (verify, status) in [(false, 200), (true, 500)] {
+        let common = json!({"count": 9, "time_window": 3600, "redis_timeout": 10_000});
+        let of = |own: Value| {
+            let mut config = common.clone();
+            config.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
+            gateway(&json!({ "limit-count": config }), &node).ask(GET).status
+        };
+        let one = json!({"policy": "redis", "redis_host": "127.0.0.1", "redis_port": port, "redis_ssl": true,
+            "redis_ssl_verify": verify});
+        let cluster = json!({"policy": "redis-cluster", "redis_cluster_name": "c", "redis_cluster_ssl": true,
+            "redis_cluster_nodes": [format!("127.0.0.1:{port}")], "redis_cluster_ssl_verify": verify});
+        assert_eq!((of(one), of(cluster)), (status, status), "verified: {verify}");
+    }
 }
 
 #[test]
