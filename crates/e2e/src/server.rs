@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
@@ -100,6 +100,76 @@ impl SecretServer {
     }
 }
 
+/// A Redis, which keeps nothing on disk.
+pub struct RedisServer {
+    port: u16,
+    /// What its client on the command line is told to reach it.
+    client: Vec<String>,
+    _running: Running,
+}
+
+impl RedisServer {
+    /// Starts one.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::start_with(|port| vec!["--port".to_owned(), port.to_string()], Vec::new())
+    }
+
+    /// Starts one that is asked over TLS, shows the certificate in `directory`, and wants `password`.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_over_tls(directory: &Path, password: &str) -> Self {
+        let place = |name: &str| directory.join(name).display().to_string();
+        let text = str::to_owned;
+        let (certificate, key) = (place("redis.pem"), place("redis.key"));
+        let arguments = |port: u16| {
+            let mut arguments = ["--port", "0", "--tls-auth-clients", "no"].map(text).to_vec();
+            arguments.extend([text("--tls-port"), port.to_string(), text("--requirepass"), text(password)]);
+            arguments.extend([text("--tls-cert-file"), certificate.clone(), text("--tls-key-file"), key]);
+            arguments.extend([text("--tls-ca-cert-file"), certificate]);
+            arguments
+        };
+        let client = ["--tls", "--insecure", "--no-auth-warning", "-a", password].map(text).to_vec();
+        Self::start_with(arguments, client)
+    }
+
+    fn start_with(arguments: impl FnOnce(u16) -> Vec<String>, mut client: Vec<String>) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = free.local_addr().expect("its address").port();
+        drop(free);
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]).args(arguments(port));
+        let running = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        let running =
+            running.expect("redis-server starts; without it, run `cargo xtask test-dependencies` as root");
+        client.extend(["-h".to_owned(), "127.0.0.1".to_owned(), "-p".to_owned(), port.to_string()]);
+        let redis = Self { port, client, _running: Running(running) };
+        wait::until_true("Redis answers", || redis.says(&["ping"]) == "PONG");
+        redis
+    }
+
+    /// Where it answers, on this host.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What it says to a command.
+    ///
+    /// # Panics
+    /// If there is no client.
+    #[must_use]
+    pub fn says(&self, command: &[&str]) -> String {
+        let output = Command::new("redis-cli").args(&self.client).args(command).output();
+        String::from_utf8_lossy(&output.expect("redis-cli starts").stdout).trim().to_owned()
+    }
+}
+
 /// A gRPC server, which can be asked what `testdata/orders.proto` says.
 pub struct GrpcServer {
     address: SocketAddr,
@@ -168,7 +238,7 @@ impl IdentityProvider {
         Self { issuer, _running: running }
     }
 
-    /// What the client `gateway` proves itself with.
+    /// What the clients `gateway` and `bound` prove themselves with; tokens of the latter are bound to a key.
     #[must_use]
     pub fn client_secret(&self) -> &'static str {
         "the secret of the gateway"

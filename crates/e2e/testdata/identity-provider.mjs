@@ -1,5 +1,6 @@
 // An OpenID Connect provider for the journeys: everybody who comes is logged in as `jack`, without being asked.
 // Arguments: where its package is installed, and where browsers may be sent back to.
+import { randomBytes } from 'node:crypto';
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { pathToFileURL } from 'node:url';
@@ -19,7 +20,14 @@ server.listen(0, '127.0.0.1', () => {
       redirect_uris: [redirectUri],
       post_logout_redirect_uris: [afterLogout],
       grant_types: ['authorization_code', 'refresh_token', 'client_credentials'],
+    }, {
+      client_id: 'bound',
+      client_secret: 'the secret of the gateway',
+      redirect_uris: [redirectUri],
+      grant_types: ['authorization_code', 'refresh_token'],
+      dpop_bound_access_tokens: true,
     }],
+    issueRefreshToken: (_, client) => client.clientId === 'bound',
     claims: { openid: ['sub'], email: ['email'] },
     scopes: ['openid', 'email', 'offline_access', 'read'],
     pkce: { required: () => true },
@@ -40,6 +48,7 @@ server.listen(0, '127.0.0.1', () => {
       introspection: { enabled: true },
       revocation: { enabled: true },
       clientCredentials: { enabled: true },
+      dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => true },
       resourceIndicators: {
         enabled: true,
         defaultResource: (ctx) => (ctx.oidc.params?.grant_type === 'client_credentials' ? api : undefined),

@@ -2,7 +2,7 @@
 
 use gatewright_e2e::browser::Browser;
 use gatewright_e2e::message::Response;
-use gatewright_e2e::server::{IdentityProvider, SecretServer};
+use gatewright_e2e::server::{IdentityProvider, RedisServer, SecretServer};
 use gatewright_e2e::{Upstream, World, client, wait};
 use serde_json::{Value, json};
 
@@ -150,6 +150,112 @@ fn a_browser_logs_in_at_an_identity_provider_and_stays_logged_in_over_a_restart(
     // Started again, the gateway has another address, which the provider lets nobody come back to: it says so when it
     // is told what a browser would be sent for.
     assert_eq!(browser.get(&format!("{proxy}/orders")).status(), 503, "nobody is logged in any more");
+}
+
+/// A certificate for `redis.test`, which is its own authority, and its key, as files in `directory`.
+fn certify(directory: &std::path::Path) -> String {
+    let pair = rcgen::generate_simple_self_signed(["redis.test".to_owned()]).unwrap();
+    let certificate = directory.join("redis.pem");
+    std::fs::write(&certificate, pair.cert.pem()).unwrap();
+    std::fs::write(directory.join("redis.key"), pair.signing_key.serialize_pem()).unwrap();
+    certificate.display().to_string()
+}
+
+#[test]
+fn sessions_in_redis_outlive_a_restart_are_good_at_every_gateway_and_end_everywhere() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = certify(directory.path());
+    let redis = RedisServer::start_over_tls(directory.path(), "a password of Redis");
+    let trusting = ["--upstream-ca", authority.as_str()];
+    let (one, other, upstream) =
+        (World::start_with(&trusting), World::start_with(&trusting), Upstream::echo());
+    let at = |world: &World, path: &str| format!("http://{}{path}", world.proxy);
+    let provider = IdentityProvider::start(&at(&one, "/back"), "http://127.0.0.1:9/bye");
+    let kept = json!({"host": "127.0.0.1", "port": redis.port(), "password": "a password of Redis",
+        "ssl": true, "server_name": "redis.test", "read_timeout": 10_000});
+    let session = json!({"secret": "the same at every gateway", "storage": "redis", "redis": kept});
+    let plugins = login(&provider, &json!({ "session": session }));
+    for world in [&one, &other] {
+        serve(world, &upstream, "1", json!(["127.0.0.1"]), &plugins);
+    }
+    let (mut browser, mut second) = (Browser::default(), Browser::default());
+    for browser in [&mut browser, &mut second] {
+        assert_eq!(browser.visit(&at(&one, "/orders")).1.status(), 200);
+    }
+    assert_eq!(redis.says(&["dbsize"]), "2");
+    let name = redis.says(&["randomkey"]);
+    let lives: u64 = redis.says(&["ttl", &name]).parse().unwrap();
+    assert!((1..=900).contains(&lives), "{name} lives for {lives} s");
+    // The browser keeps cookies of the identity provider for this host as well.
+    let shown = upstream.last().head.values("cookie").concat();
+    let shown = shown.split("; ").find(|cookie| cookie.starts_with("session=")).expect("a session");
+    assert!(shown.len() < 200, "{shown}");
+    let one = one.start_again(&trusting);
+    for world in [&one, &other] {
+        assert_eq!(browser.get(&at(world, "/orders")).status(), 200);
+        assert_eq!(upstream.last().head.values("x-userinfo").len(), 1);
+    }
+    let copied = browser.clone();
+    assert_eq!(browser.get(&at(&other, "/logout")).status(), 302);
+    assert_eq!(redis.says(&["dbsize"]), "1");
+    for world in [&one, &other] {
+        assert_eq!(copied.clone().get(&at(world, "/orders")).status(), 302, "it ended everywhere");
+    }
+    drop(redis);
+    let requests = upstream.recorded().len();
+    for world in [&one, &other] {
+        let refused = second.get(&at(world, "/orders"));
+        assert_eq!((refused.status(), refused.head.header("location")), (503, None), "{}", refused.text());
+        assert_eq!(second.get(&at(world, "/logout")).status(), 503);
+        assert_eq!(Browser::default().get(&at(world, "/orders")).status(), 302);
+    }
+    assert_eq!(upstream.recorded().len(), requests, "nobody is passed on");
+}
+
+#[test]
+fn tokens_are_bound_to_the_key_of_the_gateway_where_the_identity_provider_wants_it() {
+    let made: Value = serde_json::from_str(include_str!("../../plugins/testdata/jose.json")).unwrap();
+    let key = &made["keys"]["P-256"];
+    let (world, upstream) = (World::start(), Upstream::echo());
+    let orders = format!("http://{}/orders", world.proxy);
+    let back = format!("http://{}/back", world.proxy);
+    let provider = IdentityProvider::start(&back, "http://127.0.0.1:9/bye");
+    let dpop = json!({"enabled": true, "private_key": key["private"], "public_jwk": key["jwk"]});
+    // Every request finds its access token about to end.
+    let more = json!({"client_id": "bound", "access_token_expires_leeway": 1_000_000});
+    serve(&world, &upstream, "1", json!(["127.0.0.1"]), &login(&provider, &more));
+    assert_eq!(Browser::default().visit(&orders).1.status(), 500, "without proofs nothing is granted");
+    let mut more = more;
+    more["dpop"] = dpop;
+    serve(&world, &upstream, "2", json!(["127.0.0.1"]), &login(&provider, &more));
+    let mut browser = Browser::default();
+    let mut tokens = Vec::new();
+    for _ in 0..2 {
+        let (arrived, answer) = browser.visit(&orders);
+        assert_eq!((arrived.as_str(), answer.status()), (orders.as_str(), 200), "{}", answer.text());
+        let got = upstream.last().head;
+        assert_eq!(got.values("x-userinfo").len(), 1);
+        tokens.push(got.values("x-access-token").concat());
+    }
+    assert_ne!(tokens[0], tokens[1], "a renewed one is bound as well");
+}
+
+#[test]
+fn where_it_is_forced_a_browser_is_sent_to_log_in_for_every_request_and_arrives() {
+    let (world, upstream) = (World::start(), Upstream::echo());
+    let orders = format!("http://{}/orders", world.proxy);
+    let provider = IdentityProvider::start(&format!("http://{}/back", world.proxy), "http://127.0.0.1:9/bye");
+    let plugins = login(&provider, &json!({ "force_reauthorize": true }));
+    serve(&world, &upstream, "1", json!(["127.0.0.1"]), &plugins);
+    let mut browser = Browser::default();
+    for times in 1..=2 {
+        let (arrived, answer) = browser.visit(&orders);
+        assert_eq!((arrived.as_str(), answer.status()), (orders.as_str(), 200), "{}", answer.text());
+        assert_eq!(upstream.recorded().len(), times);
+    }
+    let sent = browser.get(&orders);
+    let location = sent.head.header("location").unwrap_or_default();
+    assert!(location.starts_with(&format!("{}/auth?", provider.issuer)), "{location}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use gatewright_e2e::server::RedisServer;
 use gatewright_e2e::{World, wait};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
@@ -211,30 +212,6 @@ struct Server {
 }
 
 impl Server {
-    fn redis() -> Self {
-        let [port] = free_ports();
-        let mut command = Command::new("redis-server");
-        command.args([
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ]);
-        let process = command
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server starts; without it, run `cargo xtask test-dependencies` as root");
-        let redis = Self { process, port };
-        wait::until_true("Redis answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        redis
-    }
-}
-
-impl Server {
     /// A DNS server that knows one name.
     fn dns(name: &str, address: &str) -> Self {
         let [port] = free_ports();
@@ -272,7 +249,7 @@ fn redis_over_tls(port: u16, authority: &std::path::Path, name: &str, command: &
 #[test]
 fn a_client_of_redis_over_tls_reaches_the_database_it_asks_for() {
     let [port] = free_ports();
-    let (one, other) = (Server::redis(), Server::redis());
+    let (one, other) = (RedisServer::start(), RedisServer::start());
     let world = World::start_with(&["--stream-ports", &port.to_string()]);
     let pair = rcgen::generate_simple_self_signed(["one.test", "other.test", "127.0.0.1"].map(str::to_owned))
         .unwrap();
@@ -282,7 +259,7 @@ fn a_client_of_redis_over_tls_reaches_the_database_it_asks_for() {
     world.admin.change("PUT", "/apisix/admin/ssls/redis?gateway_group_id=default", &ssl);
     for (id, redis) in [("one", &one), ("other", &other)] {
         let route = json!({"server_port": port, "tls": "terminate", "sni": format!("{id}.test")});
-        design(&world, id, &upstream(SocketAddr::from(([127, 0, 0, 1], redis.port))), &route);
+        design(&world, id, &upstream(SocketAddr::from(([127, 0, 0, 1], redis.port()))), &route);
         world.admin.publish(id, "1.0.0");
     }
     let ask = |name: &str, command: &[&str]| redis_over_tls(port, &authority, name, command);

@@ -46,7 +46,15 @@ impl Signer {
     /// # Errors
     /// When the system has no random numbers.
     pub(crate) fn sign(&self, claims: &Value) -> Result<String, String> {
-        let mut header = json!({ "alg": self.algorithm, "typ": "JWT" });
+        self.sign_with(json!({ "typ": "JWT" }), claims)
+    }
+
+    /// A token that makes these claims and says this of itself.
+    ///
+    /// # Errors
+    /// When the system has no random numbers.
+    pub(crate) fn sign_with(&self, mut header: Value, claims: &Value) -> Result<String, String> {
+        header["alg"] = json!(self.algorithm);
         if let Some(key_id) = &self.key_id {
             header["kid"] = key_id.as_str().into();
         }

@@ -36,6 +36,8 @@ pub(super) fn shown(exchange: &Exchange<'_>) -> Shown {
 pub(super) enum Refused {
     /// It is not good, or nobody can say.
     Trouble(Trouble),
+    /// What it says is not what the configuration demands.
+    Unfit(&'static str),
     /// It is not for this.
     Forbidden(&'static str),
 }
@@ -154,30 +156,45 @@ impl OpenIdConnect {
         if is_valid { Ok(()) } else { Err(refused("the issuer is not trusted")) }
     }
 
-    /// What the configuration demands of claims, wherever they come from.
-    pub(super) fn check_claims(&self, claims: &Map<String, Value>) -> Result<(), Refused> {
+    /// What the configuration demands of claims.
+    fn check_claims(&self, claims: &Map<String, Value>) -> Result<(), Refused> {
+        self.check_schema(|| Value::Object(claims.clone()))?;
+        self.check_audience(claims)?;
+        self.check_scopes(claims.get("scope"))
+    }
+
+    /// Whether what is known of a caller is as the schema of the configuration says.
+    pub(super) fn check_schema(&self, known: impl Fn() -> Value) -> Result<(), Refused> {
+        let Some(schema) = &self.claim_schema else { return Ok(()) };
+        match schema.violations(&known()).is_empty() {
+            true => Ok(()),
+            false => Err(Refused::Unfit("the claims do not satisfy the schema")),
+        }
+    }
+
+    pub(super) fn check_audience(&self, claims: &Map<String, Value>) -> Result<(), Refused> {
         let config = &self.provider.config;
-        if let Some(schema) = &self.claim_schema
-            && !schema.violations(&Value::Object(claims.clone())).is_empty()
-        {
-            return Err(refused("the claims do not satisfy the schema"));
-        }
-        let audience = config.claim_validator.as_ref().and_then(|rules| rules.audience.as_ref());
-        if let Some(rule) = audience {
-            let audience = claims.get(&rule.claim);
-            if rule.required && audience.is_none() {
-                return Err(Refused::Forbidden("required audience claim not present"));
+        let rule = config.claim_validator.as_ref().and_then(|rules| rules.audience.as_ref());
+        let Some(rule) = rule else { return Ok(()) };
+        let audience = claims.get(&rule.claim);
+        match () {
+            () if rule.required && audience.is_none() => {
+                Err(Refused::Forbidden("required audience claim not present"))
             }
-            if rule.match_with_client_id && !holds(audience, &config.client_id) {
-                return Err(Refused::Forbidden("mismatched audience"));
+            () if rule.match_with_client_id && !holds(audience, &config.client_id) => {
+                Err(Refused::Forbidden("mismatched audience"))
             }
+            () => Ok(()),
         }
-        let scopes = claims.get("scope");
-        let has = |wanted: &String| match scopes {
+    }
+
+    /// Whether the scopes that were granted hold those that are required.
+    pub(super) fn check_scopes(&self, granted: Option<&Value>) -> Result<(), Refused> {
+        let has = |wanted: &String| match granted {
             Some(Value::String(scopes)) => scopes.split(' ').any(|scope| scope == wanted),
             other => holds(other, wanted),
         };
-        match config.required_scopes.iter().flatten().all(has) {
+        match self.provider.config.required_scopes.iter().flatten().all(has) {
             true => Ok(()),
             false => Err(Refused::Forbidden("required scopes not present")),
         }

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use ring::digest::{SHA256, digest};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::OpenIdConnect;
 use super::bearer::{Refused, holds};
 use super::config::Par;
 use super::provider::{Trouble, document};
-use super::session::{Login, Session, random};
+use super::seal::random;
+use super::session::{Login, Session};
 use crate::exchange::Answer;
 use crate::jose::{Token, URL_SAFE};
 
@@ -27,6 +28,8 @@ struct Granted {
     expires: Option<u64>,
     refresh_token: Option<String>,
     id_token: Option<String>,
+    /// The scopes, if that was said beside the token.
+    scope: Option<String>,
 }
 
 fn unexpected(reason: &str) -> Trouble {
@@ -61,6 +64,11 @@ impl OpenIdConnect {
         if let Some(verifier) = &verifier {
             asked.push(("code_challenge", URL_SAFE.encode(digest(&SHA256, verifier.as_bytes()))));
             asked.push(("code_challenge_method", "S256".to_owned()));
+        }
+        if let Some(proofs) = &self.provider.proofs {
+            // The code is bound to the key as well (RFC 9449, 10).
+            self.provider.takes_proofs(&discovery)?;
+            asked.push(("dpop_jkt", proofs.thumbprint().to_owned()));
         }
         for (name, value) in config.authorization_params.iter().flatten() {
             asked.push((name, value.as_str().map_or(value.to_string(), str::to_owned)));
@@ -119,8 +127,7 @@ impl OpenIdConnect {
         let id_token = granted.id_token.ok_or_else(|| unexpected("token: there is no ID token"))?;
         let claims = self.identity(&id_token, Some(&login.nonce), now).await?;
         let user = self.known_user(&granted.access_token, &claims, now).await?;
-        self.check_claims(&claims)?;
-        Ok(Session {
+        let session = Session {
             since: now.as_secs(),
             touched: now.as_secs(),
             granted: now.as_secs(),
@@ -130,7 +137,26 @@ impl OpenIdConnect {
             id_token,
             claims,
             user,
-        })
+            admits: self.provider.config.force_reauthorize.then(|| login.target.clone()),
+        };
+        self.check_login(&session, granted.scope)?;
+        Ok(session)
+    }
+
+    /// What the configuration demands of a login: the schema is for all that came of it.
+    fn check_login(&self, session: &Session, scope: Option<String>) -> Result<(), Refused> {
+        self.check_schema(|| {
+            let mut known = json!({ "access_token": session.access_token, "id_token": session.claims });
+            if let Some(user) = &session.user {
+                known["user"] = Value::Object(user.clone());
+            }
+            known
+        })?;
+        self.check_audience(&session.claims)?;
+        // The access token comes from who made it: nobody else could have said what it is good for.
+        let own = Token::parse(session.access_token.as_bytes()).ok();
+        let own = own.and_then(|mut token| token.claims.remove("scope")).or(scope.map(Value::String));
+        self.check_scopes(own.as_ref().or_else(|| session.claims.get("scope")))
     }
 
     /// `session` with new tokens.
@@ -166,20 +192,22 @@ impl OpenIdConnect {
         let discovery = self.provider.discovery(now).await?;
         let uri = discovery.token_endpoint.as_deref();
         let uri = uri.ok_or_else(|| unexpected("discovery: there is no token_endpoint"))?;
-        let proof = (config.token_endpoint_auth_method.as_str(), fields);
-        let answer = self.provider.submit("token", uri, proof, (Vec::new(), now)).await?;
-        let mut said = document("token", &answer)?;
+        let mut said = self.provider.grant(uri, fields, now).await?;
         let mut text = |name: &str| match said.remove(name) {
             Some(Value::String(text)) => Some(text),
             _ => None,
         };
+        let is_bound = text("token_type").is_some_and(|kind| kind.eq_ignore_ascii_case("DPoP"));
+        if self.provider.proofs.is_some() && !is_bound {
+            return Err(unexpected("token: the access token is not bound to the key of dpop"));
+        }
         let access_token =
             text("access_token").ok_or_else(|| unexpected("token: there is no access token"))?;
-        let (refresh_token, id_token) = (text("refresh_token"), text("id_token"));
+        let (refresh_token, id_token, scope) = (text("refresh_token"), text("id_token"), text("scope"));
         let usual = config.access_token_expires_in.and_then(|seconds| u64::try_from(seconds).ok());
         let lifetime = said.get("expires_in").and_then(Value::as_u64).or(usual);
         let expires = lifetime.map(|seconds| now.as_secs() + seconds);
-        Ok(Granted { access_token, expires, refresh_token, id_token })
+        Ok(Granted { access_token, expires, refresh_token, id_token, scope })
     }
 
     /// The claims of an ID token that is for us (OpenID Connect Core, 3.1.3.7).

@@ -13,7 +13,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::config::Config;
-use super::session::random;
+use super::proof::Proofs;
+use super::seal::random;
 use crate::jose::{Algorithm, Key, Signer, Token, URL_SAFE};
 use crate::outbound::{Outbound, Request, Response};
 
@@ -39,6 +40,8 @@ pub(super) struct Discovery {
     pub(super) introspection_endpoint: Option<String>,
     pub(super) end_session_endpoint: Option<String>,
     pub(super) revocation_endpoint: Option<String>,
+    /// How proofs of possession may be signed, if it says so.
+    pub(super) dpop_signing_alg_values_supported: Option<Vec<String>>,
 }
 
 /// What is known of an identity provider; shared by name.
@@ -65,6 +68,8 @@ pub(super) struct Provider {
     pub(super) outbound: Arc<dyn Outbound>,
     /// Signs assertions, if the client proves itself with them.
     pub(super) signer: Option<Signer>,
+    /// Proves that tokens belong to the client, if they are bound to a key of its own.
+    pub(super) proofs: Option<Proofs>,
 }
 
 /// Why something could not be found out.
@@ -97,11 +102,14 @@ impl Provider {
         request.within(self.config.time_limit()).over(self.config.connection())
     }
 
+    async fn send(&self, what: &str, request: Request) -> Result<Response, Trouble> {
+        let answer = self.outbound.send(self.request(request)).await;
+        answer.map_err(|failure| provider(format!("{what}: {failure}")))
+    }
+
     /// The JSON document that answers `request`.
     async fn ask(&self, what: &str, request: Request) -> Result<Map<String, Value>, Trouble> {
-        let answer = self.outbound.send(self.request(request)).await;
-        let answer = answer.map_err(|failure| provider(format!("{what}: {failure}")))?;
-        document(what, &answer)
+        document(what, &self.send(what, request).await?)
     }
 
     /// Where it answers what, at `now` since 1970.
@@ -221,8 +229,64 @@ impl Provider {
         request = request.field("Content-Type", "application/x-www-form-urlencoded");
         request = request.field("Accept", "application/json");
         request.fields.extend(more);
-        let answer = self.outbound.send(self.request(request)).await;
-        answer.map_err(|failure| provider(format!("{what}: {failure}")))
+        self.send(what, request).await
+    }
+
+    /// What the token endpoint at `uri` answers to `fields`.
+    pub(super) async fn grant(
+        &self,
+        uri: &str,
+        fields: Vec<(&str, String)>,
+        now: Duration,
+    ) -> Result<Map<String, Value>, Trouble> {
+        let method = self.config.token_endpoint_auth_method.as_str();
+        let answer = self.proved(uri, async || {
+            let proof = self.proof(("POST", uri), None, now)?;
+            self.submit("token", uri, (method, fields.clone()), (proof, now)).await
+        });
+        document("token", &answer.await?)
+    }
+
+    /// The answer of `uri`, which is asked once more if it wants the nonce that it hands out in a proof.
+    async fn proved(
+        &self,
+        uri: &str,
+        ask: impl AsyncFn() -> Result<Response, Trouble>,
+    ) -> Result<Response, Trouble> {
+        let is_asked_again =
+            |answer: &Response| self.proofs.as_ref().is_some_and(|proofs| proofs.heed(uri, answer));
+        let answer = ask().await?;
+        if !is_asked_again(&answer) {
+            return Ok(answer);
+        }
+        let answer = ask().await?;
+        // A nonce that came along is for the next time.
+        is_asked_again(&answer);
+        Ok(answer)
+    }
+
+    /// The field that proves that the client may show `token`, or be granted one; none if it makes no proofs.
+    fn proof(
+        &self,
+        request: (&str, &str),
+        token: Option<&str>,
+        now: Duration,
+    ) -> Result<Vec<(String, Vec<u8>)>, Trouble> {
+        let Some(proofs) = &self.proofs else { return Ok(Vec::new()) };
+        let proof = proofs.make(request, token, now).map_err(provider)?;
+        Ok(vec![("DPoP".to_owned(), proof.into_bytes())])
+    }
+
+    /// Whether the identity provider takes the proofs of this client, if it makes any.
+    pub(super) fn takes_proofs(&self, discovery: &Discovery) -> Result<(), Trouble> {
+        let (Some(proofs), Some(taken)) = (&self.proofs, &discovery.dpop_signing_alg_values_supported) else {
+            return Ok(());
+        };
+        let algorithm = proofs.algorithm();
+        match taken.iter().any(|taken| Algorithm::of(taken) == Some(algorithm)) {
+            true => Ok(()),
+            false => Err(provider(format!("it takes no proofs of possession signed with {algorithm:?}"))),
+        }
     }
 
     fn assertion(&self, uri: &str, now: Duration) -> Result<String, Trouble> {
@@ -271,9 +335,14 @@ impl Provider {
         now: Duration,
     ) -> Result<Option<Map<String, Value>>, Trouble> {
         let discovery = self.discovery(now).await?;
-        let Some(uri) = &discovery.userinfo_endpoint else { return Ok(None) };
-        let request = Request::get(uri.as_str()).field("Authorization", format!("Bearer {access}"));
-        self.ask("userinfo", request).await.map(Some)
+        let Some(uri) = discovery.userinfo_endpoint.as_deref() else { return Ok(None) };
+        let scheme = if self.proofs.is_some() { "DPoP" } else { "Bearer" };
+        let answer = self.proved(uri, async || {
+            let mut request = Request::get(uri).field("Authorization", format!("{scheme} {access}"));
+            request.fields.extend(self.proof(("GET", uri), Some(access), now)?);
+            self.send("userinfo", request).await
+        });
+        document("userinfo", &answer.await?).map(Some)
     }
 }
 

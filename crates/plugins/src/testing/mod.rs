@@ -28,6 +28,7 @@ use crate::protos::{Proto, Protos};
 use crate::response::{Origin, Response, ResponseBody, Whole, finish_all, push_all};
 use crate::shared::Shared;
 use head::head_of;
+pub(crate) use outside::Kept;
 use outside::{Disk, Door, Outside};
 
 /// One or more plugins of a route, and the world around it.
@@ -187,11 +188,6 @@ impl Trial {
     pub(crate) fn restarted(mut self, plugins: &Json) -> Self {
         self.layer = layer_in(plugins, &json!({}), (&self.world.outside, &Protos::default())).enabled();
         self
-    }
-
-    /// What lies on disk, to look at and to damage.
-    pub(crate) fn disk(&self) -> Disk {
-        self.world.outside.disk.lock().expect("a disk").clone().expect("a disk")
     }
 
     /// Lets the gateway end.

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::Trial;
 use crate::outbound::{Destination, Failure, Outbound, Request, Response as Reply, Shelf, Waiting};
+use crate::redis::{Act, Entry, Redis};
 
 /// What is outside of a trial: time, and whoever is asked there.
 pub(super) struct Outside {
@@ -20,7 +22,11 @@ pub(super) struct Outside {
     pub(super) lost: Mutex<u64>,
     pub(super) closing: Mutex<bool>,
     pub(super) disk: Mutex<Option<Disk>>,
+    pub(super) redis: Mutex<Kept>,
 }
+
+/// What stands for a Redis server: entries by key, each with when it ends; `None`: it is away.
+pub(crate) type Kept = Arc<Mutex<Option<BTreeMap<Vec<u8>, (Bytes, Duration)>>>>;
 
 /// Files by name; all shelves are one.
 pub(crate) type Disk = Arc<Mutex<BTreeMap<String, Bytes>>>;
@@ -43,6 +49,7 @@ impl Default for Outside {
             lost: Mutex::default(),
             closing: Mutex::default(),
             disk: Mutex::default(),
+            redis: Mutex::default(),
         }
     }
 }
@@ -60,6 +67,19 @@ impl Outside {
         let still: Vec<_> =
             going.into_iter().filter_map(|mut work| goes_on(&mut work).then_some(work)).collect();
         self.work.lock().expect("work").extend(still);
+    }
+}
+
+impl Trial {
+    /// Lets `kept` stand for every Redis server.
+    pub(crate) fn with_redis(self, kept: &Kept) -> Self {
+        *self.world.outside.redis.lock().expect("a server") = Arc::clone(kept);
+        self
+    }
+
+    /// What lies on disk, to look at and to damage.
+    pub(crate) fn disk(&self) -> Disk {
+        self.world.outside.disk.lock().expect("a disk").clone().expect("a disk")
     }
 }
 
@@ -103,6 +123,23 @@ impl Outbound for Door {
         let text = String::from_utf8(bytes.to_vec()).expect("text");
         self.0.delivered.lock().expect("deliveries").push((to.clone(), text));
         Box::pin(ready(Ok(())))
+    }
+
+    fn redis_entry(&self, _: &Arc<Redis>, entry: Entry) -> Waiting<Result<Option<Bytes>, Failure>> {
+        let (now, kept) = (self.0.now(), Arc::clone(&self.0.redis.lock().expect("a server")));
+        let mut kept = kept.lock().expect("entries");
+        let Some(entries) = &mut *kept else { return Box::pin(ready(Err(Failure::TimedOut))) };
+        entries.retain(|_, (_, ends)| now < *ends);
+        let came = match entry.act {
+            Act::Read => entries.get(&entry.key).map(|(bytes, _)| bytes.clone()),
+            Act::Write { bytes, lifetime, replaces } if replaces == entries.contains_key(&entry.key) => {
+                entries.insert(entry.key, (bytes, now + lifetime));
+                Some(Bytes::new())
+            }
+            Act::Write { .. } => None,
+            Act::Remove => entries.remove(&entry.key).map(|_| Bytes::new()),
+        };
+        Box::pin(ready(Ok(came)))
     }
 
     fn shelf(&self, _: &str) -> Option<Arc<dyn Shelf>> {

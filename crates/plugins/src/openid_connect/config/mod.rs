@@ -1,5 +1,7 @@
 //! What `openid-connect` is configured with.
 
+mod session;
+
 use std::time::Duration;
 
 use gatewright_model::validation::Violations;
@@ -10,6 +12,11 @@ use utoipa::ToSchema;
 use crate::jose::Algorithm;
 use crate::outbound::{Connection, Proxy, Via};
 use crate::schema;
+
+pub(super) use self::session::{RedisStorage, SameSite, Session, Storage};
+
+/// How long anybody outside may be waited for, whatever a configuration says.
+const TIME_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Deserialize, ToSchema)]
 #[serde(default)]
@@ -124,9 +131,9 @@ pub(super) struct Config {
     pub(super) jwt_verification_cache_ignore: bool,
     /// Accepted and without effect: nothing is shared between configurations but what the identity provider publishes.
     pub(super) cache_segment: Option<String>,
-    /// Refused where it is true: sessions would never begin.
+    /// Whether every request of a browser needs a login of its own, also where there is a session.
     pub(super) force_reauthorize: bool,
-    /// Proofs of possession; refused where they are enabled.
+    /// Proofs of possession towards the identity provider.
     pub(super) dpop: Option<Dpop>,
     /// Authorization requests that are pushed.
     pub(super) par: Option<Par>,
@@ -200,68 +207,6 @@ impl Default for AudienceRule {
 
 #[derive(Clone, Default, Deserialize, Serialize, ToSchema)]
 #[serde(default)]
-#[schema(default)]
-pub(super) struct Session {
-    /// What the key that encrypts sessions is derived from.
-    #[schema(min_length = 16)]
-    pub(super) secret: String,
-    /// Where sessions are kept; only cookies are supported.
-    #[schema(value_type = String, default = "cookie")]
-    pub(super) storage: Storage,
-    /// Name of the cookie.
-    pub(super) cookie_name: Option<String>,
-    /// Its path.
-    pub(super) cookie_path: Option<String>,
-    /// Its domain.
-    pub(super) cookie_domain: Option<String>,
-    /// Whether it only travels encrypted; absent: where the request did.
-    pub(super) cookie_secure: Option<bool>,
-    /// Whether scripts cannot read it.
-    pub(super) cookie_http_only: Option<bool>,
-    /// Whether it goes along with requests from other sites.
-    pub(super) cookie_same_site: Option<SameSite>,
-    /// Seconds after which a session ends.
-    #[schema(value_type = Option<i64>)]
-    pub(super) absolute_timeout: Option<u64>,
-    /// Seconds after which a session ends that nobody used.
-    #[schema(value_type = Option<i64>)]
-    pub(super) idling_timeout: Option<u64>,
-    /// Seconds for which a cookie is good.
-    #[schema(value_type = Option<i64>)]
-    pub(super) rolling_timeout: Option<u64>,
-    /// The former place of `absolute_timeout`.
-    pub(super) cookie: Option<FormerCookie>,
-    /// Settings for a storage that is not supported.
-    #[schema(value_type = Option<Object>)]
-    pub(super) redis: Option<Map<String, Value>>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Storage {
-    #[default]
-    Cookie,
-    Redis,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub(super) enum SameSite {
-    Strict,
-    Lax,
-    None,
-    Default,
-}
-
-#[derive(Clone, Default, Deserialize, Serialize, ToSchema)]
-#[serde(default)]
-pub(super) struct FormerCookie {
-    /// Seconds.
-    #[schema(value_type = Option<i64>)]
-    pub(super) lifetime: Option<u64>,
-}
-
-#[derive(Clone, Default, Deserialize, Serialize, ToSchema)]
-#[serde(default)]
 pub(super) struct ProxyOptions {
     /// For `http://…`.
     pub(super) http_proxy: Option<String>,
@@ -281,14 +226,32 @@ pub(super) struct ProxyOptions {
 pub(super) struct Dpop {
     /// Whether they are made.
     pub(super) enabled: bool,
-    /// Signs them.
+    /// Signs them; in PEM.
     pub(super) private_key: Option<String>,
-    /// What is said of the key.
+    /// The public half of that key.
     #[schema(value_type = Option<Object>)]
-    pub(super) public_jwk: Option<Map<String, Value>>,
+    pub(super) public_jwk: Option<Value>,
     /// How they are signed.
     #[schema(value_type = String, default = "ES256")]
-    pub(super) signing_alg: Option<String>,
+    pub(super) signing_alg: ProofAlgorithm,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum ProofAlgorithm {
+    #[default]
+    ES256,
+    RS256,
+    PS256,
+}
+
+impl ProofAlgorithm {
+    pub(super) fn algorithm(self) -> Algorithm {
+        match self {
+            Self::ES256 => Algorithm::ES256,
+            Self::RS256 => Algorithm::RS256,
+            Self::PS256 => Algorithm::PS256,
+        }
+    }
 }
 
 #[derive(Clone, Default, Deserialize, Serialize, ToSchema)]
@@ -376,38 +339,33 @@ pub(super) fn schema() -> Value {
     let methods =
         json!(["client_secret_basic", "client_secret_post", "private_key_jwt", "client_secret_jwt"]);
     schema = schema::field(schema, "par.endpoint_auth_method", json!({ "type": "string", "enum": methods }));
-    schema = schema::field(schema, "dpop.public_jwk", object);
+    schema = schema::field(schema, "dpop.public_jwk", public_key());
     let proofs = json!({ "type": "string", "enum": ["ES256", "RS256", "PS256"], "default": "ES256" });
     schema = schema::field(schema, "dpop.signing_alg", proofs);
     let storage = json!({ "type": "string", "enum": ["cookie", "redis"], "default": "cookie" });
     schema = schema::field(schema, "session.storage", storage);
-    schema = schema::field(schema, "session.redis", redis());
     let session = schema["properties"]["session"].take();
     schema["properties"]["session"] = schema::required(session, &["secret"]);
     for part in ["session", "dpop", "par"] {
         schema["properties"][part]["additionalProperties"] = false.into();
     }
+    let needs = [
+        ("session", "storage", json!("redis"), json!(["redis"])),
+        ("dpop", "enabled", json!(true), json!(["private_key", "public_jwk"])),
+    ];
+    for (part, switch, value, needed) in needs {
+        let part = &mut schema["properties"][part];
+        part["if"] = json!({ "properties": { switch: { "const": value } }, "required": [switch] });
+        part["then"] = json!({ "required": needed });
+    }
     schema
 }
 
-fn redis() -> Value {
-    let number =
-        |minimum: i64, default: i64| json!({ "type": "integer", "minimum": minimum, "default": default });
-    json!({ "type": "object", "properties": {
-        "host": { "type": "string", "minLength": 2, "default": "127.0.0.1" },
-        "port": number(1, 6379),
-        "username": { "type": "string", "minLength": 1 },
-        "password": { "type": "string", "minLength": 0 },
-        "database": number(0, 0),
-        "prefix": { "type": "string", "default": "sessions" },
-        "ssl": { "type": "boolean", "default": false },
-        "ssl_verify": { "type": "boolean", "default": true },
-        "server_name": { "type": "string" },
-        "connect_timeout": number(1, 1000),
-        "send_timeout": number(1, 1000),
-        "read_timeout": number(1, 1000),
-        "keepalive_timeout": number(1000, 10_000),
-    } })
+/// A JSON Web Key without anything that is a secret.
+fn public_key() -> Value {
+    let secrets = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+    let secrets = secrets.map(|name| json!({ "required": [name] }));
+    json!({ "type": "object", "not": { "anyOf": secrets } })
 }
 
 impl Config {
@@ -418,11 +376,6 @@ impl Config {
                 violations.add(at, message);
             }
         };
-        let off = "is not supported by this release; leave it out";
-        refuse("/dpop/enabled", self.dpop.as_ref().is_some_and(|dpop| dpop.enabled), off);
-        refuse("/force_reauthorize", self.force_reauthorize, off);
-        let stores = self.session.as_ref().is_some_and(|session| session.storage == Storage::Redis);
-        refuse("/session/storage", stores, "only `cookie` is supported by this release");
         let has_secret = self.session.is_some() || self.client_secret.is_some();
         refuse(
             "/session",
@@ -459,6 +412,6 @@ impl Config {
     }
 
     pub(super) fn time_limit(&self) -> Duration {
-        Duration::from_secs(self.timeout.min(60))
+        Duration::from_secs(self.timeout).min(TIME_MAX)
     }
 }

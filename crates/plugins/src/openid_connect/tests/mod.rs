@@ -1,5 +1,8 @@
 //! An identity provider that stands for a real one, browsers that go there and back, and tokens of every kind.
 
+mod kept;
+mod proofs;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,12 +25,14 @@ struct Behaviour {
     is_away: bool,
     more: Map<String, Value>,
     expires_in: u64,
+    /// What it says beside tokens that it granted.
+    scope: Option<&'static str>,
 }
 
 type Shared = Arc<Mutex<Behaviour>>;
 
 fn signer() -> Signer {
-    let made: Value = serde_json::from_str(include_str!("../../testdata/jose.json")).unwrap();
+    let made: Value = serde_json::from_str(include_str!("../../../testdata/jose.json")).unwrap();
     Signer::new(Algorithm::RS256, made["keys"]["RSA"]["private"].as_str().unwrap(), Some("k1".to_owned()))
         .unwrap()
 }
@@ -50,7 +55,7 @@ fn identity_provider(behaviour: &Shared) -> impl FnMut(&Request) -> Result<Respo
         if behaviour.is_away {
             return Err(Failure::TimedOut);
         }
-        let made: Value = serde_json::from_str(include_str!("../../testdata/jose.json")).unwrap();
+        let made: Value = serde_json::from_str(include_str!("../../../testdata/jose.json")).unwrap();
         let mut jwk = made["keys"]["RSA"]["jwk"].clone();
         (jwk["kid"], jwk["alg"]) = ("k1".into(), "RS256".into());
         let sent = form(request);
@@ -71,7 +76,7 @@ fn identity_provider(behaviour: &Shared) -> impl FnMut(&Request) -> Result<Respo
                 let mut claims = json!({ "nonce": behaviour.nonce });
                 claims.as_object_mut().unwrap().extend(behaviour.more.clone());
                 json!({"access_token": format!("at-{}", sent["grant_type"]), "refresh_token": "rt",
-                    "expires_in": behaviour.expires_in, "id_token": signed(claims)})
+                    "expires_in": behaviour.expires_in, "id_token": signed(claims), "scope": behaviour.scope})
             }
             _ => json!({}),
         };
@@ -113,15 +118,20 @@ fn query(location: &str) -> HashMap<String, String> {
 
 /// A browser logs in; what it has to send from then on.
 fn log_in(trial: &Trial, behaviour: &Shared, target: &str) -> String {
+    let arrived = come_back(trial, behaviour, target);
+    assert_eq!(arrived.answer_field("Location"), target, "{}", arrived.answered());
+    cookies(&arrived.answer_field("Set-Cookie"))
+}
+
+/// A browser goes to the identity provider and comes back from there.
+fn come_back<'t>(trial: &'t Trial, behaviour: &Shared, target: &str) -> Run<'t> {
     let sent = trial.run(&format!("GET {target}"));
     assert!(sent.answered().starts_with("302 "), "{}", sent.answered());
     let asked = query(&sent.answer_field("Location"));
     behaviour.lock().unwrap().nonce = asked["nonce"].clone();
     let back = asked["redirect_uri"].trim_start_matches("http://api.example").to_owned();
     let login = cookies(&sent.answer_field("Set-Cookie"));
-    let arrived = trial.run(&format!("GET {back}?code=c&state={}\nCookie: {login}", asked["state"]));
-    assert_eq!(arrived.answer_field("Location"), target, "{}", arrived.answered());
-    cookies(&arrived.answer_field("Set-Cookie"))
+    trial.run(&format!("GET {back}?code=c&state={}\nCookie: {login}", asked["state"]))
 }
 
 #[test]
@@ -309,6 +319,63 @@ fn a_session_that_nobody_uses_ends_and_one_in_use_does_not() {
 }
 
 #[test]
+fn a_timeout_of_zero_is_none() {
+    let secret = "sixteen or more characters";
+    let (trial, behaviour) = trial(&json!({"session":
+        {"secret": secret, "idling_timeout": 0, "rolling_timeout": 0, "absolute_timeout": 0}}));
+    behaviour.lock().unwrap().expires_in = 10_000_000;
+    let session = log_in(&trial, &behaviour, "/");
+    trial.pass(Duration::from_secs(9_000_000));
+    assert_eq!(trial.run(&format!("GET /\nCookie: {session}")).answered(), "");
+}
+
+#[test]
+fn where_it_is_forced_every_request_needs_a_login_of_its_own() {
+    let (trial, behaviour) = trial(&json!({ "force_reauthorize": true }));
+    let fresh = log_in(&trial, &behaviour, "/a?b");
+    let ask = |target: &str, session: &str| trial.run(&format!("GET {target}\nCookie: {session}"));
+    assert!(ask("/b", &fresh).answered().starts_with("302 "), "the login was made for another");
+    let run = ask("/a?b", &fresh);
+    assert_eq!((run.answered().as_str(), run.sent("X-Access-Token").as_str()), ("", "at-authorization_code"));
+    let used = cookies(&run.answer_field("Set-Cookie"));
+    assert!(ask("/a?b", &used).answered().starts_with("302 "), "and is good for one request");
+    let out = ask("/logout", &used).answer_field("Location");
+    assert!(query(&out).contains_key("id_token_hint"), "{out}");
+    trial.pass(Duration::from_secs(60));
+    assert!(ask("/a?b", &fresh).answered().starts_with("302 "), "which has to come soon");
+    for (action, expected) in [("deny", "401 "), ("pass", "")] {
+        let (trial, _) = self::trial(&json!({"force_reauthorize": true, "unauth_action": action}));
+        let run = trial.run(&format!("GET /a?b\nCookie: {used}"));
+        assert!(run.answered().starts_with(expected), "{action}: {}", run.answered());
+        assert_eq!(run.sent("X-Access-Token"), "");
+    }
+}
+
+#[test]
+fn a_login_has_to_be_as_the_configuration_demands() {
+    let schema = |wanted: &str| {
+        json!({"claim_schema": {"type": "object", "required": ["access_token", "user", "id_token"],
+            "properties": {"id_token": {"required": [wanted]}}}})
+    };
+    let scopes = json!({"required_scopes": ["a"]});
+    let in_id_token = json!({"scope": "a"});
+    for (more, scope, claims, expected) in [
+        (schema("sub"), None, json!({}), "302 "),
+        (schema("role"), None, json!({}), "401 "),
+        (scopes.clone(), None, json!({}), "403 "),
+        (scopes.clone(), Some("b a"), json!({}), "302 "),
+        (scopes.clone(), None, in_id_token.clone(), "302 "),
+        (scopes, Some("b"), in_id_token, "403 "),
+    ] {
+        let (trial, behaviour) = trial(&more);
+        behaviour.lock().unwrap().scope = scope;
+        behaviour.lock().unwrap().more = claims.as_object().unwrap().clone();
+        let answered = come_back(&trial, &behaviour, "/").answered();
+        assert!(answered.starts_with(expected), "{more} {scope:?} {claims}: {answered}");
+    }
+}
+
+#[test]
 fn logging_out_forgets_the_session_and_tells_the_identity_provider() {
     let (trial, behaviour) = trial(
         &json!({"post_logout_redirect_uri": "https://shop.example/bye", "revoke_tokens_on_logout": true}),
@@ -366,7 +433,7 @@ fn what_a_browser_is_sent_for_can_be_said_to_the_identity_provider_itself() {
 
 #[test]
 fn clients_prove_themselves_with_assertions_as_well() {
-    let made: Value = serde_json::from_str(include_str!("../../testdata/jose.json")).unwrap();
+    let made: Value = serde_json::from_str(include_str!("../../../testdata/jose.json")).unwrap();
     let (trial, behaviour) = trial(&json!({"token_endpoint_auth_method": "private_key_jwt",
         "client_rsa_private_key": made["keys"]["RSA"]["private"], "client_rsa_private_key_id": "own"}));
     log_in(&trial, &behaviour, "/");
@@ -385,11 +452,17 @@ fn what_cannot_be_done_is_refused() {
     assert_eq!(refused("openid-connect", &json!({})), ["/client_id", "/discovery"]);
     assert_eq!(refused("openid-connect", &json!({"client_id": "c", "discovery": "d"})), ["/session"]);
     assert_eq!(of(json!({"session": {"secret": "short"}})), ["/session/secret"]);
-    assert_eq!(of(json!({"dpop": {"enabled": true}})), ["/dpop/enabled"]);
     assert_eq!(of(json!({"par": {"endpoint_auth_method": "by heart"}})), ["/par/endpoint_auth_method"]);
+    let session = |more: Value| {
+        let mut session = json!({"secret": "0123456789abcdef", "storage": "redis"});
+        session.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        of(json!({ "session": session }))
+    };
+    assert_eq!(session(json!({})), ["/session/redis"]);
+    assert_eq!(session(json!({"redis": {}})), [""; 0]);
     assert_eq!(
-        of(json!({"session": {"secret": "0123456789abcdef", "storage": "redis"}})),
-        ["/session/storage"]
+        session(json!({"redis": {"host": "r", "read_timeout": 0}})),
+        ["/session/redis/host", "/session/redis/read_timeout"]
     );
     assert_eq!(
         of(json!({"public_key": "no key", "claim_schema": {"type": 1}})),
