@@ -194,3 +194,14 @@ fn tokens_that_another_request_renewed_meanwhile_are_taken() {
     let run = ask(&slow, &session);
     assert_eq!((run.answered().as_str(), run.sent("X-Access-Token").as_str()), ("", "at-refresh_token"));
 }
+
+#[test]
+fn a_login_that_is_good_for_one_request_is_used_up_for_every_copy_of_the_cookie() {
+    let kept = empty();
+    let (trial, behaviour) = gateway(&kept, &json!({ "force_reauthorize": true }));
+    let session = log_in(&trial, &behaviour, "/");
+    assert_eq!(ask(&trial, &session).answered(), "");
+    assert!(ask(&trial, &session).answered().starts_with("302 "));
+    let (another, _) = gateway(&kept, &json!({ "force_reauthorize": true }));
+    assert!(ask(&another, &session).answered().starts_with("302 "));
+}
