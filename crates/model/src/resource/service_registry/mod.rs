@@ -214,7 +214,7 @@ pub struct NacosConfig {
     /// Its servers: `http://host:8848`.
     #[schema(min_items = 1, max_items = 64)]
     pub hosts: Vec<String>,
-    /// The path in front of its interface.
+    /// The path in front of its interface; that of Nacos 3 is `/nacos/v3`.
     #[serde(default = "nacos_prefix")]
     #[schema(default = "/nacos/v1", max_length = 256)]
     pub prefix: String,

@@ -3,7 +3,9 @@
 //! A service has a namespace and a group. Whoever asks is let in by user name and password, which become a token that
 //! runs out, by a token, or by a signature of what is asked for.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod interface;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +15,6 @@ use gatewright_model::resource::service_registry::{NacosAuth, NacosConfig, Wante
 use gatewright_model::resource::upstream::Node;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::{Method, StatusCode};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha1::Sha1;
 use tokio::sync::Mutex;
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 use crate::browse::{Found, Place};
 use crate::http::{Ask, Http};
 use crate::{Outside, Registry, Trouble, Waiting, Watch, has_metadata};
+use interface::{Catalog, CatalogEntry, Instance, Interface, Listed, Login, Namespaces};
 
 /// What Nacos calls them where nobody says otherwise.
 const NAMESPACE_DEFAULT: &str = "public";
@@ -43,6 +45,7 @@ const PAGES_MAX: usize = 40;
 /// A Nacos.
 pub(crate) struct Nacos {
     http: Http,
+    interface: Interface,
     config: NacosConfig,
     /// What the last login gave, and how long it holds.
     token: Mutex<Option<(String, Instant)>>,
@@ -60,12 +63,17 @@ impl Nacos {
     pub(crate) fn new(config: &NacosConfig, outside: &Outside) -> Result<Self, Trouble> {
         let tls = (outside.tls)(true).map_err(Trouble::new)?;
         let http = Http::new(&config.hosts, &config.prefix, config.timeout.connect.duration(), tls, outside)?;
-        Ok(Self { http, config: config.clone(), token: Mutex::default() })
+        let interface = Interface::of(&config.prefix);
+        Ok(Self { http, interface, config: config.clone(), token: Mutex::default() })
     }
 
     fn within(&self) -> Duration {
         let timeout = self.config.timeout;
         timeout.connect.duration() + timeout.send.duration() + timeout.read.duration()
+    }
+
+    fn get(&self, path: &'static [&'static str]) -> Ask<'static> {
+        Ask::get(path.iter().copied(), self.within())
     }
 
     fn auth(&self) -> Option<&NacosAuth> {
@@ -101,7 +109,11 @@ impl Nacos {
         }
         if let (Some(access_key), Some(secret_key)) = (&auth.access_key, &auth.secret_key) {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-            let data = format!("{}@@{signed}", now.as_millis());
+            let mut data = now.as_millis().to_string();
+            // Where no service is asked for, the time is all there is to sign.
+            if !signed.is_empty() {
+                data = format!("{data}@@{signed}");
+            }
             let signature = signature(secret_key, &data)?;
             return Ok(ask.with("ak", access_key).with("data", data).with("signature", signature));
         }
@@ -122,7 +134,7 @@ impl Nacos {
     }
 
     async fn log_in(&self, username: &str, password: &str) -> Result<(String, u64), Trouble> {
-        let mut ask = Ask::get(["auth", "login"], self.within());
+        let mut ask = self.get(self.interface.login());
         ask.method = Method::POST;
         ask.form = vec![("username", username), ("password", password)];
         let login: Login = self
@@ -138,7 +150,7 @@ impl Nacos {
         let signed = format!("{}@@{}", name.group, name.service);
         let (service, group, namespace) = (name.service.clone(), name.group.clone(), name.namespace.clone());
         let ask = || {
-            let ask = Ask::get(["ns", "instance", "list"], self.within());
+            let ask = self.get(self.interface.instances());
             let ask = ask.with("serviceName", &service).with("groupName", &group).with("healthyOnly", "true");
             match &namespace {
                 Some(namespace) => ask.with("namespaceId", namespace),
@@ -154,13 +166,14 @@ impl Nacos {
         let mut entries = Vec::new();
         for page in 1..=PAGES_MAX {
             let ask = || {
-                let ask = Ask::get(["ns", "catalog", "services"], self.within());
+                let ask = self.get(self.interface.services());
                 let ask = ask.with("withInstances", "false").with("namespaceId", namespace);
                 ask.with("pageNo", page.to_string()).with("pageSize", PAGE_SIZE.to_string())
             };
             let catalog: Catalog = self.ask(ask, "").await?;
-            let count = catalog.service_list.len();
-            entries.extend(catalog.service_list);
+            let page = catalog.services();
+            let count = page.len();
+            entries.extend(page);
             if count < PAGE_SIZE {
                 break;
             }
@@ -171,7 +184,7 @@ impl Nacos {
     async fn look(&self, place: &Place) -> Result<Found, Trouble> {
         match place {
             Place::Namespaces => {
-                let ask = || Ask::get(["console", "namespaces"], self.within());
+                let ask = || self.get(self.interface.namespaces());
                 let found: Namespaces = self.ask(ask, "").await?;
                 // Nacos knows the first one by no id at all.
                 let id = |id: String| if id.is_empty() { NAMESPACE_DEFAULT.to_owned() } else { id };
@@ -269,36 +282,6 @@ impl Watch for Service {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Login {
-    access_token: String,
-    token_ttl: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct Listed {
-    #[serde(default)]
-    hosts: Vec<Instance>,
-}
-
-#[derive(Deserialize)]
-struct Instance {
-    ip: String,
-    port: u16,
-    weight: Option<f64>,
-    #[serde(default = "yes")]
-    healthy: bool,
-    #[serde(default = "yes")]
-    enabled: bool,
-    #[serde(default)]
-    metadata: HashMap<String, String>,
-}
-
-const fn yes() -> bool {
-    true
-}
-
 impl Instance {
     fn node(self, weight: u16) -> Node {
         // Nacos counts in fractions; a weight is a share, so a hundred times as much is the same.
@@ -313,168 +296,7 @@ impl Instance {
     }
 }
 
-#[derive(Deserialize)]
-struct Namespaces {
-    data: Vec<Namespace>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Namespace {
-    namespace: String,
-    namespace_show_name: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Catalog {
-    #[serde(default)]
-    service_list: Vec<CatalogEntry>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct CatalogEntry {
-    name: String,
-    group_name: String,
-}
-
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::signature;
-    use crate::browse::{Found, Place};
-    use crate::testing::{Exchange, Peer, hosts, registry, watch, watch_with};
-
-    fn config(peer: &Peer, auth: Value) -> Value {
-        let mut config = json!({"hosts": [peer.url()], "fetch_interval": 1});
-        if !auth.is_null() {
-            config["auth"] = auth;
-        }
-        json!({"name": "n", "type": "nacos", "nacos_config": config})
-    }
-
-    fn instance(ip: &str, more: Value) -> Value {
-        let mut instance =
-            json!({"ip": ip, "port": 80, "weight": 1.0, "healthy": true, "enabled": true, "metadata": {}});
-        more.as_object().unwrap().iter().for_each(|(name, value)| instance[name] = value.clone());
-        instance
-    }
-
-    fn listed(instances: &[Value]) -> Exchange {
-        Exchange::json(200, &json!({"name": "DEFAULT_GROUP@@web", "hosts": instances}))
-    }
-
-    #[tokio::test]
-    async fn healthy_instances_with_the_metadata_that_is_wanted_are_nodes() {
-        let instances = [
-            instance("10.0.0.1", json!({"metadata": {"idc": "beijing"}})),
-            instance("10.0.0.2", json!({"metadata": {"idc": "shanghai"}})),
-            instance("10.0.0.3", json!({"metadata": {"idc": "beijing"}, "healthy": false})),
-            instance("10.0.0.4", json!({"metadata": {"idc": "beijing"}, "enabled": false})),
-            instance("10.0.0.5", json!({"metadata": {"idc": "beijing"}, "weight": 0.25})),
-            instance("10.0.0.6", json!({"metadata": {"idc": "beijing"}, "weight": null})),
-        ];
-        let peer = Peer::start(vec![listed(&instances), listed(&[])]).await;
-        let args = json!({"metadata": {"idc": "beijing"}});
-        let config = config(&peer, Value::Null);
-        let mut service = watch_with(&config, "one/space/blue/web", args).unwrap();
-        assert_eq!(hosts(service.next().await), ["10.0.0.1:80 100", "10.0.0.5:80 25", "10.0.0.6:80 100"]);
-        assert_eq!(hosts(service.next().await), [""; 0], "asked again after a second");
-        let path = "/nacos/v1/ns/instance/list";
-        let query = "serviceName=web&groupName=blue&healthyOnly=true&namespaceId=space";
-        assert_eq!(peer.asked()[1].line, format!("GET {path}?{query}"));
-        let args = json!({"namespace_id": "n", "group_name": "g"});
-        let mut service = watch_with(&config, "web", args).unwrap();
-        tokio::select! { _ = service.next() => {}, () = asked(&peer, 3) => {} }
-        assert!(peer.asked()[2].line.ends_with("serviceName=web&groupName=g&healthyOnly=true&namespaceId=n"));
-        assert!(watch(&config, "a/b/c/d/e").is_err());
-    }
-
-    /// Until a peer was asked so often.
-    async fn asked(peer: &Peer, count: usize) {
-        while peer.asked().len() < count {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    #[tokio::test]
-    async fn a_login_becomes_a_token_which_is_renewed_when_it_is_not_believed_any_more() {
-        let login = |token: &str| Exchange::json(200, &json!({"accessToken": token, "tokenTtl": 18000}));
-        let peer = Peer::start(vec![
-            login("t1"),
-            listed(&[instance("10.0.0.1", json!({}))]),
-            Exchange::text(403, "token expired!"),
-            login("t2"),
-            listed(&[]),
-            Exchange::text(500, "caused: server is DOWN now"),
-        ])
-        .await;
-        let mut service = watch(&config(&peer, json!({"username": "u", "password": "p&w"})), "web").unwrap();
-        assert_eq!(hosts(service.next().await), ["10.0.0.1:80 100"]);
-        assert_eq!(hosts(service.next().await), [""; 0]);
-        assert!(service.next().await.unwrap_err().to_string().contains("server is DOWN"));
-        let asked = peer.asked();
-        assert_eq!(
-            (asked[0].line.as_str(), asked[0].body.as_str()),
-            ("POST /nacos/v1/auth/login", "username=u&password=p%26w")
-        );
-        for (at, token) in [(1, "t1"), (2, "t1"), (4, "t2"), (5, "t2")] {
-            assert!(asked[at].line.ends_with(&format!("&accessToken={token}")), "{}", asked[at].line);
-        }
-    }
-
-    #[tokio::test]
-    async fn what_is_asked_for_is_signed_where_keys_say_so() {
-        let peer = Peer::start(vec![listed(&[])]).await;
-        let auth = json!({"access_key": "ak", "secret_key": "sk"});
-        watch(&config(&peer, auth), "web").unwrap().next().await.unwrap();
-        let url = reqwest::Url::parse(&format!("http://n{}", &peer.asked()[0].line[4..])).unwrap();
-        let value = |name: &str| url.query_pairs().find(|(known, _)| known == name).unwrap().1.into_owned();
-        assert!(value("data").ends_with("@@DEFAULT_GROUP@@web"));
-        assert_eq!(
-            (value("ak"), value("signature")),
-            ("ak".to_owned(), signature("sk", &value("data")).unwrap())
-        );
-        assert_eq!(
-            signature("key", "The quick brown fox jumps over the lazy dog").unwrap(),
-            "3nybhbi3iqa8ino29wqQcBydtNk="
-        );
-    }
-
-    #[tokio::test]
-    async fn namespaces_groups_services_and_metadata_can_be_looked_at() {
-        let namespaces = json!({"code": 200, "data": [
-            {"namespace": "", "namespaceShowName": "public"}, {"namespace": "dev", "namespaceShowName": "Development"}]});
-        let entry = |name: &str, group: &str| json!({"name": name, "groupName": group, "ipCount": 1});
-        let catalog = json!({"count": 3, "serviceList": [entry("a", "G"), entry("b", "G"), entry("c", "H")]});
-        let metadata = [
-            instance("1", json!({"metadata": {"idc": "x"}})),
-            instance("2", json!({"metadata": {"idc": "y"}})),
-        ];
-        let catalog = Exchange::json(200, &catalog);
-        let peer =
-            Peer::start(vec![Exchange::json(200, &namespaces), catalog.clone(), catalog, listed(&metadata)])
-                .await;
-        let nacos = registry(&config(&peer, Value::Null)).unwrap();
-        let (namespace, group, service) = ("dev".to_owned(), "G".to_owned(), "a".to_owned());
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let pairs = [("public", "public"), ("dev", "Development")];
-        let pairs = pairs.map(|(id, name)| (id.to_owned(), name.to_owned())).to_vec();
-        for (place, expected) in [
-            (Place::Namespaces, Found::Namespaces(pairs)),
-            (Place::Groups { namespace: namespace.clone() }, Found::Names(names(&["G", "H"]))),
-            (
-                Place::GroupServices { namespace: namespace.clone(), group: group.clone() },
-                Found::Names(names(&["a", "b"])),
-            ),
-            (
-                Place::Metadata { namespace, group, service },
-                Found::Metadata([("idc".to_owned(), names(&["x", "y"]))].into()),
-            ),
-        ] {
-            assert_eq!(nacos.browse(&place).await.unwrap(), expected);
-        }
-    }
-}
+mod scripted;
+#[cfg(test)]
+mod tests;
