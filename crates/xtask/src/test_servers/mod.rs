@@ -24,7 +24,7 @@ const CALLS: &str = "grpcio-tools==1.85.1";
 
 /// A Nacos server in Rust. Passwords are hashed by its `blowfish`.
 const REGISTRY: Crate =
-    Crate { name: "rnacos", version: "0.8.8", takes: "two minutes on two cores", optimised: &["blowfish"] };
+    Crate { name: "rnacos", version: "0.8.8", takes: "three minutes on two cores", optimised: &["blowfish"] };
 
 /// Makes sure that every one of them is there.
 pub(crate) fn provide(repository: &Path) -> anyhow::Result<()> {
