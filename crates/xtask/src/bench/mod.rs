@@ -38,6 +38,12 @@ pub(crate) struct Wish {
     /// The scenarios, by name; none: all.
     #[arg(long = "scenario")]
     scenarios: Vec<String>,
+    /// An executable of Gatewright, instead of a release build of this checkout.
+    #[arg(long)]
+    program: Option<PathBuf>,
+    /// An earlier executable, which is measured in the same run: what did a change bring?
+    #[arg(long)]
+    before: Option<PathBuf>,
     /// Writes bench/RESULTS.md.
     #[arg(long)]
     write: bool,
@@ -77,12 +83,16 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
     }
     let peers = chosen("peer", &wish.peers, peers::ALL, |peer| peer.name)?;
     let scenarios = chosen("scenario", &wish.scenarios, scenario::ALL, |scenario| scenario.name)?;
-    let programs: Vec<PathBuf> =
-        peers.iter().map(|peer| (peer.prepare)(repository)).collect::<anyhow::Result<_>>()?;
+    let prepared = |peer: &Peer| match &wish.program {
+        Some(program) if peer.name == peers::GATEWRIGHT.name => Ok(program.clone()),
+        _ => (peer.prepare)(repository),
+    };
+    let programs: Vec<PathBuf> = peers.iter().map(|peer| prepared(peer)).collect::<anyhow::Result<_>>()?;
     cores::set_up()?;
 
     let mut text = heading(&peers, wish)?;
-    let peers: Vec<_> = peers.into_iter().zip(&programs).collect();
+    let mut peers: Vec<_> = peers.into_iter().zip(&programs).collect();
+    peers.extend(wish.before.iter().map(|program| (&peers::BEFORE, program)));
     text += &tables(repository, &peers, &scenarios, wish.effort)?;
     if wish.write { keep(repository, "RESULTS.md", &text) } else { Ok(()) }
 }

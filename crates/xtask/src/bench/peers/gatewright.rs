@@ -52,7 +52,15 @@ fn executable(messages: &str) -> Option<PathBuf> {
 }
 
 pub(super) fn start(site: &Site, program: &Path) -> anyhow::Result<Running> {
-    let folder = site.folder("gatewright")?;
+    start_in(&site.folder("gatewright")?, site, program)
+}
+
+/// Starts an earlier build beside the one that is measured.
+pub(super) fn start_before(site: &Site, program: &Path) -> anyhow::Result<Running> {
+    start_in(&site.folder("before")?, site, program)
+}
+
+fn start_in(folder: &Path, site: &Site, program: &Path) -> anyhow::Result<Running> {
     let log = folder.join("stderr.log");
     let any = "127.0.0.1:0";
     let stream = site.scenario.layer4.then(free_address).transpose()?;

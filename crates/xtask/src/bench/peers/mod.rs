@@ -32,7 +32,7 @@ pub(crate) const ROUTES_PER_SERVICE: usize = 100;
 /// The peer that reads nothing of what it passes on.
 pub(crate) const FLOOR: &str = "raw-relay";
 
-const GATEWRIGHT: Peer = Peer {
+pub(crate) const GATEWRIGHT: Peer = Peer {
     name: "gatewright",
     version: "this checkout",
     prepare: gatewright::prepare,
@@ -43,6 +43,14 @@ const RAW: Peer = Peer { name: FLOOR, version: "this checkout", prepare: raw::pr
 
 const HAPROXY: Peer =
     Peer { name: "haproxy", version: haproxy::PACKAGE, prepare: haproxy::prepare, start: haproxy::start };
+
+/// An earlier executable of Gatewright, which is given and not built.
+pub(crate) const BEFORE: Peer = Peer {
+    name: "before",
+    version: "an earlier executable",
+    prepare: gatewright::prepare,
+    start: gatewright::start_before,
+};
 
 /// The peers in the order they are measured and printed.
 pub(crate) const ALL: &[Peer] = &[
