@@ -75,8 +75,11 @@ pub(super) async fn serve(
         match timer.limit_until_stop(patience, next(&shared, &mut connection, &gather, &seen)).await {
             Ok(Ok((request, respond))) => {
                 shared.in_flight.set(shared.in_flight.get() + 1);
-                // A task is moved several times when it is spawned and when it ends; only its pointer should be.
-                tokio::task::spawn_local(Box::pin(serve_stream(Rc::clone(&shared), request, respond)));
+                // A task is moved several times when it is spawned and when it ends; only its pointer should be. Its
+                // place is there before it is: otherwise it is made elsewhere and copied, all six kilobytes of it.
+                let task = Box::new_uninit();
+                let task = Box::write(task, serve_stream(Rc::clone(&shared), request, respond));
+                tokio::task::spawn_local(Box::into_pin(task));
                 patience = if closing { CLOSING_TIMEOUT } else { worker.limits.idle_timeout };
             }
             Ok(Err(End::Gone)) => return,

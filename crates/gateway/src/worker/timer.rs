@@ -27,11 +27,11 @@ pub(crate) struct Elapsed;
 #[derive(Default)]
 pub(crate) struct Clock {
     now: Cell<u64>,
-    timers: RefCell<Vec<Option<Rc<Slot>>>>,
-    free: RefCell<Vec<usize>>,
+    slots: RefCell<Vec<Rc<Slot>>>,
+    /// Those of `slots` that no timer has. They stay: every stream of HTTP/2 has timers, and few live long.
+    free: RefCell<Vec<Rc<Slot>>>,
 }
 
-#[derive(Default)]
 struct Slot {
     deadline: Cell<u64>,
     haste: Cell<Haste>,
@@ -51,6 +51,10 @@ enum Haste {
 }
 
 impl Slot {
+    fn unused() -> Self {
+        Self { deadline: Cell::new(NEVER), haste: Cell::default(), waker: RefCell::default() }
+    }
+
     fn wake(&self) {
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
@@ -68,7 +72,7 @@ impl Clock {
     pub(crate) fn tick(&self) {
         let now = self.now.get() + 1;
         self.now.set(now);
-        for slot in self.timers.borrow().iter().flatten() {
+        for slot in self.slots.borrow().iter() {
             if slot.deadline.get() <= now {
                 slot.wake();
             }
@@ -78,7 +82,7 @@ impl Clock {
     /// Ends every wait for what need not come: at once, or after `grace` at the latest.
     pub(crate) fn hasten(&self, grace: Duration) {
         let deadline = self.now().saturating_add(ticks(grace));
-        for slot in self.timers.borrow().iter().flatten() {
+        for slot in self.slots.borrow().iter() {
             match slot.haste.get() {
                 Haste::None => {}
                 Haste::Grace => slot.deadline.set(slot.deadline.get().min(deadline)),
@@ -92,19 +96,13 @@ impl Clock {
 
     /// A new timer of this clock.
     pub(crate) fn timer(self: &Rc<Self>) -> Timer {
-        let slot = Rc::new(Slot { deadline: Cell::new(NEVER), ..Slot::default() });
-        let mut timers = self.timers.borrow_mut();
-        let index = match self.free.borrow_mut().pop() {
-            Some(index) => {
-                timers[index] = Some(Rc::clone(&slot));
-                index
-            }
-            None => {
-                timers.push(Some(Rc::clone(&slot)));
-                timers.len() - 1
-            }
-        };
-        Timer { clock: Rc::clone(self), slot, index }
+        let free = self.free.borrow_mut().pop();
+        let slot = free.unwrap_or_else(|| {
+            let slot = Rc::new(Slot::unused());
+            self.slots.borrow_mut().push(Rc::clone(&slot));
+            slot
+        });
+        Timer { clock: Rc::clone(self), slot }
     }
 }
 
@@ -142,7 +140,6 @@ impl<F: Future> Future for Limited<'_, F> {
 pub(crate) struct Timer {
     clock: Rc<Clock>,
     slot: Rc<Slot>,
-    index: usize,
 }
 
 impl Timer {
@@ -212,8 +209,10 @@ impl Timer {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        self.clock.timers.borrow_mut()[self.index] = None;
-        self.clock.free.borrow_mut().push(self.index);
+        // A wait may have been given up.
+        self.rest();
+        self.slot.waker.take();
+        self.clock.free.borrow_mut().push(Rc::clone(&self.slot));
     }
 }
 
@@ -221,6 +220,9 @@ impl Drop for Timer {
 mod tests {
     use super::*;
     use std::future::{pending, ready};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
 
     fn run<F: Future>(future: F) -> F::Output {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -302,6 +304,27 @@ mod tests {
         for _ in 0..100 {
             drop(clock.timer());
         }
-        assert_eq!(clock.timers.borrow().len(), 1);
+        assert_eq!(clock.slots.borrow().len(), 1);
+    }
+
+    #[test]
+    fn a_dropped_timer_wakes_nobody() {
+        struct Counted(AtomicUsize);
+        impl Wake for Counted {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let (clock, counted) = (Rc::new(Clock::default()), Arc::new(Counted(AtomicUsize::new(0))));
+        let waker = Waker::from(Arc::clone(&counted));
+        let timer = clock.timer();
+        let mut waiting = Box::pin(timer.limit_until_stop(Duration::ZERO, pending::<()>()));
+        assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        drop((waiting, timer, waker));
+        assert_eq!(Arc::strong_count(&counted), 1, "its task is forgotten");
+        clock.hasten(Duration::ZERO);
+        clock.tick();
+        clock.tick();
+        assert_eq!(counted.0.load(Ordering::Relaxed), 0);
     }
 }
