@@ -320,7 +320,8 @@ mod tests {
         let timer = clock.timer();
         let mut waiting = Box::pin(timer.limit_until_stop(Duration::ZERO, pending::<()>()));
         assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-        drop((waiting, timer, waker));
+        drop(waiting);
+        drop((timer, waker));
         assert_eq!(Arc::strong_count(&counted), 1, "its task is forgotten");
         clock.hasten(Duration::ZERO);
         clock.tick();
