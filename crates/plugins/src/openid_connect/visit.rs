@@ -163,15 +163,16 @@ impl OpenIdConnect {
         Ok((!has_ended).then_some((found, is_old)))
     }
 
-    /// Whether the access token has ended, and whether tokens are to be renewed.
+    /// Whether the access token has ended, which is of interest only where it would be renewed then, and whether tokens
+    /// are to be renewed.
     fn ages(&self, session: &Session, now: u64) -> (bool, bool) {
         let config = &self.provider.config;
         let leeway = u64::try_from(config.access_token_expires_leeway).unwrap_or_default();
-        let has_ended = session.expires.is_some_and(|expires| now + leeway >= expires);
+        let ends = session.expires.filter(|_| config.renew_access_token_on_expiry);
+        let has_ended = ends.is_some_and(|ends| now + leeway >= ends);
         let interval = config.refresh_session_interval.and_then(|seconds| u64::try_from(seconds).ok());
         let is_due = interval.is_some_and(|interval| now >= session.granted + interval);
-        let can = session.refresh_token.is_some();
-        (has_ended, can && (is_due || (has_ended && config.renew_access_token_on_expiry)))
+        (has_ended, session.refresh_token.is_some() && (is_due || has_ended))
     }
 
     /// What becomes of a browser that nobody is known to sit at.

@@ -305,6 +305,16 @@ fn tokens_are_renewed_and_sessions_end() {
 }
 
 #[test]
+fn where_tokens_are_not_to_be_renewed_a_session_outlives_them() {
+    let (trial, behaviour) = trial(&json!({"renew_access_token_on_expiry": false,
+        "session": {"secret": "sixteen or more characters", "idling_timeout": 7200, "rolling_timeout": 7200}}));
+    let session = log_in(&trial, &behaviour, "/");
+    trial.pass(Duration::from_secs(3601));
+    let run = trial.run(&format!("GET /\nCookie: {session}"));
+    assert_eq!((run.answered().as_str(), run.sent("X-Access-Token").as_str()), ("", "at-authorization_code"));
+}
+
+#[test]
 fn a_session_that_nobody_uses_ends_and_one_in_use_does_not() {
     let (trial, behaviour) = trial(&json!({}));
     let mut session = log_in(&trial, &behaviour, "/");
