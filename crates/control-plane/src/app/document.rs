@@ -22,7 +22,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::RouteTemplate;
-use super::plugin::stream_plugins_check;
+use super::plugin::{stream_plugins_check, template_plugins_check};
 use super::rollout::wish::BakeWish;
 
 /// Fields that the system manages; sending them back is no mistake.
@@ -327,6 +327,7 @@ pub(crate) fn route_template_parse<T: TemplateRoute>(
         .map_err(|error| Violations::one("/service_id", error.to_string()))?;
     let (route, mut warnings) = parse::<T>(value)?;
     let (mut violations, mut doubts) = (Violations::default(), Violations::default());
+    template_plugins_check(route.plugins(), "/plugins", &mut violations);
     route.check(&mut violations, &mut doubts);
     violations.into_result()?;
     warnings.0.extend(doubts.iter().map(|doubt| format!("`{}`: {}", doubt.path, doubt.message)));

@@ -55,12 +55,20 @@ pub(super) fn plugins_check(plugins: &Plugins, at: &str, violations: &mut Violat
     check(plugins, at, violations, gatewright_plugins::validate);
 }
 
-/// The same for the plugins of a consumer, among which may be what it shows.
+/// Refuses configurations that plugins of a template do not accept. It may hold plugins that this release cannot run,
+/// which a publish refuses: nobody is served by a template.
+pub(super) fn template_plugins_check(plugins: &Plugins, at: &str, violations: &mut Violations) {
+    for (name, config) in plugins.iter().filter(|(name, _)| gatewright_plugins::is_known(name)) {
+        violations.absorb(&format!("{at}/{name}"), gatewright_plugins::validate(name, config));
+    }
+}
+
+/// Like [`plugins_check`] for the plugins of a consumer, among which may be what it shows.
 pub(super) fn consumer_plugins_check(plugins: &Plugins, at: &str, violations: &mut Violations) {
     check(plugins, at, violations, gatewright_plugins::validate_for_consumer);
 }
 
-/// The same for the plugins of a credential.
+/// Like [`plugins_check`] for the plugins of a credential.
 pub(super) fn credential_plugins_check(plugins: &Plugins, at: &str, violations: &mut Violations) {
     check(plugins, at, violations, gatewright_plugins::validate_credential);
 }

@@ -136,6 +136,33 @@ async fn unknown_fields_and_plugins_are_named_in_a_warning() {
 }
 
 #[tokio::test]
+async fn what_a_plugin_does_not_accept_is_refused_with_every_path_and_changes_nothing() {
+    let world = World::start().await;
+    world.design("s1").await;
+    let plugins = json!({"limit-count": {"count": 0, "time_window": 1, "rejected_code": 99}, "key-auth": {"header": 5}});
+    let paths =
+        ["/plugins/limit-count/count", "/plugins/limit-count/rejected_code", "/plugins/key-auth/header"];
+    let service = json!({"name": "s", "plugins": plugins});
+    let route = json!({"name": "r", "service_id": "s1", "paths": ["/r"], "plugins": plugins});
+    for (method, path, body) in [
+        ("POST", TEMPLATES, service.clone()),
+        ("PUT", "/api/services/template/s1", service),
+        ("PATCH", "/api/services/template/s1", json!({"plugins": plugins})),
+        ("POST", "/api/routes/template", route.clone()),
+        ("PUT", "/api/routes/template/s1-r1", route),
+        ("PATCH", "/api/routes/template/s1-r1", json!({"plugins": plugins})),
+    ] {
+        let message = world.refused(400, method, path, Some(body)).await;
+        for named in paths {
+            assert!(message.contains(&format!("\"{named}\"")), "{method} {path}: {message}");
+        }
+    }
+    let service = world.value("GET", "/api/services/template/s1", None).await;
+    let route = world.value("GET", "/api/routes/template/s1-r1", None).await;
+    assert_eq!((&service["plugins"], &route["plugins"]), (&Value::Null, &Value::Null));
+}
+
+#[tokio::test]
 pub(crate) async fn a_name_belongs_to_one_template() {
     let world = World::start().await;
     world.design("s1").await;
