@@ -272,7 +272,10 @@ pub(crate) fn service_template_parse(value: Value) -> Result<ServiceTemplateDocu
     let id = chosen_id(&value, &mut violations);
     violations.into_result()?;
     let (content, mut warnings) = parse::<ServiceTemplate>(value)?;
+    let mut violations = Violations::default();
     upstream_check(content.upstream.as_ref(), "/upstream")?;
+    template_plugins_check(&content.plugins, "/plugins", &mut violations);
+    violations.into_result()?;
     plugins_warn(&content.plugins, &mut warnings);
     Ok(Document { id, content, warnings })
 }

@@ -7,7 +7,7 @@ use gatewright_model::validation::Violations;
 use serde_json::Value;
 
 use super::document::{self, ServiceTemplateDocument};
-use super::plugin::{stream_plugins_check, template_plugins_check};
+use super::plugin::stream_plugins_check;
 use super::{Action, App, Caller, Patch, Refusal, Warnings, must_be_as_expected};
 use crate::store::{Call, ListFilter, Listed, Reading, ServiceTemplateRow};
 
@@ -139,7 +139,6 @@ fn fields_must_fit(template: &ServiceTemplate) -> Result<(), Refusal> {
     let mut violations = Violations::default();
     let runtime = RuntimeConfiguration::of_template(template);
     gatewright_model::stream::check::check(template.kind, &runtime, "", &mut violations);
-    template_plugins_check(&template.plugins, "/plugins", &mut violations);
     if template.kind == ServiceKind::Stream {
         stream_plugins_check(&template.plugins, "/plugins", &mut violations);
     }

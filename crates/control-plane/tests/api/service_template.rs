@@ -144,10 +144,12 @@ async fn what_a_plugin_does_not_accept_is_refused_with_every_path_and_changes_no
         ["/plugins/limit-count/count", "/plugins/limit-count/rejected_code", "/plugins/key-auth/header"];
     let service = json!({"name": "s", "plugins": plugins});
     let route = json!({"name": "r", "service_id": "s1", "paths": ["/r"], "plugins": plugins});
+    let sound = json!({"name": "r", "paths": ["/r"]});
     for (method, path, body) in [
         ("POST", TEMPLATES, service.clone()),
         ("PUT", "/api/services/template/s1", service),
         ("PATCH", "/api/services/template/s1", json!({"plugins": plugins})),
+        ("POST", "/api/import/services", json!({"name": "i", "plugins": plugins, "routes": [sound]})),
         ("POST", "/api/routes/template", route.clone()),
         ("PUT", "/api/routes/template/s1-r1", route),
         ("PATCH", "/api/routes/template/s1-r1", json!({"plugins": plugins})),
