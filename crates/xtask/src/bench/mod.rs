@@ -42,7 +42,7 @@ pub(crate) struct Wish {
     #[arg(long)]
     program: Option<PathBuf>,
     /// An earlier executable, which is measured in the same run: what did a change bring?
-    #[arg(long)]
+    #[arg(long, conflicts_with = "write")]
     before: Option<PathBuf>,
     /// Writes bench/RESULTS.md.
     #[arg(long)]
@@ -83,11 +83,7 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
     }
     let peers = chosen("peer", &wish.peers, peers::ALL, |peer| peer.name)?;
     let scenarios = chosen("scenario", &wish.scenarios, scenario::ALL, |scenario| scenario.name)?;
-    let prepared = |peer: &Peer| match &wish.program {
-        Some(program) if peer.name == peers::GATEWRIGHT.name => Ok(program.clone()),
-        _ => (peer.prepare)(repository),
-    };
-    let programs: Vec<PathBuf> = peers.iter().map(|peer| prepared(peer)).collect::<anyhow::Result<_>>()?;
+    let programs = programs(repository, &peers, wish.program.as_deref())?;
     cores::set_up()?;
 
     let mut text = heading(&peers, wish)?;
@@ -95,6 +91,25 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
     peers.extend(wish.before.iter().map(|program| (&peers::BEFORE, program)));
     text += &tables(repository, &peers, &scenarios, wish.effort)?;
     if wish.write { keep(repository, "RESULTS.md", &text) } else { Ok(()) }
+}
+
+/// The programs of `peers`, built or installed; Gatewright's is the given one, if there is one.
+fn programs(repository: &Path, peers: &[&Peer], given: Option<&Path>) -> anyhow::Result<Vec<PathBuf>> {
+    let program = |peer: &&Peer| match given {
+        Some(given) if peer.name == peers::GATEWRIGHT.name => Ok(given.to_owned()),
+        _ => (peer.prepare)(repository),
+    };
+    peers.iter().map(program).collect()
+}
+
+/// What `peers` are, for the report; `given`: Gatewright's program was not built for it.
+fn origins(peers: &[&Peer], given: Option<&Path>) -> String {
+    let origin = |peer: &&Peer| match given {
+        Some(_) if peer.name == peers::GATEWRIGHT.name => "an executable that was there already",
+        _ => peer.version,
+    };
+    let named = peers.iter().map(|peer| format!("{} ({})", peer.name, origin(peer)));
+    named.collect::<Vec<_>>().join(", ")
 }
 
 /// The tables of all scenarios, each printed when it is there.
@@ -159,16 +174,14 @@ fn chosen<'a, T>(
 }
 
 fn heading(peers: &[&Peer], wish: &Wish) -> anyhow::Result<String> {
-    let versions: Vec<String> =
-        peers.iter().map(|peer| format!("{} ({})", peer.name, peer.version)).collect();
     Ok(format!(
-        "# Results of the bench\n\nWritten by `make bench`; what the columns mean is in [README.md](README.md).\n\n\
+        "# Results of the bench\n\nWritten by `cargo xtask bench --write`; what the columns mean is in [README.md](README.md).\n\n\
          - Machine: {}.\n- Median of {} interleaved runs of {} s; one core for the proxy, one for load and backend.\n\
          - Peers: {}.\n",
         cores::machine()?,
         wish.effort.runs,
         wish.effort.seconds,
-        versions.join(", ")
+        origins(peers, wish.program.as_deref())
     ))
 }
 

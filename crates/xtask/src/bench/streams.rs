@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::peers::{self, Peer};
 use super::scenario::{Connections, LARGE, PLAIN, Scenario};
-use super::{Effort, cores, keep, tables};
+use super::{Effort, cores, keep, origins, programs, tables};
 
 /// What is measured, in the order of the report.
 const SCENARIOS: &[Scenario] = &[
@@ -70,18 +70,9 @@ pub(crate) struct Wish {
 /// Measures everything and prints it.
 pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
     let scenarios = super::chosen("scenario", &wish.scenarios, SCENARIOS, |scenario| scenario.name)?;
-    let prepare = |peer: &Peer| match &wish.program {
-        Some(program) if peer.name == "gatewright" => Ok(program.clone()),
-        _ => (peer.prepare)(repository),
-    };
-    let programs: Vec<PathBuf> = peers::AT_LAYER_4.iter().map(prepare).collect::<anyhow::Result<_>>()?;
+    let peers: Vec<&Peer> = peers::AT_LAYER_4.iter().collect();
+    let programs = programs(repository, &peers, wish.program.as_deref())?;
     cores::set_up()?;
-    let version = |peer: &Peer| match &wish.program {
-        Some(_) if peer.name == "gatewright" => "an executable that was there already",
-        _ => peer.version,
-    };
-    let versions: Vec<String> =
-        peers::AT_LAYER_4.iter().map(|peer| format!("{} ({})", peer.name, version(peer))).collect();
     let mut text = format!(
         "# What layer 4 costs\n\nWritten by `cargo xtask bench streams --write`; the method, and what the columns \
          mean, is in [README.md](README.md).\n\n- Machine: {}, busy with {} on average over one, five and fifteen \
@@ -91,9 +82,9 @@ pub(crate) fn run(repository: &Path, wish: &Wish) -> anyhow::Result<()> {
         cores::load_average()?,
         wish.effort.runs,
         wish.effort.seconds,
-        versions.join(", ")
+        origins(&peers, wish.program.as_deref())
     );
-    let peers: Vec<_> = peers::AT_LAYER_4.iter().zip(&programs).collect();
+    let peers: Vec<_> = peers.into_iter().zip(&programs).collect();
     text += &tables(repository, &peers, &scenarios, wish.effort)?;
     if wish.write { keep(repository, "STREAMS.md", &text) } else { Ok(()) }
 }
