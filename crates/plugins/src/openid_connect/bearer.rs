@@ -177,15 +177,13 @@ impl OpenIdConnect {
         let rule = config.claim_validator.as_ref().and_then(|rules| rules.audience.as_ref());
         let Some(rule) = rule else { return Ok(()) };
         let audience = claims.get(&rule.claim);
-        match () {
-            () if rule.required && audience.is_none() => {
-                Err(Refused::Forbidden("required audience claim not present"))
-            }
-            () if rule.match_with_client_id && !holds(audience, &config.client_id) => {
-                Err(Refused::Forbidden("mismatched audience"))
-            }
-            () => Ok(()),
+        if rule.required && audience.is_none() {
+            return Err(Refused::Forbidden("required audience claim not present"));
         }
+        if rule.match_with_client_id && !holds(audience, &config.client_id) {
+            return Err(Refused::Forbidden("mismatched audience"));
+        }
+        Ok(())
     }
 
     /// Whether the scopes that were granted hold those that are required.
